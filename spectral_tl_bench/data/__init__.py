@@ -1,0 +1,1 @@
+"""From a chip on disk to a batch: index, splits, samplers, transforms."""

@@ -1,0 +1,1 @@
+"""Sliding windows, confusion matrices and the metrics that follow from them."""

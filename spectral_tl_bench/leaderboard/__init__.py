@@ -1,0 +1,1 @@
+"""Stored records and the boards that are made from them."""

@@ -1,0 +1,1 @@
+"""Methods: the plugin contract, the registry and the built-in baselines."""

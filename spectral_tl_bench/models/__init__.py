@@ -1,0 +1,1 @@
+"""Backbones and decoders that methods are built from."""

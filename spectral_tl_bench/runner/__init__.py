@@ -1,0 +1,1 @@
+"""Plan cells, run them, leave one record each."""

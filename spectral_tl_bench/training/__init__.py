@@ -1,0 +1,1 @@
+"""Lightning tasks and the training loop of one cell."""
