@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from spectral_tl_bench.benchmarks import VOID
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-VOID = 255
-"""Label value of pixels without ground truth, everywhere inside the suite."""
 
 Batch = dict[str, "Tensor"]
 """``image`` (B, C, H, W) float32, normalised by the source training statistics; ``domain`` (B,) int64, the index
@@ -178,3 +177,6 @@ class Method(BaseModel, ABC):
     def stages(self, task: Task) -> list[Stage]:
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
+
+
+__all__ = ["VOID", "Backbone", "Batch", "Budget", "Loss", "Method", "Stage", "Task"]

@@ -1,0 +1,381 @@
+"""Benchmarks as data: read a YAML file, check it, list what there is."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from spectral_tl_bench.errors import BenchmarkError, nearest
+from spectral_tl_bench.sensors import Sensor
+
+VOID = 255
+"""Label value of pixels without ground truth, everywhere inside the suite."""
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LandCover(_Strict):
+    """One class of a benchmark: its name, its colour on maps, and the raw label values that mean it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    colour: Colour
+    raw: Annotated[tuple[int, ...], Field(min_length=1, description="label values in the files")]
+    kind: Literal["vegetation", "water", "bare", "built", "other"] = "other"
+
+
+class Labels(_Strict):
+    """How raw label values become classes 0..K-1.
+
+    Attributes:
+        classes: The classes, in the order of the logits.
+        void: Raw values without ground truth.
+        other: What any further raw value is: an error (the default), or void as well.
+    """
+
+    classes: Annotated[tuple[LandCover, ...], Field(min_length=2)]
+    void: tuple[int, ...] = ()
+    other: Literal["error", "void"] = "error"
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Labels:
+        seen: dict[int, str] = dict.fromkeys(self.void, "void")
+        for land_cover in self.classes:
+            for value in land_cover.raw:
+                if value in seen:
+                    raise ValueError(f"raw label {value} means both {seen[value]!r} and {land_cover.name!r}")
+                seen[value] = land_cover.name
+        names = [land_cover.name for land_cover in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError("class names must be unique")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in logit order."""
+        return tuple(land_cover.name for land_cover in self.classes)
+
+
+class Domain(_Strict):
+    """One region or season.
+
+    Attributes:
+        id: Short name, as found in file names or in the user's table.
+        name: Name for people.
+        season: Season, where the dataset has one.
+        chips: Number of chips in the published dataset, if known.
+        lon_lat: Approximate centre in degrees, for maps only; exact footprints come from the files.
+    """
+
+    id: Identifier
+    name: str = ""
+    season: str = ""
+    chips: Annotated[int, Field(ge=0)] | None = None
+    lon_lat: tuple[float, float] | None = None
+
+
+class PublishedLayout(_Strict):
+    """A dataset in one of the folder layouts in which its authors publish it."""
+
+    kind: Literal["whu-ohs-transfer", "whu-ohs-official", "dfc2020", "mts12"]
+    folders: Annotated[tuple[str, ...], Field(min_length=1, description="names of the dataset's folder to try")]
+
+
+class TableLayout(_Strict):
+    """A user's own chips: two folders and a table.
+
+    Attributes:
+        table: CSV or GeoParquet with one row per chip, relative to the data root.
+        image: Path of a chip's image relative to the data root; ``{column}`` is replaced from its row.
+        label: Likewise for the label (GeoTIFF, or MATLAB with one 2-D variable ``label``).
+        chip: Column that names a chip uniquely.
+        domain: Column that names the chip's domain.
+        site: Column that names the place: chips of one site are never divided between training and validation.
+        root: Data root relative to the YAML file, where ``--data-root`` is not given.
+    """
+
+    kind: Literal["table"]
+    table: str
+    image: str
+    label: str
+    chip: str
+    domain: str
+    site: str
+    root: str = "."
+
+    @field_validator("table", "image", "label")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = Path(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"must be a path inside the data root, got {value!r}")
+        return value
+
+
+class Split(_Strict):
+    """How places are cut.
+
+    Attributes:
+        place: ``grid``: square blocks on the ground, from the chips' footprints; ``site``: the table's sites.
+        block: Side of a block in metres, for ``grid``.
+        validation: Share of the source chips that validation should get.
+        test: Only for in-domain references: share of all chips that the test part should get.
+    """
+
+    place: Literal["grid", "site"] = "grid"
+    block: Annotated[float, Field(gt=0)] = 5_120.0
+    validation: Annotated[float, Field(gt=0, lt=0.6)] = 0.2
+    test: Annotated[float, Field(gt=0, lt=0.8)] | None = None
+
+
+class Benchmark(_Strict):
+    """One benchmark, complete: everything but the pixels.
+
+    Attributes:
+        id: Name on the command line and in records.
+        title: One line for people.
+        version: Changes whenever a number on this benchmark could change.
+        dataset: Dataset name.
+        gap: What separates source and target.
+        groups: Names under which ``--benchmark`` finds it, besides its id.
+        citation: Whom to cite.
+        notes: What a reader of its results must know.
+        sensor: Bands, wavelengths, units.
+        chip_size: Native side of a chip in pixels.
+        expected: Published numbers of chips, keyed ``source`` and ``target``.
+        layout: Where chips, labels, domains and places come from.
+        domains: All domains that occur in ``source`` or ``target``.
+        source: Ids of the domains to train on.
+        target: Ids of the domains to test on; equal to ``source`` for an in-domain reference.
+        labels: Classes and label map.
+        split: How validation (and an in-domain test part) is cut.
+        nodata: Pixels that are NaN, infinite, or nodata in every band: an error, or filled with the band mean.
+        void_chips: Chips without one labelled pixel: an error, or skipped with a notice.
+    """
+
+    id: Identifier
+    title: str
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+    dataset: str
+    gap: Literal["region", "season", "none"]
+    groups: tuple[Identifier, ...] = ()
+    citation: str
+    notes: tuple[str, ...] = ()
+    sensor: Sensor
+    chip_size: Annotated[int, Field(ge=8)]
+    expected: dict[Literal["source", "target"], int] = Field(default_factory=dict)
+    layout: Annotated[PublishedLayout | TableLayout, Field(discriminator="kind")]
+    domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
+    source: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    target: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    labels: Labels
+    split: Split = Split()
+    nodata: Literal["error", "fill"] = "error"
+    void_chips: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Benchmark:
+        known = [domain.id for domain in self.domains]
+        if len(set(known)) != len(known):
+            raise ValueError("domain ids must be unique")
+        for side, ids in (("source", self.source), ("target", self.target)):
+            unknown = [name for name in ids if name not in known]
+            if unknown:
+                raise ValueError(f"{side} names domain {unknown[0]!r}, which is not in domains ({', '.join(known)})")
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"{side} names a domain twice")
+        shared = set(self.source) & set(self.target)
+        if self.gap == "none":
+            if set(self.source) != set(self.target) or self.split.test is None:
+                raise ValueError("an in-domain reference (gap: none) needs source equal to target and split.test")
+        elif shared:
+            raise ValueError(f"domain {sorted(shared)[0]!r} is on both sides; source and target must be disjoint")
+        elif self.split.test is not None:
+            raise ValueError("split.test is only for in-domain references (gap: none)")
+        return self
+
+    def domain(self, name: str) -> Domain:
+        """The domain with id ``name``."""
+        return next(domain for domain in self.domains if domain.id == name)
+
+    @property
+    def in_domain(self) -> bool:
+        """Whether this is a reference without a gap."""
+        return self.gap == "none"
+
+
+def splits_folder() -> Path:
+    """The folder of the benchmark definitions: inside the installed package, or at the top of a checkout."""
+    installed = Path(str(resources.files("spectral_tl_bench"))) / "splits"
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "splits"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML that refuses a key given twice, which plain YAML silently overwrites."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; raises ``ConstructorError`` naming a repeated key and its line."""
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read and check one benchmark definition.
+
+    A published dataset's shared facts (sensor, classes, domains) stand once in a file of their own, which a
+    definition names under ``extends`` (a path relative to itself); its own keys take precedence.
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        BenchmarkError: If the file is missing, is no YAML, or a key is missing, misspelt or contradicts another.
+    """
+    raw = _read_yaml(path)
+    base = raw.pop("extends", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise BenchmarkError("'extends' must name a file", where=path, expected="extends: _facts.yaml")
+        raw = {**_read_yaml(path.parent / base), **raw}
+    try:
+        return Benchmark.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, path, raw) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BenchmarkError(f"the benchmark definition cannot be read: {reason}", where=path) from None
+    try:
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise BenchmarkError(f"this is not valid YAML: {error}", where=path, fix="mend the line named above") from None
+    if not isinstance(raw, dict):
+        raise BenchmarkError("a benchmark definition is a mapping of keys to values", where=path)
+    return raw
+
+
+def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> BenchmarkError:
+    problems = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"] if part not in ("table", "PublishedLayout", "TableLayout")]
+        key = ".".join(location) or "the file as a whole"
+        if item["type"] == "missing":
+            problems.append(f"key {key!r} is missing")
+        elif item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"])
+            problems.append(f"key {key!r} is not known: {nearest(location[-1], known)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r:.80}"
+            problems.append(f"key {key!r}: {message[0].lower()}{message[1:]}{shown}")
+    more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
+    what = "this benchmark definition has " + ("a mistake" if len(problems) == 1 else f"{len(problems)} mistakes")
+    return BenchmarkError(
+        what + ":\n    " + "\n    ".join(problems[:6]) + more,
+        where=f"{path} (id {raw.get('id', 'missing')!r})",
+        fix="compare with a definition that ships with the suite: `stbench benchmarks show mts12-n2s --yaml`",
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Benchmark
+    for part in location[:-1]:
+        if isinstance(part, int) or model is None:
+            continue
+        if part in ("table",):
+            model = TableLayout
+        elif part in ("whu-ohs-transfer", "whu-ohs-official", "dfc2020", "mts12"):
+            model = PublishedLayout
+        else:
+            field = model.model_fields.get(part)
+            model = _model_in(field.annotation) if field else None
+    return list(model.model_fields) if model is not None and hasattr(model, "model_fields") else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+@functools.cache
+def builtin_benchmarks() -> dict[str, Benchmark]:
+    """The benchmarks that ship with the suite, by id, in the order of their files."""
+    folder = splits_folder()
+    found = [read_benchmark(path) for path in sorted(folder.glob("[!_]*.yaml"))]
+    if not found:
+        raise BenchmarkError("no benchmark definitions were found", where=folder, fix="reinstall spectral-tl-bench")
+    return {benchmark.id: benchmark for benchmark in found}
+
+
+def groups() -> dict[str, list[str]]:
+    """Group names and the ids that each stands for."""
+    table: dict[str, list[str]] = {}
+    for benchmark in builtin_benchmarks().values():
+        for group in benchmark.groups:
+            table.setdefault(group, []).append(benchmark.id)
+    return table
+
+
+def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
+    """Turn what the user named into benchmarks.
+
+    Args:
+        names: Ids, group names, or paths of YAML files; each may hold several, divided by commas.
+
+    Returns:
+        Benchmarks without repetition, each with the folder of its file when it is the user's own, else None.
+
+    Raises:
+        BenchmarkError: If a name is unknown or a file is not usable.
+    """
+    table, group_table = builtin_benchmarks(), groups()
+    chosen: dict[str, tuple[Benchmark, Path | None]] = {}
+    for name in [part.strip() for entry in names for part in entry.split(",") if part.strip()]:
+        if name in table:
+            chosen.setdefault(name, (table[name], None))
+        elif name in group_table:
+            for member in group_table[name]:
+                chosen.setdefault(member, (table[member], None))
+        elif name.endswith((".yaml", ".yml")):
+            own = read_benchmark(Path(name))
+            if own.id in table or own.id in group_table:
+                raise BenchmarkError(
+                    f"the id {own.id!r} belongs to the suite", where=name, fix="give your benchmark another id"
+                )
+            if own.id in chosen:
+                raise BenchmarkError(f"two benchmarks have the id {own.id!r}", where=name)
+            chosen[own.id] = (own, Path(name).resolve().parent)
+        else:
+            raise BenchmarkError(
+                f"there is no benchmark {name!r}",
+                expected=nearest(name, [*table, *group_table]),
+                fix="`stbench benchmarks` lists all; your own is given as a path that ends in .yaml",
+            )
+    return list(chosen.values())

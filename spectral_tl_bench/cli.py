@@ -1,0 +1,283 @@
+"""The command ``stbench``. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectral_tl_bench import __version__
+from spectral_tl_bench.errors import UserError
+
+app = typer.Typer(
+    name="stbench",
+    help="Spectral TL Bench: train a land-cover method on one region or season, test it on others.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_markup_mode=None)
+app.add_typer(benchmarks_app, name="benchmarks")
+
+
+def say(text: str) -> None:
+    """Print one line at once, also into a pipe or a log file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Print to standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"stbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@benchmarks_app.callback(invoke_without_command=True)
+def list_benchmarks(context: typer.Context) -> None:
+    """List the benchmarks and the groups that --benchmark takes."""
+    if context.invoked_subcommand is not None:
+        return
+    from spectral_tl_bench.benchmarks import builtin_benchmarks, groups
+
+    rows = [("id", "dataset", "gap", "bands", "classes", "px", "chips source/target", "title")]
+    for one in builtin_benchmarks().values():
+        source, target = one.expected.get("source", "?"), one.expected.get("target", "cut by place")
+        rows.append(
+            (one.id, one.dataset, one.gap, str(len(one.sensor.bands)), str(len(one.labels.classes)),
+             str(one.chip_size), f"{source} / {target}", one.title)
+        )  # fmt: skip
+    _print_rows(rows)
+    say("")
+    for group, members in sorted(groups().items()):
+        say(f"group {group}: {', '.join(members)}")
+    say("Your own benchmark: --benchmark path/to/my.yaml")
+
+
+@benchmarks_app.command("show")
+def show_benchmark(
+    name: Annotated[str, typer.Argument(help="Id of a benchmark, or path of a YAML file.")],
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print the complete definition as YAML.")] = False,
+) -> None:
+    """Show one benchmark: sensor, domains, classes, label map."""
+    from spectral_tl_bench.benchmarks import resolve
+
+    benchmark, _ = resolve([name])[0]
+    if yaml:
+        import yaml as yaml_library
+
+        definition = benchmark.model_dump(mode="json", exclude_defaults=True)
+        say(yaml_library.safe_dump(definition, sort_keys=False, allow_unicode=True, width=110).rstrip())
+        return
+    sensor, split = benchmark.sensor, benchmark.split
+    say(f"{benchmark.id}  {benchmark.title}  (version {benchmark.version})")
+    say(f"dataset   {benchmark.dataset}, gap: {benchmark.gap}, chips of {benchmark.chip_size} px")
+    say(f"sensor    {sensor.name}, {len(sensor.bands)} bands, {sensor.gsd:g} m, {sensor.unit}")
+    say("bands     " + ", ".join(f"{band.name} {band.wavelength:g} um" for band in sensor.bands))
+    for side in ("source", "target"):
+        domains = [benchmark.domain(domain) for domain in getattr(benchmark, side)]
+        say(f"{side:9s} " + "; ".join(f"{d.id}" + (f" ({d.name})" if d.name else "") for d in domains))
+    place = f"blocks of {split.block:g} m" if split.place == "grid" else "sites"
+    say(f"split     validation: {split.validation:.0%} of the source, cut by {place}"
+        + (f"; test: {split.test:.0%}" if split.test else ""))  # fmt: skip
+    say("classes")
+    for number, cover in enumerate(benchmark.labels.classes):
+        say(f"  {number:2d}  {cover.colour}  {cover.name}  (raw {', '.join(map(str, cover.raw))})")
+    other = "an error" if benchmark.labels.other == "error" else "void"
+    say(f"  void: raw {', '.join(map(str, benchmark.labels.void)) or 'none'}; any other value is {other}")
+    for note in benchmark.notes:
+        say(f"note      {note}")
+    say(f"cite      {benchmark.citation}")
+
+
+@app.command("methods")
+def list_methods() -> None:
+    """List the installed methods, ours and others, with the package that each comes from."""
+    from spectral_tl_bench.methods.registry import method_entries
+
+    rows = [("method", "package", "object")]
+    for name, entry in method_entries().items():
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+        rows.append((name, package, entry.value))
+    _print_rows(rows)
+
+
+@app.command("run")
+def run(  # noqa: PLR0917 - one parameter per option
+    method: Annotated[list[str], typer.Option("--method", "-m", help="Method; may be given more than once.")],
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
+    ],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
+    seed: Annotated[list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")] = None,
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = "compact",
+    backbone_size: Annotated[
+        list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Training budget: sample or paper.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
+    pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW learning rate.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
+    validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart.")
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+) -> None:
+    """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
+    from pydantic import ValidationError
+
+    from spectral_tl_bench.runner.settings import Overrides
+
+    try:
+        overrides = Overrides(
+            budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,  # type: ignore[arg-type]
+            learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,  # type: ignore[arg-type]
+        )  # fmt: skip
+    except ValidationError as error:
+        item = error.errors()[0]
+        name = str(item["loc"][0]).replace("_", "-")
+        raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
+    for name, value, known in (
+        ("accelerator", accelerator, ("auto", "cpu", "gpu")),
+        ("precision", precision, ("32-true", "bf16-mixed", "16-mixed")),
+    ):
+        if value not in known:
+            raise UserError(f"--{name} is {value!r}", expected=f"one of {', '.join(known)}")
+    options = _pairs(option or [], "--option")
+    sizes = {key: _whole(value, key) for key, value in _pairs(backbone_size or [], "--backbone-size").items()}
+    names = [part for entry in method for part in entry.split(",") if part]
+    # Names are looked up before the heavy imports, so that a typing mistake is answered at once.
+    from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.methods.registry import check_known
+
+    resolve(benchmark)
+    check_known(names)
+    from spectral_tl_bench.runner.run import Request, execute, plan
+    from spectral_tl_bench.training.fit import Hardware
+
+    request = Request(
+        benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
+        seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
+        overrides=overrides, oracle=oracle,
+    )  # fmt: skip
+    cells, broken = plan(request, say)
+    for name, error in broken:
+        complain(f"error: {name} cannot run: {error}")
+    outcomes = execute(cells, out, Hardware(accelerator, precision), workers, say, fresh)
+    say("")
+    _print_outcomes(outcomes)
+    if cells:
+        say(f"records: {out}   board: stbench report --records {out}")
+    if broken or any(outcome.state == "refused" for outcome in outcomes):
+        raise typer.Exit(2)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _print_outcomes(outcomes: list[Any]) -> None:
+    rows = [("benchmark", "method", "seed", "target mIoU", "track", "state")]
+    for outcome in outcomes:
+        cell = outcome.cell
+        miou = "-" if outcome.miou is None else f"{outcome.miou:.3f}"
+        rows.append(
+            (cell.opened.benchmark.id, cell.method_name, str(cell.seed), miou, cell.opened.track, outcome.state)
+        )
+    _print_rows(rows)
+
+
+@app.command("report")
+def report(
+    records: Annotated[
+        list[Path] | None, typer.Option("--records", "-r", help="Folder of records; may be given more than once.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the boards go; default: the first folder of records.")] = None,
+) -> None:
+    """Make the boards, in Markdown and CSV, from stored records alone."""
+    from spectral_tl_bench.leaderboard.records import read_records
+    from spectral_tl_bench.leaderboard.report import write_report
+
+    roots = records or [Path("runs")]
+    found = read_records(roots)
+    if not found:
+        raise UserError(
+            "there are no records to report on", where=", ".join(map(str, roots)),
+            fix="run something first: stbench run --method spectralx --benchmark all",
+        )  # fmt: skip
+    for path in write_report(found, out or roots[0]):
+        say(str(path))
+
+
+@app.command("sample")
+def sample() -> None:
+    """Make the bundled synthetic sample if it is not there yet, and say where it is."""
+    from spectral_tl_bench.data.sample import ensure_sample
+
+    say(str(ensure_sample()))
+
+
+def _pairs(entries: list[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals or not key:
+            raise UserError(f"{flag} {entry!r} is not of the form name=value")
+        pairs[key.strip().replace("-", "_")] = value.strip()
+    return pairs
+
+
+def _whole(value: str, name: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise UserError(f"--backbone-size {name}={value}", expected="a whole number") from None
+
+
+def _print_rows(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        complain(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("interrupted; finished cells keep their records, run the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

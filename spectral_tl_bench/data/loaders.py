@@ -1,0 +1,216 @@
+"""From splits to batches: source data for training, and chips for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
+from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
+from spectral_tl_bench.data.samplers import GridCollectionWindows, RandomCollectionWindows
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.evaluation.windows import grid
+from spectral_tl_bench.files import seed_from
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Mean and standard deviation per band (C,), float64, in the files' unit."""
+
+    mean: np.ndarray[Any, Any]
+    std: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, index: ChipIndex, chips: Sequence[str]) -> BandStatistics:
+        """The statistics of all valid pixels of the given chips, from the sums in the index."""
+        frame = index.frame.loc[list(chips)]
+        pixels = float(frame["valid_pixels"].sum())
+        mean = np.sum(frame["band_sum"].tolist(), axis=0) / pixels
+        variance = np.sum(frame["band_square_sum"].tolist(), axis=0) / pixels - mean**2
+        return cls(mean, np.sqrt(np.maximum(variance, 0.0)))
+
+
+class Normalise(nn.Module):
+    """Standardises bands; a constant band becomes 0 rather than staying at its digital numbers.
+
+    Args:
+        statistics: Of the source training chips, never of anything else.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, statistics: BandStatistics) -> None:
+        super().__init__()
+        constant = statistics.std < 1e-6 * np.maximum(1.0, np.abs(statistics.mean))
+        scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, statistics.std))
+        self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in the files' unit to (B, C, H, W) standardised."""
+        return (image - self.mean) * self.scale
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How chips are read; of these only window, stride and batch size can change a result.
+
+    Attributes:
+        window: Side of training and evaluation windows in pixels.
+        stride: Step of evaluation windows in pixels.
+        batch_size: Windows per training step.
+        workers: Reader processes.
+        eval_batch_size: Windows per forward pass in evaluation.
+    """
+
+    window: int
+    stride: int
+    batch_size: int
+    workers: int = 0
+    eval_batch_size: int = 32
+
+
+def collate(samples: list[dict[str, Any]], domains: Sequence[str], labelled: bool) -> dict[str, Tensor]:
+    """Stack windows into a batch; without ``labelled`` no label is in it."""
+    batch = {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "domain": torch.tensor([domains.index(sample["domain"]) for sample in samples]),
+    }
+    if labelled:
+        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
+    return batch
+
+
+def collate_windows(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack evaluation windows: pixels, and where in which chip they belong. No label is in it."""
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "chip": [sample["chip"] for sample in samples],
+        "line": [sample["line"] for sample in samples],
+        "column": [sample["column"] for sample in samples],
+    }
+
+
+class _Collate:
+    """A picklable collate function, for reader processes."""
+
+    def __init__(self, domains: Sequence[str], labelled: bool) -> None:
+        self.domains, self.labelled = list(domains), labelled
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return collate(samples, self.domains, self.labelled)
+
+
+class EvaluationData:
+    """Whole chips to be predicted, window by window.
+
+    Args:
+        benchmark: The benchmark.
+        index: Its chips.
+        chips: The chips to evaluate.
+        settings: Windows and batches.
+        statistics: Of the source training chips; fills pixels without a measurement.
+        cache: Chips kept in memory.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        index: ChipIndex,
+        chips: Sequence[str],
+        settings: LoaderSettings,
+        statistics: BandStatistics,
+        cache: ChipCache | None = None,
+    ) -> None:
+        self.benchmark, self.settings = benchmark, settings
+        self.collection = ChipCollection(open_datasets(benchmark, index, chips, cache=cache, fill=statistics.mean))
+        self.rows = {row["chip"]: row for _, _, row in self.collection.chips()}
+        self._place = {row["chip"]: (dataset, number) for dataset, number, row in self.collection.chips()}
+
+    def loader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of windows, chip by chip."""
+        settings = self.settings
+        sampler = GridCollectionWindows(self.collection, settings.window, settings.stride)
+        return DataLoader(
+            self.collection, batch_size=settings.eval_batch_size, sampler=sampler, num_workers=settings.workers,
+            collate_fn=collate_windows,
+        )  # fmt: skip
+
+    def windows_per_chip(self) -> dict[str, int]:
+        """How many windows cover each chip."""
+        window, stride = self.settings.window, self.settings.stride
+        return {
+            chip: len(grid(row["height"], window, stride)) * len(grid(row["width"], window, stride))
+            for chip, row in self.rows.items()
+        }
+
+    def truth(self, chip: str) -> np.ndarray[Any, Any]:
+        """The classes of one chip (H, W), with void."""
+        dataset, number = self._place[chip]
+        row = self.rows[chip]
+        sample = self.collection.datasets[dataset].read_window(number, 0, 0, row["height"], row["width"])
+        return sample["mask"].numpy()
+
+    def site(self, chip: str) -> str:
+        """The place a chip belongs to: its site, or its block on the ground."""
+        row = self.rows[chip]
+        if row["site"]:
+            return str(row["site"])
+        if row["crs"] == LOCAL_CRS:
+            return chip
+        block = self.benchmark.split.block
+        east, north = ((row[low] + row[high]) / 2 // block for low, high in (("xmin", "xmax"), ("ymin", "ymax")))
+        return f"{row['domain']}/{row['crs']}/{east:.0f}/{north:.0f}"
+
+
+class SourceData:
+    """What training may see: training windows and validation chips, both of the source.
+
+    The target is not reachable from here: the datasets inside hold source chips only.
+
+    Args:
+        benchmark: The benchmark.
+        index: Its chips.
+        split: Who does what.
+        settings: Windows and batches.
+        order_seed: Seed of the data order, from benchmark and seed, so that methods see the same windows.
+    """
+
+    def __init__(
+        self, benchmark: Benchmark, index: ChipIndex, split: SplitTable, settings: LoaderSettings, order_seed: int
+    ) -> None:
+        self.settings, self.order_seed = settings, order_seed
+        train, validation = split.chips("train"), split.chips("validation")
+        self.domains = tuple(benchmark.source)
+        self.statistics = BandStatistics.of(index, train)
+        self.class_pixels = np.sum(index.frame.loc[train, "class_counts"].tolist(), axis=0)
+        cache = ChipCache()
+        self.collection = ChipCollection(
+            open_datasets(benchmark, index, train, cache=cache, fill=self.statistics.mean)
+        )
+        self.validation = EvaluationData(benchmark, index, validation, settings, self.statistics, cache)
+
+    def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches of random windows; without ``labelled`` they carry no mask."""
+        settings = self.settings
+        length = steps * settings.batch_size
+        sampler = RandomCollectionWindows(
+            self.collection, settings.window, length, seed_from("windows", self.order_seed, stage)
+        )
+        return DataLoader(
+            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
+            collate_fn=_Collate(self.domains, labelled), drop_last=True, persistent_workers=False,
+        )  # fmt: skip
+
+    @property
+    def majority_class(self) -> int:
+        """The class with most labelled pixels among the training chips."""
+        return int(np.argmax(self.class_pixels))

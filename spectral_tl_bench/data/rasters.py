@@ -1,0 +1,319 @@
+"""TorchGeo datasets over chips: a window in, the file's own pixels and labels out.
+
+``RasterDataset`` warps every file to the CRS of its first one and merges what overlaps. A benchmark must do
+neither: here one dataset holds the chips of one CRS, and every chip has a slot of its own on the time axis, so
+that a query (x, y, t) names one chip even where chips overlap on the ground.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import geopandas
+import numpy as np
+import pandas as pd
+import rasterio
+import shapely
+import torch
+from torch.utils.data import Dataset
+from torchgeo.datasets import RasterDataset
+
+from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
+from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index, invalid_pixels
+from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
+from spectral_tl_bench.errors import DataError
+
+GeoQuery = tuple[slice, slice, slice]
+"""x, y in units of the CRS, and t: TorchGeo's spatiotemporal slice."""
+
+EPOCH = pd.Timestamp("2000-01-01")
+SLOT = pd.Timedelta(seconds=2)
+CACHE_BYTES = 2 * 1024**3
+
+
+class ChipCache:
+    """Whole chips in memory in their own integer type, up to a number of bytes; oldest out first."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit, self.used = limit, 0
+        self._kept: OrderedDict[str, tuple[np.ndarray[Any, Any], ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, load: Callable[[], tuple[np.ndarray[Any, Any], ...]]) -> tuple[np.ndarray[Any, Any], ...]:
+        """The arrays of ``key``, loaded when they are not kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        arrays = load()
+        size = sum(array.nbytes for array in arrays)
+        with self._lock:
+            if size <= self.limit and key not in self._kept:
+                self._kept[key] = arrays
+                self.used += size
+                while self.used > self.limit:
+                    _, old = self._kept.popitem(last=False)
+                    self.used -= sum(array.nbytes for array in old)
+        return arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker process starts with an empty cache."""
+        return {"limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["limit"])  # type: ignore[misc]
+
+
+class SpectralChips(RasterDataset):
+    """Labelled chips of one CRS as a TorchGeo ``RasterDataset``.
+
+    Samples are dictionaries: ``image`` (C, H, W) float32 in the file's own unit, ``mask`` (H, W) int64 with
+    classes 0..K-1 and void 255, ``invalid`` (H, W) bool for pixels without a measurement (their image values
+    are ``fill``), ``crs``, ``bounds`` (the query), ``chip`` and ``domain`` (names), ``line`` and ``column`` (the
+    window's upper left pixel in its chip).
+
+    Args:
+        benchmark: The benchmark; gives bands, label map and colours.
+        index: The chip index.
+        chips: Names of the chips to hold, all of one CRS; by default all of the index.
+        cache: Chips kept in memory, shared between datasets.
+        fill: Value per band (C,) for pixels without a measurement; by default 0.
+        transforms: Called with every sample.
+
+    Raises:
+        DataError: If the chips are of several CRSs or resolutions.
+    """
+
+    filename_glob = "*.tif"
+    is_image = True
+    rgb_bands: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+
+    def __init__(  # the base class would open and warp every file
+        self,
+        benchmark: Benchmark,
+        index: ChipIndex,
+        chips: Sequence[str] | None = None,
+        *,
+        cache: ChipCache | None = None,
+        fill: np.ndarray[Any, Any] | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.benchmark, self.root, self.transforms = benchmark, index.root, transforms
+        self.paths = str(index.root)
+        self.all_bands = self.bands = benchmark.sensor.band_names  # type: ignore[misc]
+        self.band_indexes = None
+        self.chip_cache = cache or ChipCache()
+        self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
+        self.label_map = LabelMap(benchmark.labels)
+        frame = index.frame if chips is None else index.frame.loc[list(chips)]
+        systems = frame["crs"].unique()
+        if len(systems) != 1:
+            raise DataError(
+                f"one dataset holds one CRS, these chips have {len(systems)}", where=index.root,
+                fix="use open_datasets(), which makes a dataset for each",
+            )  # fmt: skip
+        resolution = ((frame["xmax"] - frame["xmin"]) / frame["width"]).round(6), (
+            (frame["ymax"] - frame["ymin"]) / frame["height"]
+        ).round(6)
+        if resolution[0].nunique() > 1 or resolution[1].nunique() > 1:
+            raise DataError("chips of one CRS have different pixel sizes", where=index.root)
+        self._res = (float(resolution[0].iloc[0]), float(resolution[1].iloc[0]))
+        starts = [EPOCH + number * SLOT for number in range(len(frame))]
+        slots = pd.IntervalIndex.from_arrays(
+            pd.DatetimeIndex(starts), pd.DatetimeIndex(starts) + SLOT / 2, closed="both", name="datetime"
+        )
+        boxes = shapely.box(frame["xmin"], frame["ymin"], frame["xmax"], frame["ymax"])
+        columns = {"filepath": [str(index.root / image) for image in frame["image"]], "chip": frame.index.to_numpy()}
+        crs = rasterio.crs.CRS.from_wkt(systems[0]) if systems[0] == LOCAL_CRS else systems[0]
+        self.index = geopandas.GeoDataFrame(columns, geometry=boxes, index=slots, crs=crs)
+        self._rows = frame.reset_index(names="chip").to_dict("records")
+        self._slot_of = {start.value: number for number, start in enumerate(starts)}
+
+    @property
+    def files(self) -> list[str]:
+        """The image files, sorted."""
+        return sorted(self.index["filepath"])
+
+    def __getitem__(self, index: GeoQuery | slice) -> dict[str, Any]:
+        """The pixels of one window of one chip, never resampled.
+
+        Args:
+            index: ``[xmin:xmax, ymin:ymax, tmin:tmax]`` as the samplers yield it. Where t is left out, the chip
+                that contains the window is taken.
+
+        Raises:
+            IndexError: If no chip, or more than one, contains the window.
+        """
+        x, y, t = self._disambiguate_slice(index)
+        number = self._slot_of.get(t.start.value) if isinstance(t.start, pd.Timestamp) else None
+        if number is None or t.stop - t.start > SLOT:
+            number = self._only_chip_with(x, y, index)
+        row = self._rows[number]
+        column, line = (x.start - row["xmin"]) / self.res[0], (row["ymax"] - y.stop) / self.res[1]
+        width, height = (x.stop - x.start) / self.res[0], (y.stop - y.start) / self.res[1]
+        column, line, width, height = (round(value) for value in (column, line, width, height))
+        if column < 0 or line < 0 or column + width > row["width"] or line + height > row["height"]:
+            raise IndexError(f"query {index} reaches outside chip {row['chip']}")
+        sample = self.read_window(number, line, column, height, width)
+        sample |= {"crs": self.crs, "bounds": (x, y, t)}
+        return sample if self.transforms is None else self.transforms(sample)
+
+    def _only_chip_with(self, x: slice, y: slice, query: object) -> int:
+        tolerance = 1e-6 * max(self.res)
+        window = shapely.box(x.start, y.start, x.stop, y.stop).buffer(-tolerance)
+        hits = np.flatnonzero(self.index.geometry.contains(window).to_numpy())
+        if len(hits) != 1:
+            raise IndexError(f"query {query} lies in {len(hits)} chips; give t to name one")
+        return int(hits[0])
+
+    def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
+        """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
+        row = self._rows[number]
+        image, mask, invalid = self.chip_cache.get(row["chip"], lambda: self._load(row))
+        window = (slice(line, line + height), slice(column, column + width))
+        pixels = image[:, *window].astype(np.float32)
+        holes = invalid[window] if invalid.size else np.zeros((height, width), dtype=bool)
+        if holes.any():
+            pixels[:, holes] = self.fill[:, None]
+        return {
+            "image": torch.from_numpy(pixels),
+            "mask": torch.from_numpy(mask[window].astype(np.int64)),
+            "invalid": torch.from_numpy(holes.copy()),
+            "chip": row["chip"],
+            "domain": row["domain"],
+            "line": line,
+            "column": column,
+        }
+
+    def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+        path = self.root / row["image"]
+        with open_raster(path) as source:
+            try:
+                image, nodata = source.read(), source.nodata
+            except rasterio.errors.RasterioError as error:
+                raise DataError(f"the pixels cannot be read: {error}", where=path) from None
+        if image.shape != (len(self.all_bands), row["height"], row["width"]):
+            raise DataError("the image has changed since it was indexed", where=path, fix="run again")
+        invalid = invalid_pixels(image, nodata)
+        mask = self.label_map(read_raw_label(self.root / row["label"]))
+        return image, mask, invalid if invalid.any() else np.zeros(0, dtype=bool)
+
+    def chip_rows(self) -> list[dict[Any, Any]]:
+        """The index rows of the chips, in the order of their slots."""
+        return self._rows
+
+    def slot(self, number: int) -> slice:
+        """The time slice that names chip ``number``."""
+        start = EPOCH + number * SLOT
+        return slice(start, start + SLOT / 2)
+
+    def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Any:
+        """A sample as a true-colour picture beside its label map.
+
+        Args:
+            sample: What ``__getitem__`` returned; a ``prediction`` (H, W) is shown as a third picture.
+            show_titles: Whether to write titles above the pictures.
+            suptitle: Title of the whole figure.
+
+        Returns:
+            A matplotlib ``Figure``.
+        """
+        from matplotlib import colors
+        from matplotlib.figure import Figure
+
+        wavelengths = np.array(self.benchmark.sensor.wavelengths)
+        picture = sample["image"][[int(np.abs(wavelengths - target).argmin()) for target in (0.66, 0.56, 0.48)]].numpy()
+        low, high = np.percentile(picture, (2, 98))
+        picture = np.clip((picture - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
+        palette = colors.ListedColormap([cover.colour for cover in self.benchmark.labels.classes])
+        panels = [("image", picture), *[(key, sample[key]) for key in ("mask", "prediction") if key in sample]]
+        figure = Figure(figsize=(4 * len(panels), 4))
+        for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+            if title == "image":
+                axes.imshow(panel)
+            else:
+                values = np.ma.masked_equal(np.asarray(panel), 255)
+                axes.imshow(values, cmap=palette, vmin=-0.5, vmax=len(palette.colors) - 0.5, interpolation="nearest")
+            axes.axis("off")
+            if show_titles:
+                axes.set_title(title)
+        if suptitle:
+            figure.suptitle(suptitle)
+        return figure
+
+
+class WHUOHS(SpectralChips):
+    """WHU-OHS chips: Orbita hyperspectral, 32 bands, 10 m (Li et al., JAG 113, 2022)."""
+
+    rgb_bands = ("B15", "B07", "B02")
+
+
+class DFC2020(SpectralChips):
+    """DFC2020 chips: Sentinel-2 Level-1C, 13 bands, 10 m (IEEE GRSS Data Fusion Contest 2020)."""
+
+    rgb_bands = ("B4", "B3", "B2")
+
+
+class MTS12(SpectralChips):
+    """MTS12 chips: four Sentinel-2 dates of six bands over Slovenia, 10 m."""
+
+    rgb_bands = ("Jun-B04", "Jun-B03", "Jun-B02")
+
+
+_CLASS_OF = {"WHU-OHS": WHUOHS, "DFC2020": DFC2020, "MTS12": MTS12}
+
+
+def open_datasets(
+    benchmark: Benchmark,
+    index: ChipIndex,
+    chips: Sequence[str] | None = None,
+    *,
+    cache: ChipCache | None = None,
+    fill: np.ndarray[Any, Any] | None = None,
+) -> list[SpectralChips]:
+    """One TorchGeo dataset for each CRS among the chips, ordered by CRS."""
+    frame = index.frame if chips is None else index.frame.loc[list(chips)]
+    kind = _CLASS_OF.get(benchmark.dataset, SpectralChips)
+    cache = cache or ChipCache()
+    return [
+        kind(benchmark, index, list(part.index), cache=cache, fill=fill) for _, part in frame.groupby("crs", sort=True)
+    ]
+
+
+def open_benchmark(name: str, root: str | Path) -> list[SpectralChips]:
+    """The datasets of a built-in benchmark, for use with TorchGeo's own samplers and loaders.
+
+    Args:
+        name: Benchmark id.
+        root: Data root.
+
+    Returns:
+        One dataset per CRS, with all chips of source and target.
+    """
+    benchmark = builtin_benchmarks()[name]
+    return open_datasets(benchmark, build_index(benchmark, Path(root)))
+
+
+class ChipCollection(Dataset[dict[str, Any]]):
+    """Datasets of several CRSs under one roof: a key is (number of the dataset, TorchGeo query)."""
+
+    def __init__(self, datasets: Sequence[SpectralChips]) -> None:
+        self.datasets = list(datasets)
+
+    def __getitem__(self, key: tuple[int, GeoQuery]) -> dict[str, Any]:
+        """The sample of one window."""
+        number, query = key
+        return self.datasets[number][query]
+
+    def __len__(self) -> int:
+        return sum(len(dataset) for dataset in self.datasets)
+
+    def chips(self) -> Iterator[tuple[int, int, dict[Any, Any]]]:
+        """(dataset number, chip number, index row) of every chip."""
+        for number, dataset in enumerate(self.datasets):
+            for chip, row in enumerate(dataset.chip_rows()):
+                yield number, chip, row

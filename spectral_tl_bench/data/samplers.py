@@ -1,0 +1,133 @@
+"""TorchGeo samplers that draw whole-pixel windows inside chips, and their union over several CRSs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+from torchgeo.samplers import GeoSampler
+
+from spectral_tl_bench.data.rasters import ChipCollection, GeoQuery, SpectralChips
+from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.evaluation.windows import grid
+
+
+def _window(dataset: SpectralChips, number: int, line: int, column: int, size: int) -> GeoQuery:
+    """The query of a square window whose upper left pixel is (line, column) of a chip."""
+    row = dataset.chip_rows()[number]
+    xres, yres = dataset.res
+    xmin, ymax = row["xmin"] + column * xres, row["ymax"] - line * yres
+    return slice(xmin, xmin + size * xres), slice(ymax - size * yres, ymax), dataset.slot(number)
+
+
+def _check_fit(dataset: SpectralChips, size: int) -> None:
+    row = dataset.chip_rows()[0]
+    if size > min(row["height"], row["width"]):
+        raise DataError(
+            f"a window of {size} px does not fit into chips of {row['height']}x{row['width']} px",
+            fix=f"choose --window {min(row['height'], row['width'])} or less",
+        )
+
+
+class RandomWindows(GeoSampler):
+    """Draws windows at random, every window position of every chip equally likely, for ever the same with a seed.
+
+    Args:
+        dataset: Chips of one CRS.
+        size: Side of a window in pixels.
+        length: Number of windows.
+        generator: Source of randomness.
+    """
+
+    def __init__(self, dataset: SpectralChips, size: int, length: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(dataset)
+        _check_fit(dataset, size)
+        self.dataset, self.size, self.length, self.generator = dataset, size, length, generator
+
+    def draw(self) -> GeoQuery:
+        """One window."""
+        number = int(torch.randint(len(self.dataset), (1,), generator=self.generator))
+        row = self.dataset.chip_rows()[number]
+        line = int(torch.randint(row["height"] - self.size + 1, (1,), generator=self.generator))
+        column = int(torch.randint(row["width"] - self.size + 1, (1,), generator=self.generator))
+        return _window(self.dataset, number, line, column, self.size)
+
+    def __iter__(self) -> Iterator[GeoQuery]:
+        """Yield ``length`` windows."""
+        for _ in range(self.length):
+            yield self.draw()
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class GridWindows(GeoSampler):
+    """Covers every chip by overlapping windows; the last of a row is moved inwards, so nothing is padded.
+
+    Args:
+        dataset: Chips of one CRS.
+        size: Side of a window in pixels.
+        stride: Step between windows in pixels.
+    """
+
+    def __init__(self, dataset: SpectralChips, size: int, stride: int) -> None:
+        super().__init__(dataset)
+        _check_fit(dataset, size)
+        self.dataset, self.size, self.stride = dataset, size, stride
+
+    def __iter__(self) -> Iterator[GeoQuery]:
+        """Yield the windows chip by chip, line by line."""
+        for number, row in enumerate(self.dataset.chip_rows()):
+            for line in grid(row["height"], self.size, self.stride):
+                for column in grid(row["width"], self.size, self.stride):
+                    yield _window(self.dataset, number, line, column, self.size)
+
+    def __len__(self) -> int:
+        return sum(
+            len(grid(row["height"], self.size, self.stride)) * len(grid(row["width"], self.size, self.stride))
+            for row in self.dataset.chip_rows()
+        )
+
+
+class RandomCollectionWindows(Sampler[tuple[int, GeoQuery]]):
+    """Random windows over all datasets of a collection, each dataset in proportion to its chips.
+
+    Args:
+        collection: The datasets.
+        size: Side of a window in pixels.
+        length: Number of windows.
+        seed: Seed of the order; the same seed gives the same windows to every method.
+    """
+
+    def __init__(self, collection: ChipCollection, size: int, length: int, seed: int) -> None:
+        self.generator = torch.Generator()
+        self.seed, self.length = seed, length
+        self.samplers = [RandomWindows(dataset, size, length, self.generator) for dataset in collection.datasets]
+        self.weights = torch.tensor([float(len(dataset)) for dataset in collection.datasets])
+
+    def __iter__(self) -> Iterator[tuple[int, GeoQuery]]:
+        """Yield (dataset number, query)."""
+        self.generator.manual_seed(self.seed)
+        for _ in range(self.length):
+            number = int(torch.multinomial(self.weights, 1, generator=self.generator))
+            yield number, self.samplers[number].draw()
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class GridCollectionWindows(Sampler[tuple[int, GeoQuery]]):
+    """Grid windows over all datasets of a collection, one dataset after the other."""
+
+    def __init__(self, collection: ChipCollection, size: int, stride: int) -> None:
+        self.samplers = [GridWindows(dataset, size, stride) for dataset in collection.datasets]
+
+    def __iter__(self) -> Iterator[tuple[int, GeoQuery]]:
+        """Yield (dataset number, query)."""
+        for number, sampler in enumerate(self.samplers):
+            for query in sampler:
+                yield number, query
+
+    def __len__(self) -> int:
+        return sum(len(sampler) for sampler in self.samplers)

@@ -1,0 +1,122 @@
+"""Which pixels a benchmark runs on: the bundled sample, published data, or a user's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from spectral_tl_bench.benchmarks import Benchmark, PublishedLayout, TableLayout
+from spectral_tl_bench.data.index import ChipIndex, build_index
+from spectral_tl_bench.errors import DataError
+
+ROOT_VARIABLE = "STBENCH_DATA"
+SYNTHETIC = "synthetic sample scenes made by the suite; not a result on real data"
+
+Track = Literal["real", "partial", "sample", "own"]
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where a benchmark's chips come from.
+
+    Attributes:
+        kind: ``sample`` for the bundled synthetic scenes, ``files`` for data on disk.
+        root: Folder to search.
+        line: One line that tells the user.
+    """
+
+    kind: Literal["sample", "files"]
+    root: Path
+    line: str
+
+
+def locate(
+    benchmark: Benchmark,
+    own_folder: Path | None,
+    data_root: Path | None,
+    environment: Mapping[str, str] | None = None,
+) -> DataSource:
+    """Decide where the data of a benchmark are.
+
+    Args:
+        benchmark: The benchmark.
+        own_folder: Folder of its YAML file when it is the user's own.
+        data_root: ``--data-root``, if given.
+        environment: Environment variables; by default the process's.
+
+    Returns:
+        The source. The sample is generated when nothing is configured and it is not there yet.
+    """
+    environment = os.environ if environment is None else environment
+    if data_root is not None:
+        return DataSource("files", data_root, f"data: {data_root} (--data-root)")
+    if own_folder is not None and isinstance(benchmark.layout, TableLayout):
+        root = (own_folder / benchmark.layout.root).resolve()
+        return DataSource("files", root, f"data: {root} (layout.root of the benchmark)")
+    if environment.get(ROOT_VARIABLE):
+        root = Path(environment[ROOT_VARIABLE])
+        return DataSource("files", root, f"data: {root} ({ROOT_VARIABLE})")
+    if own_folder is not None:
+        raise DataError(
+            f"no data root is set for the benchmark {benchmark.id}", fix=f"give --data-root or set {ROOT_VARIABLE}"
+        )
+    from spectral_tl_bench.data.sample import ensure_sample
+
+    root = ensure_sample()
+    return DataSource(
+        "sample", root, "data: the bundled synthetic sample (no --data-root and no STBENCH_DATA): not a real result"
+    )
+
+
+def open_index(
+    benchmark: Benchmark, source: DataSource, own: bool, allow_partial: bool = False
+) -> tuple[ChipIndex, Track, tuple[str, ...]]:
+    """Index a benchmark's chips and decide on which board their results may stand.
+
+    Args:
+        benchmark: The benchmark.
+        source: Where its chips are.
+        own: Whether the benchmark is the user's own.
+        allow_partial: Whether published data may have fewer chips than were published.
+
+    Returns:
+        The index, the track, and notes on what deviates from the published data.
+
+    Raises:
+        DataError: If published data are incomplete and ``allow_partial`` is not set.
+    """
+    index = build_index(benchmark, source.root)
+    if source.kind == "sample":
+        return index, "sample", index.notes
+    if own or not isinstance(benchmark.layout, PublishedLayout):
+        return index, "own", index.notes
+    deviations = list(_deviations(benchmark, index))
+    if deviations and not allow_partial:
+        raise DataError(
+            f"the data of {benchmark.id} are not the published ones:\n    " + "\n    ".join(deviations),
+            where=index.root,
+            expected=", ".join(f"{count} {side} chips" for side, count in benchmark.expected.items())
+            + f" of {benchmark.chip_size} px",
+            fix="complete the data, or add --allow-partial: results then go to the track 'partial'",
+        )
+    return index, "partial" if deviations else "real", (*index.notes, *deviations)
+
+
+def _deviations(benchmark: Benchmark, index: ChipIndex) -> list[str]:
+    found = [*index.frame["domain"], *(_domain_of_skipped(index))]
+    lines = []
+    for side, expected in benchmark.expected.items():
+        here = sum(domain in getattr(benchmark, side) for domain in found)
+        if here != expected:
+            lines.append(f"{here} {side} chips, published are {expected}")
+    size = int(index.frame["height"].iloc[0])
+    if size != benchmark.chip_size or (index.frame["width"] != index.frame["height"]).any():
+        lines.append(f"chips of {size} px, published are {benchmark.chip_size} px")
+    return lines
+
+
+def _domain_of_skipped(index: ChipIndex) -> list[str]:
+    return [domain for domain, _ in index.skipped.values()]

@@ -1,0 +1,216 @@
+"""Cutting chips into training, validation and test by place, reproducibly from names.
+
+Neighbouring chips look alike, so a random cut measures memory. Here a part is cut out of the ground: whole
+sites, or whole square blocks at one end of each cluster of chips, with the chips in between left out where
+enough remain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from spectral_tl_bench.benchmarks import Benchmark, Split
+from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
+from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.files import digest, seed_from
+
+TRIALS = 48
+"""Seeded candidate cuts, of which the one closest to the wanted share with all classes on both sides is taken."""
+CLUSTER_REACH = 4
+"""Blocks this many steps apart belong to one cluster of chips."""
+BUFFER_COST = 0.35
+"""The share of a cluster's training chips that may be left out for a distance of one block."""
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """Which chip does what.
+
+    Attributes:
+        role: ``train``, ``validation``, ``target`` or ``buffer`` (used for nothing), by chip name.
+        notes: How the cut was made, in words.
+    """
+
+    role: pd.Series
+    notes: tuple[str, ...]
+
+    def chips(self, role: str) -> list[str]:
+        """The chips of one role, sorted."""
+        return sorted(self.role.index[self.role == role])
+
+    @property
+    def hash(self) -> str:
+        """A hash of who does what, independent of order."""
+        return digest(sorted((str(chip), str(role)) for chip, role in self.role.items()))
+
+
+def make_split(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable:
+    """Cut the source into training and validation; for an in-domain reference cut off the test part first.
+
+    The test part of an in-domain reference does not depend on the seed: all seeds are tested on the same ground.
+
+    Args:
+        benchmark: The benchmark.
+        index: Its chips.
+        seed: The run's seed; a seed of 0 is a seed like any other.
+
+    Raises:
+        DataError: If a side is empty, or the source has a single place, so that nothing can be cut off.
+    """
+    frame = index.frame
+    role = pd.Series("buffer", index=frame.index, dtype=object)
+    source = frame[frame["domain"].isin(benchmark.source)]
+    notes: list[str] = []
+    if benchmark.in_domain and benchmark.split.test is not None:
+        test, dropped = cut(source, benchmark.split, benchmark.split.test, seed_from("split", benchmark.id, "test"))
+        role[source.index[test]] = "target"
+        notes.append(_note("test", source, test, dropped))
+        source = source[~test & ~dropped]
+    else:
+        role[frame.index[frame["domain"].isin(benchmark.target)]] = "target"
+    validation, dropped = cut(source, benchmark.split, benchmark.split.validation, seed_from("split", benchmark.id, seed))
+    role[source.index] = "train"
+    role[source.index[validation]] = "validation"
+    role[source.index[dropped]] = "buffer"
+    notes.append(_note("validation", source, validation, dropped))
+    return SplitTable(role, tuple(notes))
+
+
+def _note(part: str, frame: pd.DataFrame, chosen: Bools, dropped: Bools) -> str:
+    return (
+        f"{part}: {int(chosen.sum())} of {len(frame)} chips, cut by place; "
+        f"{int(dropped.sum())} chips between it and training are left out"
+    )
+
+
+def cut(frame: pd.DataFrame, split: Split, share: float, seed: int) -> tuple[Bools, Bools]:
+    """Cut about ``share`` of the chips out by place.
+
+    Args:
+        frame: Rows of a chip index.
+        split: What a place is.
+        share: Wanted share of the chips.
+        seed: Seed of the candidate cuts.
+
+    Returns:
+        Two masks over the rows: cut out, and left out because they are too near to what was cut out.
+
+    Raises:
+        DataError: If there are fewer than two places.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.array(frame["class_counts"].tolist(), dtype=np.int64) > 0
+    if len(frame) < 2:
+        raise DataError(f"the source has {len(frame)} usable chip(s)", expected="at least two, at two places")
+    if split.place == "site" or (frame["crs"] == LOCAL_CRS).all():
+        sites = frame["site"].to_numpy(dtype=str) if (frame["site"] != "").all() else frame.index.to_numpy(dtype=str)
+        if len(np.unique(sites)) < 2:
+            raise DataError(
+                f"all {len(frame)} source chips are of one site ({sites[0]}), so validation cannot be cut by place",
+                expected="at least two sites in the source",
+            )
+        candidates = (_sites_cut(sites, share, rng) for _ in range(TRIALS))
+    else:
+        ground = _Ground(frame, split.block)
+        if ground.places < 2:
+            raise DataError(
+                f"all {len(frame)} source chips lie in one block of {split.block:g} m, so nothing can be cut by place",
+                expected="at least two blocks in the source",
+                fix="make split.block smaller",
+            )
+        candidates = (ground.cut(share, rng) for _ in range(TRIALS))
+    best = min(candidates, key=lambda pair: _cost(*pair, classes, share))
+    if not best[0].any() or not (~best[0] & ~best[1]).any():
+        raise DataError("no cut by place leaves chips on both sides", expected="more places in the source")
+    return best
+
+
+def _cost(chosen: Bools, dropped: Bools, classes: Bools, share: float) -> float:
+    kept = ~chosen & ~dropped
+    if not chosen.any() or not kept.any():
+        return np.inf
+    present = classes.any(axis=0)
+    missing_kept = (present & ~classes[kept].any(axis=0)).sum()
+    missing_chosen = (present & ~classes[chosen].any(axis=0)).sum()
+    lost = abs(chosen.mean() - share) + 0.2 * dropped.mean()
+    return float(lost + (2.0 * missing_kept + 1.0 * missing_chosen) / max(1, present.sum()))
+
+
+def _sites_cut(sites: NDArray[np.str_], share: float, rng: np.random.Generator) -> tuple[Bools, Bools]:
+    names, inverse, counts = np.unique(sites, return_inverse=True, return_counts=True)
+    taken, total = [], 0
+    for site in rng.permutation(len(names)):
+        # A site that overshoots by more than stopping here would fall short is passed over.
+        if total + counts[site] - share * len(sites) <= max(1.0, share * len(sites) - total):
+            taken.append(site)
+            total += counts[site]
+    chosen = np.isin(inverse, taken)
+    if chosen.all() or not chosen.any():
+        chosen = inverse == int(np.argmin(counts))
+    return chosen, np.zeros(len(sites), dtype=bool)
+
+
+class _Ground:
+    """Chips on the ground: clusters of blocks, and the distances between footprints."""
+
+    def __init__(self, frame: pd.DataFrame, block: float) -> None:
+        self.block = block
+        self.box = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float)
+        centre = (self.box[:, :2] + self.box[:, 2:]) / 2
+        self.cell = np.floor(centre / block).astype(np.int64)
+        zone = pd.factorize(frame["crs"] + "|" + frame["domain"])[0]
+        self.cluster = _clusters(zone, self.cell)
+        self.places = len({(c, *cell) for c, cell in zip(self.cluster, self.cell.tolist(), strict=True)})
+
+    def cut(self, share: float, rng: np.random.Generator) -> tuple[Bools, Bools]:
+        chosen = np.zeros(len(self.box), dtype=bool)
+        dropped = np.zeros(len(self.box), dtype=bool)
+        for cluster in range(int(self.cluster.max()) + 1):
+            members = np.flatnonzero(self.cluster == cluster)
+            cells, inverse = np.unique(self.cell[members], axis=0, return_inverse=True)
+            inverse = inverse.reshape(-1)
+            if len(cells) == 1:
+                chosen[members] = rng.random() < share
+                continue
+            angle = rng.uniform(0, 2 * np.pi)
+            order = np.argsort(cells @ np.array([np.cos(angle), np.sin(angle)]), kind="stable")
+            sizes = np.bincount(inverse, minlength=len(cells))[order]
+            ends = np.cumsum(sizes)
+            blocks = int(np.argmin(np.abs(ends[:-1] - share * len(members)))) + 1
+            part = members[np.isin(inverse, order[:blocks])]
+            rest = np.setdiff1d(members, part)
+            chosen[part] = True
+            gap = _gaps(self.box[rest], self.box[part])
+            near = rest[gap < self.block]
+            if len(near) > BUFFER_COST * len(rest):
+                near = rest[gap < 0]  # no room for a buffer: leave out only what shares ground
+            dropped[near] = True
+        return chosen, dropped
+
+
+def _clusters(zone: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Connected groups of blocks, within one CRS and domain."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    spread = np.column_stack([zone * 10_000_000, cell])
+    pairs = cKDTree(spread).query_pairs(CLUSTER_REACH, p=np.inf, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(cell), len(cell)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _gaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of each box to the nearest of ``others`` along the larger axis; negative where they overlap."""
+    result = np.full(len(boxes), np.inf)
+    for other in others:
+        apart_x = np.maximum(boxes[:, 0] - other[2], other[0] - boxes[:, 2])
+        apart_y = np.maximum(boxes[:, 1] - other[3], other[1] - boxes[:, 3])
+        result = np.minimum(result, np.maximum(apart_x, apart_y))
+    return result

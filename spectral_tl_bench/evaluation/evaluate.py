@@ -1,0 +1,106 @@
+"""Predict whole chips window by window and count: one confusion matrix per chip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.evaluation.metrics import confusion
+from spectral_tl_bench.evaluation.windows import ChipStitcher
+
+
+class ChipEvaluator:
+    """Gathers the logits of windows and turns every finished chip into a confusion matrix.
+
+    Labels are read here, after the prediction is made; no module ever gets them.
+
+    Args:
+        data: The chips.
+        num_classes: Number of classes K.
+    """
+
+    def __init__(self, data: EvaluationData, num_classes: int) -> None:
+        self.data, self.num_classes = data, num_classes
+        self._remaining = data.windows_per_chip()
+        self._open: dict[str, ChipStitcher] = {}
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, logits: Tensor, batch: dict[str, Any]) -> None:
+        """Take the logits (B, K, h, w) of one batch of windows.
+
+        Raises:
+            ValueError: If the logits have another shape than the windows ask for, or are not numbers.
+        """
+        wanted = (len(batch["chip"]), self.num_classes, *batch["image"].shape[-2:])
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the method returned logits of shape {got}, expected {wanted} (B, K, H, W)")
+        for number, chip in enumerate(batch["chip"]):
+            if chip not in self._open:
+                row = self.data.rows[chip]
+                self._open[chip] = ChipStitcher(
+                    self.num_classes, row["height"], row["width"], self.data.settings.window, device=logits.device
+                )
+            self._open[chip].add(logits[number], batch["line"][number], batch["column"][number])
+            self._remaining[chip] -= 1
+            if self._remaining[chip] == 0:
+                self._finish(chip, self._open.pop(chip).finish().cpu().numpy())
+
+    def _finish(self, chip: str, prediction: np.ndarray[Any, Any]) -> None:
+        matrix = confusion(self.data.truth(chip), prediction, self.num_classes)
+        domain = self.data.rows[chip]["domain"]
+        self._rows.append({"chip": chip, "domain": domain, "site": self.data.site(chip), "matrix": matrix})
+
+    def table(self) -> pd.DataFrame:
+        """One row per chip: chip, domain, site, matrix (K, K) int64, sorted by chip.
+
+        Raises:
+            RuntimeError: If a chip was not covered completely.
+        """
+        missing = [chip for chip, count in self._remaining.items() if count]
+        if missing:
+            raise RuntimeError(f"{len(missing)} chips were not covered, for example {missing[0]}")
+        return pd.DataFrame(sorted(self._rows, key=lambda row: row["chip"]))
+
+    def matrix(self) -> np.ndarray[Any, Any]:
+        """The sum over all chips (K, K), int64."""
+        return np.sum(list(self.table()["matrix"]), axis=0)
+
+
+@torch.inference_mode()
+def evaluate(
+    module: nn.Module,
+    normalise: nn.Module,
+    data: EvaluationData,
+    num_classes: int,
+    device: torch.device,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Evaluate a trained module on whole chips.
+
+    Args:
+        module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
+        normalise: Maps file units to normalised images.
+        data: The chips.
+        num_classes: Number of classes.
+        device: Where to run.
+        on_batch: Called with (batches done, batches in all).
+
+    Returns:
+        One row per chip, as ``ChipEvaluator.table``.
+    """
+    module, normalise = module.to(device).eval(), normalise.to(device)
+    evaluator = ChipEvaluator(data, num_classes)
+    loader = data.loader()
+    for number, batch in enumerate(loader, start=1):
+        images = normalise(batch["image"].to(device, non_blocking=True))
+        evaluator.add(module(images), batch)
+        if on_batch is not None:
+            on_batch(number, len(loader))
+    return evaluator.table()

@@ -1,0 +1,109 @@
+"""Sliding windows over a chip at native resolution: where they lie, and how their logits become one map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FLOOR = 0.05  # of the peak, per axis: a chip's border pixels lie in one window's rim only, and must count
+
+
+def grid(size: int, window: int, stride: int) -> list[int]:
+    """Offsets of windows that cover [0, size) without padding; the last one is shifted inwards.
+
+    Args:
+        size: Side of the chip in pixels.
+        window: Side of the window in pixels.
+        stride: Distance between windows in pixels, at most ``window``.
+
+    Returns:
+        Rising offsets without repetition; ``offset + window <= size`` for each.
+
+    Raises:
+        ValueError: If the window is larger than the chip, or the stride is below 1 or leaves gaps.
+    """
+    if window < 1:
+        raise ValueError(f"the window must have at least 1 pixel, got {window}")
+    if window > size:
+        raise ValueError(f"a window of {window} pixels does not fit a chip of {size}, and nothing is padded")
+    if not 1 <= stride <= window:
+        raise ValueError(f"the stride must be between 1 and the window's {window} pixels, got {stride}")
+    last = size - window
+    return [*range(0, last, stride), last]
+
+
+def blend_weights(window: int) -> Tensor:
+    """Weights that trust a window's middle more than its rim: a raised cosine per axis, with a floor.
+
+    Args:
+        window: Side of the window in pixels.
+
+    Returns:
+        float32 (window, window), symmetric, between 0.0025 and 1, positive everywhere.
+    """
+    centres = (torch.arange(window, dtype=torch.float64) + 0.5) / window
+    axis = (0.5 - 0.5 * torch.cos(2 * torch.pi * centres)).clamp(min=_FLOOR)
+    return torch.outer(axis, axis).float()
+
+
+class ChipStitcher:
+    """Gathers the logits of a chip's windows, blends them, and gives the class map when all have come.
+
+    Args:
+        num_classes: K.
+        height: Height of the chip in pixels.
+        width: Width of the chip in pixels.
+        window: Side of the windows in pixels.
+        device: Where logits are gathered, in float32.
+
+    Raises:
+        ValueError: If the window is larger than the chip.
+    """
+
+    def __init__(
+        self, num_classes: int, height: int, width: int, window: int, *, device: torch.device | str = "cpu"
+    ) -> None:
+        if not 1 <= window <= min(height, width):
+            raise ValueError(f"a window of {window} pixels does not fit a chip of {height} x {width}")
+        self.window = window
+        self._seen: set[tuple[int, int]] = set()
+        self._weights = blend_weights(window).to(device)
+        self._sum = torch.zeros(num_classes, height, width, dtype=torch.float32, device=device)
+        self._covered = torch.zeros(height, width, dtype=torch.bool)
+
+    def add(self, logits: Tensor, row: int, column: int) -> None:
+        """Take one window.
+
+        Args:
+            logits: (K, window, window), of any floating type, on any device.
+            row: Offset of its upper edge.
+            column: Offset of its left edge.
+
+        Raises:
+            ValueError: If it came before (a window counts once), lies outside the chip, or has the wrong shape.
+        """
+        row, column = int(row), int(column)
+        expected = (self._sum.shape[0], self.window, self.window)
+        if tuple(logits.shape) != expected:
+            raise ValueError(f"logits of a window must have shape {expected}, got {tuple(logits.shape)}")
+        here = (slice(row, row + self.window), slice(column, column + self.window))
+        if min(row, column) < 0 or self._covered[here].shape != expected[1:]:
+            raise ValueError(f"the window at row {row}, column {column} lies outside the chip")
+        if (row, column) in self._seen:
+            raise ValueError(f"the window at row {row}, column {column} has come already")
+        self._seen.add((row, column))
+        self._covered[here] = True
+        self._sum[:, here[0], here[1]] += logits.detach().to(self._sum) * self._weights
+
+    def finish(self) -> Tensor:
+        """The class of every pixel, int64 (height, width).
+
+        Raises:
+            ValueError: If a pixel lies in no window that came, or the logits are not numbers.
+        """
+        if not bool(self._covered.all()):
+            raise ValueError(f"{int((~self._covered).sum())} pixels lie in none of the {len(self._seen)} windows")
+        if bool(self._sum.isnan().any()):
+            raise ValueError("the model's logits hold NaN: the training has diverged or an input is broken")
+        # The weights of a pixel are the same for all classes, so dividing by their sum would change no argmax.
+        return self._sum.argmax(dim=0)

@@ -1,0 +1,126 @@
+"""From stored records to measured cells: verified, and freed of what must not be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.leaderboard.evidence import pooled
+from spectral_tl_bench.leaderboard.records import check_scores, evidence
+from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
+
+RowKey = tuple[str, str, str, str, str, str]
+"""Method, backbone name, then the digests of options and backbone, the protocol, and the digest of settings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One record as the boards see it.
+
+    Attributes:
+        record: What was stored.
+        blocks: Scores by checkpoint, computed from the evidence; empty for a failed cell.
+        matrices: Confusion matrix of the selected checkpoint by target domain; empty for a failed cell.
+        target: Hash of the chips and their ground truth: equal where two cells were evaluated on the same pixels.
+    """
+
+    record: Record
+    blocks: dict[str, ScoreBlock]
+    matrices: dict[str, NDArray[np.int64]]
+    target: str
+
+    @property
+    def completed(self) -> bool:
+        """Whether there are scores."""
+        return bool(self.blocks)
+
+    @property
+    def key(self) -> RowKey:
+        """What makes a row of the board, apart from the seed."""
+        return row_key(self.record)
+
+
+def row_key(record: Record) -> RowKey:
+    """What makes a row of the board, apart from the seed."""
+    return (
+        record.method,
+        record.backbone.name,
+        digest(record.options)[:8],
+        digest(record.backbone.model_dump(mode="json"))[:8],
+        record.protocol,
+        digest(record.settings)[:8],
+    )
+
+
+def load_cell(record: Record) -> Cell:
+    """Compute a cell's scores from its evidence.
+
+    Raises:
+        RecordError: If the evidence is missing or was changed, or a stored score contradicts it.
+    """
+    if record.status == "failed":
+        return Cell(record, {}, {}, "")
+    frame, num_classes = evidence(record), len(record.classes)
+    chosen = frame[frame["checkpoint"] == "selected"]
+    truth = [matrix.reshape(num_classes, num_classes).sum(axis=1).tolist() for matrix in chosen["matrix"]]
+    target = digest(list(record.classes), chosen["chip"].tolist(), chosen["domain"].tolist(), truth)[:16]
+    return Cell(record, check_scores(record, frame), pooled(frame, "selected", num_classes), target)
+
+
+def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """Leave out what must not be averaged with the rest.
+
+    Of each benchmark only the newest version counts. Of records that differ in nothing but, say, the version of the
+    code, the last completed one counts, so that no seed has two votes.
+
+    Returns:
+        The records that count, in an order that does not depend on the input's, and a sentence for each kind of
+        record that was left out.
+    """
+    ordered = sorted(
+        records, key=lambda r: (r.track, r.dataset, r.benchmark, r.method, r.seed, r.created, r.fingerprint)
+    )
+    newest: dict[str, tuple[int, ...]] = {}
+    for record in ordered:
+        newest[record.benchmark] = max(newest.get(record.benchmark, (0,)), _version(record))
+    notes: set[str] = set()
+    chosen: dict[tuple[str, RowKey, int], Record] = {}
+    for record in ordered:
+        if _version(record) != newest[record.benchmark]:
+            notes.add(
+                f"{record.benchmark}: records of version {record.benchmark_version} are left out, "
+                f"the newest version is {'.'.join(map(str, newest[record.benchmark]))}."
+            )
+            continue
+        place = (record.benchmark, row_key(record), record.seed)
+        other = chosen.get(place)
+        if other is not None:
+            if other.fingerprint != record.fingerprint:
+                run = f"{record.benchmark}, {record.method}, seed {record.seed}"
+                notes.add(f"{run}: the last completed of several runs counts.")
+            if other.status == "completed" and record.status == "failed":
+                continue
+        chosen[place] = record
+    return list(chosen.values()), sorted(notes)
+
+
+def conflicts(cells: Iterable[Cell]) -> list[str]:
+    """Benchmarks whose cells of one seed were not evaluated on the same target pixels, as sentences."""
+    targets: dict[tuple[str, int], set[str]] = {}
+    for cell in cells:
+        if cell.completed:
+            targets.setdefault((cell.record.benchmark, cell.record.seed), set()).add(cell.target)
+    benchmarks = sorted({benchmark for (benchmark, _), found in targets.items() if len(found) > 1})
+    return [
+        f"{benchmark}: not all records were evaluated on the same target pixels, so their numbers cannot be compared "
+        "and nothing is ranked."
+        for benchmark in benchmarks
+    ]
+
+
+def _version(record: Record) -> tuple[int, ...]:
+    return tuple(int(part) for part in record.benchmark_version.split("."))

@@ -1,0 +1,222 @@
+"""The shape of a stored result: everything that is known about one cell, and nothing that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""A name that is also a folder name: no separators, no leading dot."""
+
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Checkpoint = Literal["selected", "last", "oracle"]
+Track = Literal["real", "partial", "sample", "own"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BackboneFacts(_Strict):
+    """The backbone of a run, without the means to build it."""
+
+    name: str
+    width: Count
+    depth: Count
+    heads: Count
+    patch: Count
+    pretrained: str = "none"
+
+
+class ChipCounts(_Strict):
+    """Number of chips on each side of the walls."""
+
+    train: Count
+    validation: Count
+    target: Count
+
+
+class DataFacts(_Strict):
+    """Which pixels a run saw.
+
+    Attributes:
+        kind: ``sample`` for synthetic scenes, ``files`` for anything read from a user's disk.
+        chips: How many chips.
+        split_hash: Hash of the division into training, validation and target.
+        manifest_hash: Hash of the list of files.
+        notes: What a reader must know, for example chips that were left out.
+    """
+
+    kind: Literal["sample", "files"]
+    chips: ChipCounts
+    split_hash: str
+    manifest_hash: str
+    notes: tuple[Text, ...] = ()
+
+
+class Parameters(_Strict):
+    """Numbers of parameters of the whole module."""
+
+    total: Count
+    trainable: Count
+
+
+class StageFacts(_Strict):
+    """One training stage as it was run."""
+
+    name: str
+    steps: Count
+    seconds: Seconds
+    trainable: Count
+
+
+class Times(_Strict):
+    """Wall-clock seconds."""
+
+    train: Seconds
+    evaluate: Seconds
+    total: Seconds
+
+
+class Selection(_Strict):
+    """How the selected checkpoint was found; ``trace`` holds (step, value) of every validation."""
+
+    metric: Literal["source-validation mIoU"] = "source-validation mIoU"
+    step: Count
+    value: float | None
+    trace: tuple[tuple[Count, float | None], ...] = ()
+
+
+class ScoreBlock(_Strict):
+    """Scores of one checkpoint on the target, as ``metrics.MIOU_RULE`` defines them.
+
+    Attributes:
+        miou: Mean IoU over the pooled target.
+        iou: Per class; None where the class occurs neither in the ground truth nor in the predictions.
+        oa: Overall accuracy.
+        mean_f1: Mean F1 over the same classes as ``miou``.
+        kappa: Cohen's kappa; None where it is not defined.
+        per_domain: mIoU of each target domain by itself; None where a domain has no labelled pixel.
+        worst_domain: The domain with the lowest mIoU.
+        release_miou: What the rule of the authors' release says on the same matrix.
+    """
+
+    miou: float
+    iou: tuple[float | None, ...]
+    oa: float
+    mean_f1: float
+    kappa: float | None
+    per_domain: dict[str, float | None]
+    worst_domain: str
+    release_miou: float | None
+
+
+class ScoreSet(_Strict):
+    """One block per checkpoint; the oracle is the best on the target, which nobody may select by."""
+
+    selected: ScoreBlock
+    last: ScoreBlock
+    oracle: ScoreBlock | None = None
+
+    def blocks(self) -> dict[str, ScoreBlock]:
+        """The blocks that are there, by checkpoint."""
+        found = {"selected": self.selected, "last": self.last}
+        return found if self.oracle is None else {**found, "oracle": self.oracle}
+
+
+class EvidenceFile(_Strict):
+    """The Parquet file beside the record."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.parquet$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Failure(_Strict):
+    """Why a cell has no result."""
+
+    kind: Text
+    message: str
+
+
+class Record(_Strict):
+    """One cell of the plan: one benchmark, method, backbone, protocol and seed.
+
+    Attributes:
+        options: The method's options, complete.
+        settings: Everything else that changes the result: budget, window, stride, batch.
+        track: ``real``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
+            ``own``: a user's own benchmark.
+        fingerprint: Hash of all that changes the result.
+        majority_class: The most frequent class of the source's training labels.
+        parameters: None, like all that was measured, only where the cell failed.
+        statement: For synthetic data, the sentence that says so.
+    """
+
+    schema_version: Literal[1] = 1
+    status: Literal["completed", "failed"]
+    benchmark: Name
+    benchmark_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+    dataset: Text
+    gap: Literal["region", "season", "none"]
+    method: Name
+    family: Text
+    options: dict[str, JsonValue]
+    backbone: BackboneFacts
+    protocol: Name = "strict"
+    seed: Count
+    settings: dict[str, JsonValue]
+    track: Track
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)]
+    source_domains: Annotated[tuple[Text, ...], Field(min_length=1)]
+    target_domains: Annotated[tuple[Text, ...], Field(min_length=1)]
+    environment: dict[str, str]
+    created: AwareDatetime
+    statement: Text | None = None
+    data: DataFacts | None = None
+    majority_class: Count | None = None
+    parameters: Parameters | None = None
+    stages: tuple[StageFacts, ...] = ()
+    seconds: Times | None = None
+    peak_memory_mb: Annotated[float, Field(ge=0)] | None = None
+    device: str | None = None
+    selection: Selection | None = None
+    scores: ScoreSet | None = None
+    evidence: EvidenceFile | None = None
+    error: Failure | None = None
+
+    _path: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        needed = ("data", "majority_class", "parameters", "seconds", "device", "selection", "scores", "evidence")
+        if self.status == "completed":
+            missing = [name for name in needed if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"a completed record needs {', '.join(missing)}")
+            if self.error is not None:
+                raise ValueError("a completed record has no error")
+        elif self.error is None or self.scores is not None or self.evidence is not None:
+            raise ValueError("a failed record has an error, and neither scores nor evidence")
+        if self.majority_class is not None and self.majority_class >= len(self.classes):
+            raise ValueError(f"majority_class {self.majority_class} is not one of 0..{len(self.classes) - 1}")
+        if self.data is not None and (self.data.kind == "sample") != (self.track == "sample"):
+            raise ValueError(f"data of kind {self.data.kind!r} cannot be on the track {self.track!r}")
+        if self.track == "sample" and self.statement is None:
+            raise ValueError("a record of synthetic data needs a statement that says so")
+        return self
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the record was read from or written to."""
+        return self._path
+
+    def at(self, path: Path) -> Record:
+        """The same record, knowing its file."""
+        copy = self.model_copy()
+        copy._path = path
+        return copy

@@ -1,0 +1,66 @@
+"""Backbones by name: vision transformers from timm in sizes for a laptop and for a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import nn
+
+from spectral_tl_bench.errors import UserError, nearest
+from spectral_tl_bench.methods.base import Backbone
+
+
+def _make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    if image_size % spec.patch:
+        raise UserError(
+            f"a window of {image_size} px is not a multiple of the patch of {spec.name} ({spec.patch} px)",
+            fix=f"choose --window {image_size // spec.patch * spec.patch or spec.patch}",
+        )
+    return VisionTransformer(
+        img_size=image_size, patch_size=spec.patch, in_chans=in_chans, num_classes=0, global_pool="",
+        embed_dim=spec.width, depth=spec.depth, num_heads=spec.heads,
+    )  # fmt: skip
+
+
+BACKBONES: dict[str, Backbone] = {
+    spec.name: spec
+    for spec in (
+        Backbone("compact", width=96, depth=4, heads=4, patch=8, make=_make_vit),
+        Backbone("vit-tiny", width=192, depth=12, heads=3, patch=16, make=_make_vit),
+        Backbone("vit-small", width=384, depth=12, heads=6, patch=16, make=_make_vit),
+        Backbone("vit-base", width=768, depth=12, heads=12, patch=16, make=_make_vit),
+        Backbone("vit-large", width=1024, depth=24, heads=16, patch=16, make=_make_vit),
+    )
+}
+"""All are initialised at random: pretrained weights come with the backbones of the literature."""
+
+SIZES = ("width", "depth", "heads", "patch")
+
+
+def get_backbone(name: str, **sizes: Any) -> Backbone:
+    """A backbone by name, with any of its sizes changed.
+
+    Args:
+        name: One of ``BACKBONES``.
+        **sizes: ``width``, ``depth``, ``heads``, ``patch``: whole numbers above 0.
+
+    Raises:
+        UserError: If the name or a size is unknown or impossible.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"there is no backbone {name!r}", expected=nearest(name, BACKBONES))
+    allowed = [field.name for field in fields(Backbone) if field.name in SIZES]
+    for key, value in sizes.items():
+        if key not in allowed:
+            raise UserError(f"backbone {name} has no size {key!r}", expected=nearest(key, allowed))
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"backbone size {key} is {value!r}", expected="a whole number above 0")
+    spec = replace(BACKBONES[name], **sizes)
+    if spec.width % spec.heads:
+        raise UserError(
+            f"width {spec.width} of backbone {name} is not divisible by its {spec.heads} heads", fix="change one of the two"
+        )
+    return spec

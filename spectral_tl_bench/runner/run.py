@@ -1,0 +1,108 @@
+"""Plan the cells of a run and work through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectral_tl_bench.benchmarks import Benchmark, resolve
+from spectral_tl_bench.data.source import locate, open_index
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.methods.registry import make_method
+from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
+from spectral_tl_bench.runner.settings import Overrides, make_settings
+from spectral_tl_bench.training.fit import Hardware
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        benchmarks: Ids, groups or paths of YAML files.
+        methods: Entry-point names.
+        options: Method options, for every method of the request.
+        backbone: Backbone name.
+        backbone_sizes: Changed sizes of the backbone.
+        seeds: Seeds.
+        data_root: ``--data-root``, if given.
+        allow_partial: Whether published data may be incomplete.
+        overrides: Changed protocol settings.
+        oracle: Also report the oracle checkpoint.
+    """
+
+    benchmarks: Sequence[str]
+    methods: Sequence[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: str = "compact"
+    backbone_sizes: dict[str, int] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    data_root: Path | None = None
+    allow_partial: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+    oracle: bool = False
+
+
+def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserError]]]:
+    """Turn a request into cells; every mistake that can be found without training is found here.
+
+    Args:
+        request: What the user asked for.
+        say: Prints one line.
+
+    Returns:
+        The cells, and for each benchmark whose data cannot be used its id and the reason. The others can run.
+
+    Raises:
+        UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
+    """
+    chosen = resolve(list(request.benchmarks))
+    methods = {name: make_method(name, request.options) for name in request.methods}
+    backbone = get_backbone(request.backbone, **request.backbone_sizes)
+    opened, broken, said = [], [], set()
+    for benchmark, own_folder in chosen:
+        try:
+            one = _open(benchmark, own_folder, request)
+        except UserError as error:
+            broken.append((benchmark.id, error))
+            continue
+        for line in (one.source.line, *(f"{benchmark.id}: {note}" for note in one.notes)):
+            if line not in said:
+                said.add(line)
+                say(line)
+        opened.append(one)
+    cells = []
+    for one in opened:
+        chip_size = int(one.index.frame[["height", "width"]].to_numpy().min())
+        settings = make_settings(one.benchmark, chip_size, one.track == "sample", backbone, request.overrides)
+        cells += [
+            Cell(one, name, method, backbone, settings, seed, request.oracle)
+            for name, method in methods.items()
+            for seed in request.seeds
+        ]
+    return cells, broken
+
+
+def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
+    source = locate(benchmark, own_folder, request.data_root)
+    index, track, notes = open_index(benchmark, source, own_folder is not None, request.allow_partial)
+    return OpenBenchmark(benchmark, source, index, track, notes)
+
+
+def execute(
+    cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool = False
+) -> list[Outcome]:
+    """Run cells one after the other in this process; each leaves its record as soon as it ends."""
+    outcomes = []
+    for number, cell in enumerate(cells, start=1):
+        outcome = run_cell(cell, out, hardware, workers, say, fresh)
+        outcomes.append(outcome)
+        ending = {
+            "done": f"target mIoU {outcome.miou:.3f}" if outcome.miou is not None else "",
+            "found": f"finished before, target mIoU {outcome.miou:.3f}" if outcome.miou is not None else "",
+        }.get(outcome.state, f"{outcome.state}: {outcome.message}")
+        say(f"[{number}/{len(cells)}] {cell.title} | {ending}")
+    return outcomes

@@ -1,0 +1,107 @@
+"""Everything about a run that can change its result, in one place."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.methods.base import Backbone, Budget
+
+PAPER_WINDOW = 224
+
+BudgetName = Literal["sample", "paper"]
+
+
+class RunSettings(BaseModel):
+    """The protocol's settings for one cell.
+
+    Attributes:
+        protocol: Name of the protocol; ``strict`` is the only one so far.
+        budget: Training budget.
+        window: Side of training and evaluation windows, pixels.
+        stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap.
+        validations: How often source validation is done during the last stage.
+        augment: Which augmentation training windows get.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal["strict"] = "strict"
+    budget: Budget
+    window: int = Field(ge=8)
+    stride: int = Field(ge=1)
+    validations: int = Field(10, ge=1)
+    augment: Literal["flips-and-turns"] = "flips-and-turns"
+
+    @model_validator(mode="after")
+    def _overlap(self) -> RunSettings:
+        if self.stride > self.window:
+            raise ValueError("the evaluation stride is larger than the window, so pixels would be skipped")
+        return self
+
+
+class Overrides(BaseModel):
+    """What the user set on the command line; None keeps the default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: BudgetName | None = None
+    steps: int | None = Field(None, ge=1)
+    pretrain_steps: int | None = Field(None, ge=0)
+    batch_size: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    schedule: Literal["constant", "cosine"] | None = None
+    window: int | None = Field(None, ge=8)
+    stride: int | None = Field(None, ge=1)
+    validations: int | None = Field(None, ge=1)
+
+
+BUDGETS: dict[str, tuple[Budget, int]] = {
+    # Published settings (SpectralX, ISPRS J. 239, 2026): AdamW 1e-4, constant, batch 32, 25,000 + 45,000 steps.
+    "paper": (Budget(), 20),
+    # Sized for a laptop: eight benchmarks and both stages in under three minutes on two cores.
+    "sample": (
+        Budget(steps=120, pretrain_steps=40, batch_size=16, learning_rate=2e-3, schedule="cosine"),
+        4,
+    ),
+}
+"""Training budgets by name, with the number of validations."""
+
+
+def make_settings(
+    benchmark: Benchmark, chip_size: int, on_sample: bool, backbone: Backbone, overrides: Overrides
+) -> RunSettings:
+    """The settings of a run: defaults for the data at hand, then what the user set.
+
+    Args:
+        benchmark: The benchmark.
+        chip_size: Side of the chips that were found.
+        on_sample: Whether they are the bundled sample's.
+        backbone: Its patch must divide the window.
+        overrides: What the user set.
+
+    Raises:
+        UserError: If the window does not fit the chips or the backbone.
+    """
+    budget, validations = BUDGETS[overrides.budget or ("sample" if on_sample else "paper")]
+    names = ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")
+    changed: dict[str, Any] = {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
+    budget = budget.model_copy(update=changed)
+    largest = min(64 if on_sample else PAPER_WINDOW, chip_size)
+    window = overrides.window or largest // backbone.patch * backbone.patch
+    if window > chip_size or window % backbone.patch or window < backbone.patch:
+        raise UserError(
+            f"a window of {window} px does not suit {benchmark.id}: chips are {chip_size} px, "
+            f"the patch of {backbone.name} is {backbone.patch} px",
+            expected=f"a multiple of {backbone.patch} up to {chip_size}",
+            fix="choose another --window",
+        )
+    stride = overrides.stride or max(1, window // 2)
+    if stride > window:
+        raise UserError(f"a stride of {stride} px skips pixels between windows of {window} px", fix="lower --stride")
+    return RunSettings(
+        budget=budget, window=window, stride=stride, validations=overrides.validations or validations
+    )

@@ -1,0 +1,73 @@
+"""Sensors as data: bands with their centre wavelengths, the unit of the pixels, the ground sampling distance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SHORTEST, LONGEST = 0.3, 15.0
+"""Plausible centre wavelengths in micrometres: anything outside is almost always a unit mistake (nanometres)."""
+
+
+class Band(BaseModel):
+    """One band of an image.
+
+    Attributes:
+        name: Band name, unique within its sensor.
+        wavelength: Centre wavelength in micrometres.
+        date: Acquisition label in a time series (for example ``Jun``), otherwise empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    wavelength: Annotated[float, Field(description="centre wavelength in micrometres")]
+    date: str = ""
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Band:
+        if not SHORTEST <= self.wavelength <= LONGEST:
+            raise ValueError(
+                f"band {self.name}: wavelength {self.wavelength:g} is not between {SHORTEST} and {LONGEST} micrometres"
+                " (is it in nanometres?)"
+            )
+        return self
+
+
+class Sensor(BaseModel):
+    """What made the pixels.
+
+    Attributes:
+        name: Sensor name, for people.
+        gsd: Ground sampling distance in metres.
+        unit: What a pixel value means, for people.
+        scale: Reflectance = value * scale.
+        bands: The bands in the order in which the files hold them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    gsd: Annotated[float, Field(gt=0)]
+    unit: str
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sensor:
+        names = [band.name for band in self.bands]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"band names must be unique, these occur twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """Centre wavelengths in micrometres, one per band."""
+        return tuple(band.wavelength for band in self.bands)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in file order."""
+        return tuple(band.name for band in self.bands)

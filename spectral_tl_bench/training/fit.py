@@ -1,0 +1,185 @@
+"""Train a method through its stages and keep the checkpoints that evaluation needs."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from spectral_tl_bench.data.loaders import Normalise, SourceData
+from spectral_tl_bench.data.transforms import FlipsAndTurns
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.training.progress import ProgressLines, Say
+from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How to compute; nothing here may change what a result means."""
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+
+
+@dataclass
+class StageSummary:
+    """What one stage did."""
+
+    name: str
+    steps: int
+    seconds: float
+    trainable: int
+
+
+@dataclass
+class Fitted:
+    """A trained module and its checkpoints.
+
+    Attributes:
+        module: The module, holding the last weights.
+        stages: What was done.
+        trace: (step, source-validation mIoU) of the last stage.
+        states: Step and weights of the checkpoints that were kept, ``selected`` and ``last`` among them.
+    """
+
+    module: nn.Module
+    stages: list[StageSummary] = field(default_factory=list)
+    trace: list[tuple[int, float]] = field(default_factory=list)
+    selected: tuple[int, State] = (0, {})
+    last: tuple[int, State] = (0, {})
+    checkpoints: list[Path] = field(default_factory=list)
+
+    def all_states(self) -> Iterator[tuple[int, State]]:
+        """Every kept checkpoint, read one at a time."""
+        for path in self.checkpoints:
+            yield _read_checkpoint(path)
+
+
+class _Trace(ModelCheckpoint):
+    """The best checkpoint on source validation, and the values at every validation beside it."""
+
+    def __init__(self, folder: Path, keep_all: bool) -> None:
+        super().__init__(
+            dirpath=folder, filename="{step}", monitor=VALIDATION_METRIC, mode="max", save_top_k=-1 if keep_all else 1,
+            save_weights_only=True, every_n_epochs=None, save_on_train_epoch_end=False, enable_version_counter=False,
+        )  # fmt: skip
+        self.trace: list[tuple[int, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: StageTask) -> None:
+        """Note the value, then let Lightning decide whether to keep the weights."""
+        self.trace.append((trainer.global_step, float(trainer.callback_metrics[VALIDATION_METRIC])))
+        super().on_validation_end(trainer, pl_module)
+
+
+def fit(
+    module: nn.Module,
+    stages: list[Stage],
+    source: SourceData,
+    budget: Budget,
+    num_classes: int,
+    *,
+    folder: Path,
+    validations: int,
+    weight_seed: int,
+    hardware: Hardware,
+    say: Say,
+    title: str,
+    keep_all: bool = False,
+) -> Fitted:
+    """Train ``module`` through ``stages``.
+
+    Args:
+        module: What the method built.
+        stages: Its stages; the last one must be labelled, its checkpoint is selected on source validation.
+        source: Training windows and validation chips.
+        budget: Optimiser settings.
+        num_classes: Number of classes.
+        folder: Where checkpoints go.
+        validations: How often the last stage is validated.
+        weight_seed: Seed of everything random in training but the data order.
+        hardware: Device and precision.
+        say: Prints one line of progress.
+        title: What is running, for progress.
+        keep_all: Keep every validated checkpoint, for the oracle.
+
+    Raises:
+        UserError: If the stages cannot lead to a selected checkpoint.
+    """
+    _quiet()
+    if not stages or not stages[-1].labelled or stages[-1].steps < 1:
+        raise UserError("the last stage of a method must be labelled and have at least one step", where=title)
+    declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    normalise = Normalise(source.statistics)
+    fitted = Fitted(module)
+    for number, stage in enumerate(stages):
+        if stage.steps < 1:
+            continue
+        final = number == len(stages) - 1
+        torch.manual_seed(seed_from("train", weight_seed, number))
+        augmentation = FlipsAndTurns(seed_from("augment", source.order_seed, stage.name))
+        task = StageTask(
+            module, normalise, stage, budget, declared, augmentation, source.validation if final else None, num_classes
+        )
+        trace = _Trace(folder / stage.name, keep_all) if final else None
+        progress = ProgressLines(say, f"{title} | {stage.name}", stage.steps)
+        every = max(1, stage.steps // max(1, validations))
+        trainer = Trainer(
+            accelerator=hardware.accelerator, devices=1, precision=hardware.precision,  # type: ignore[arg-type]
+            max_steps=stage.steps, max_epochs=1, callbacks=[progress, *([trace] if trace else [])],
+            logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            enable_checkpointing=trace is not None, val_check_interval=every if final else None,
+            limit_val_batches=None if final else 0, default_root_dir=folder,
+        )  # fmt: skip
+        started = time.monotonic()
+        loader = source.train_loader(stage.steps, stage.labelled, stage.name)
+        trainer.fit(task, loader, source.validation.loader() if final else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        fitted.stages.append(StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable))
+        if trace is not None:
+            fitted.trace = trace.trace
+            fitted.selected = _read_checkpoint(Path(trace.best_model_path))
+            state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
+            fitted.last = (stage.steps, state)
+            fitted.checkpoints = sorted((folder / stage.name).glob("*.ckpt")) if keep_all else []
+    return fitted
+
+
+def load_state(module: nn.Module, state: State) -> None:
+    """Put a checkpoint's weights into the module they came from.
+
+    Raises:
+        RuntimeError: If the checkpoint holds names that the module does not have.
+    """
+    unexpected = module.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise RuntimeError(f"the checkpoint holds unknown weights: {unexpected[:3]}")
+
+
+def _read_checkpoint(path: Path) -> tuple[int, State]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return int(content["global_step"]), {
+        name.removeprefix("module."): value for name, value in content["state_dict"].items()
+    }
+
+
+def _quiet() -> None:
+    """Lightning's advice is for its own users; ours get progress lines."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
+                    ".*`isinstance.treespec.*", ".*Precision .* is not supported.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message=pattern)

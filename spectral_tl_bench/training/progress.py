@@ -1,0 +1,63 @@
+"""Progress for people: loss, validation mIoU and time left, as lines that survive in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from spectral_tl_bench.training.task import VALIDATION_METRIC
+
+Say = Callable[[str], None]
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressLines(Callback):
+    """Says a line at every validation, and at least every ``interval`` seconds.
+
+    Args:
+        say: Prints one line.
+        title: What is running.
+        steps: Steps of the stage.
+        interval: Seconds between lines.
+    """
+
+    def __init__(self, say: Say, title: str, steps: int, interval: float = 20.0) -> None:
+        self.say, self.title, self.steps, self.interval = say, title, steps, interval
+        self.started = self.last = time.monotonic()
+        self.loss: float | None = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Start the clock when training starts, not when the callback is made."""
+        self.started = self.last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """A line when the last one is long ago."""
+        if time.monotonic() - self.last > self.interval:
+            self._line(trainer, None)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """A line with the validation mIoU."""
+        value = trainer.callback_metrics.get(VALIDATION_METRIC)
+        self._line(trainer, None if value is None else float(value))
+
+    def _line(self, trainer: Any, miou: float | None) -> None:
+        self.last = time.monotonic()
+        done = trainer.global_step
+        loss = trainer.callback_metrics.get("train_loss")
+        left = (self.last - self.started) / max(1, done) * (self.steps - done)
+        parts = [f"{self.title} {done}/{self.steps}"]
+        if loss is not None:
+            parts.append(f"loss {float(loss):.3f}")
+        if miou is not None:
+            parts.append(f"source-validation mIoU {miou:.3f}")
+        parts.append(f"{clock(left)} left")
+        self.say(" | ".join(parts))

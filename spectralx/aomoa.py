@@ -1,0 +1,248 @@
+"""AoMoA: attribute-oriented mixture of adapters beside a frozen linear layer (SpectralX, ISPRS J. 239, 2026).
+
+All experts are computed for all tokens in a few batched products: they are so thin that sending tokens to
+experts would cost more than it saves, and nothing has to wait for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+SMALLEST_GATE = 1e-4
+"""Gates up to this count as zero when outputs are combined (but not in the balance loss)."""
+
+NOISE_FLOOR = 0.1
+"""Smallest standard deviation of the gate noise in training."""
+
+LOG_EPSILON = math.log(torch.finfo(torch.float64).eps)
+"""Stands for the logarithm of a sum of exactly zero."""
+
+Combine = Literal["stable", "exponential"]
+
+
+class Routing(NamedTuple):
+    """Where tokens go.
+
+    Attributes:
+        log_gates: Logarithm of the gates, (B, N, 2, E); minus infinity where an expert is not used.
+        balance: Scalar balance loss of these tokens; zero outside training.
+    """
+
+    log_gates: Tensor
+    balance: Tensor
+
+
+class Trace(NamedTuple):
+    """Intermediate results of a layer: gates (B, N, 2, E), combined (B, N, 2, R) and raised (B, N, 2, out / 2)."""
+
+    gates: Tensor
+    combined: Tensor
+    raised: Tensor
+
+
+class Gate(nn.Module):
+    """Noisy top-k gate with separate weights for the spatial and the spectral half (Shazeer et al., ICLR 2017).
+
+    Ties go to the expert with the lower index, on every device.
+
+    Args:
+        width: Width R of what the gate looks at.
+        experts: Number of experts E.
+        top_k: Experts per token.
+        std: Standard deviation of the gate weights at the start.
+    """
+
+    def __init__(self, width: int, experts: int, top_k: int, std: float) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.gate = nn.Parameter(torch.randn(2, width, experts) * std)
+        self.noise = nn.Parameter(torch.zeros(2, width, experts))
+
+    def forward(self, z: Tensor, balance: bool) -> Routing:
+        """Routes z (B, N, 2, R); computes the balance loss if asked to, and in training only."""
+        z = z.float()
+        clean = torch.einsum("bnsr,sre->bnse", z, self.gate.float())
+        if not self.training:
+            return Routing(self._log_gates(clean)[0], clean.new_zeros(()))
+        spread = functional.softplus(torch.einsum("bnsr,sre->bnse", z, self.noise.float())) + NOISE_FLOOR
+        noisy = clean + torch.randn_like(clean) * spread
+        log_gates, rank = self._log_gates(noisy)
+        loss = clean.new_zeros(())
+        if balance:
+            importance = log_gates.exp().sum(dim=(0, 1))
+            load = self._load(clean, noisy, spread, rank).sum(dim=(0, 1))
+            loss = variation(importance).sum() + variation(load).sum()
+        return Routing(log_gates, loss)
+
+    def _log_gates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        rank = ranks(logits)
+        log_gates = logits.masked_fill(rank >= self.top_k, -math.inf).log_softmax(dim=-1)
+        return log_gates, rank
+
+    def _load(self, clean: Tensor, noisy: Tensor, spread: Tensor, rank: Tensor) -> Tensor:
+        """Probability that an expert is among the first k if its own noise is drawn again: a load with a gradient."""
+        if self.top_k == clean.shape[-1]:
+            return torch.ones_like(clean)
+        last_in, first_out = (
+            noisy.masked_fill(rank != place, -math.inf).amax(dim=-1, keepdim=True)
+            for place in (self.top_k - 1, self.top_k)
+        )
+        threshold = torch.where(rank < self.top_k, first_out, last_in)
+        return torch.special.ndtr((clean - threshold) / spread)
+
+
+class Experts(nn.Module):
+    """E bottleneck networks R -> hidden -> R with ReLU, their weights stacked.
+
+    Args:
+        experts: Number of experts E.
+        width: Width R.
+        hidden: Hidden width.
+    """
+
+    def __init__(self, experts: int, width: int, hidden: int) -> None:
+        super().__init__()
+        inner, outer = width**-0.5, hidden**-0.5  # the ranges of nn.Linear
+        self.fc1_weight = nn.Parameter(torch.empty(experts, hidden, width).uniform_(-inner, inner))
+        self.fc1_bias = nn.Parameter(torch.empty(experts, hidden).uniform_(-inner, inner))
+        self.fc2_weight = nn.Parameter(torch.empty(experts, width, hidden).uniform_(-outer, outer))
+        self.fc2_bias = nn.Parameter(torch.empty(experts, width).uniform_(-outer, outer))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps z (T, R) to the outputs of all experts (E, T, R)."""
+        hidden = functional.relu(functional.linear(z, self.fc1_weight.flatten(0, 1), self.fc1_bias.flatten()))
+        hidden = hidden.view(len(z), *self.fc1_bias.shape).transpose(0, 1)
+        return torch.baddbmm(self.fc2_bias[:, None].to(hidden.dtype), hidden, self.fc2_weight.mT.to(hidden.dtype))
+
+
+class AoMoA(nn.Module):
+    """What stands beside one linear layer: add its output to that of the layer.
+
+    Both halves of the input share everything but the gate. At the start the output is zero.
+
+    Args:
+        in_width: Input width of the linear layer, even.
+        out_width: Output width of the linear layer, even.
+        experts: Number of experts.
+        top_k: Experts per token.
+        gate_std: Standard deviation of the gate weights at the start.
+        combine: ``stable`` joins experts by log-sum-exp; ``exponential`` by the plain formula of the release.
+        balance: Whether the balance loss is computed in training.
+
+    Raises:
+        ValueError: If a width is odd.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        experts: int = 4,
+        top_k: int = 2,
+        gate_std: float = 0.0,
+        combine: Combine = "stable",
+        balance: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_width % 2 or out_width % 2:
+            raise ValueError(f"widths are {in_width} and {out_width}, expected even ones: tokens are split into halves")
+        half = in_width // 2
+        inner = max(4, half // 4)
+        self.combine, self.balance = combine, balance
+        self.norm_in = nn.LayerNorm(half)
+        self.down = nn.Linear(half, inner, bias=False)
+        self.norm_down = nn.LayerNorm(inner)
+        self.gate = Gate(inner, experts, top_k, gate_std)
+        self.experts = Experts(experts, inner, max(2, inner // 8))
+        self.up = nn.Linear(inner, out_width // 2, bias=False)
+        self.scale = nn.Parameter(torch.ones(out_width))
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps x (B, N, in) to what has to be added to the layer's output (B, N, out), and a scalar balance loss."""
+        routing, _, raised = self._run(x)
+        return self.scale * raised.flatten(2), routing.balance
+
+    def trace(self, x: Tensor) -> Trace:
+        """Intermediate results for x (B, N, in)."""
+        routing, combined, raised = self._run(x)
+        return Trace(routing.log_gates.exp(), combined, raised)
+
+    def _run(self, x: Tensor) -> tuple[Routing, Tensor, Tensor]:
+        z = self.norm_down(self.down(self.norm_in(x.unflatten(-1, (2, -1)))))
+        routing = self.gate(z, self.balance)
+        outputs = self.experts(z.flatten(0, 2))
+        log_gates = routing.log_gates.masked_fill(routing.log_gates <= math.log(SMALLEST_GATE), -math.inf)
+        log_gates = log_gates.flatten(0, 2).T[..., None]
+        combined = JOIN[self.combine](outputs, log_gates).view(z.shape)
+        return routing, combined, self.up(combined.to(z.dtype))
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Log-sum-exp over the first dimension that keeps its softmax for the backward pass.
+
+    Half the passes over memory of ``torch.logsumexp`` after an addition, which is most of what a layer costs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, log_gates: Tensor) -> Tensor:
+        shifted = outputs.float() + log_gates
+        highest = shifted.amax(dim=0).clamp_(min=torch.finfo(torch.float32).min)  # finite even without any expert
+        shares = shifted.sub_(highest).exp_()
+        total = shares.sum(dim=0)
+        ctx.save_for_backward(shares.div_(total.clamp(min=torch.finfo(torch.float32).tiny)))
+        ctx.dtype = outputs.dtype
+        return total.log().add_(highest).masked_fill_(total == 0, LOG_EPSILON)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (shares,) = ctx.saved_tensors
+        to_outputs = shares * gradient
+        return to_outputs.to(ctx.dtype), to_outputs.sum(dim=-1, keepdim=True)
+
+
+def log_sum_exp(outputs: Tensor, log_gates: Tensor) -> Tensor:
+    """``log sum_e g_e exp(E_e)`` without overflow.
+
+    Args:
+        outputs: Expert outputs (E, T, R).
+        log_gates: Logarithms of the gates (E, T, 1), minus infinity for experts that are not used.
+
+    Returns:
+        (T, R), float32. Tokens without any expert get the logarithm of the double-precision epsilon.
+    """
+    return cast(Tensor, _LogSumExp.apply(outputs, log_gates))
+
+
+def plain_exponential(outputs: Tensor, log_gates: Tensor) -> Tensor:
+    """The same as ``log_sum_exp`` by the formula as it stands: overflows above 88, and underflows to epsilon."""
+    terms = outputs.float().exp() * log_gates.exp()
+    total = terms.masked_fill(log_gates == -math.inf, 0.0).sum(dim=0)  # an unused expert may overflow: 0 * inf
+    return total.masked_fill(total == 0, torch.finfo(torch.float64).eps).log()
+
+
+JOIN = {"stable": log_sum_exp, "exponential": plain_exponential}
+"""Ways to combine expert outputs."""
+
+
+def ranks(logits: Tensor) -> Tensor:
+    """Place (0 = largest) of each of the last dimension's entries; of equal ones the first comes first."""
+    mine, others = logits.unsqueeze(-1), logits.unsqueeze(-2)
+    index = torch.arange(logits.shape[-1], device=logits.device)
+    earlier = index[None, :] < index[:, None]
+    return ((others > mine) | ((others == mine) & earlier)).sum(dim=-1)
+
+
+def variation(totals: Tensor) -> Tensor:
+    """Squared coefficient of variation over the last dimension; zero for a single entry."""
+    if totals.shape[-1] == 1:
+        return totals.new_zeros(totals.shape[:-1])
+    return totals.var(dim=-1) / (totals.mean(dim=-1).square() + 1e-10)

@@ -1,0 +1,220 @@
+"""HyperT: attribute tokens from an image with any number of bands (SpectralX, ISPRS J. 239, 2026)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spectralx import positions
+from spectralx.attention import AttentionBlock, BatchNorm2d, CrossAttention, largest_divisor
+
+
+class Attributes(NamedTuple):
+    """Attribute features of an image: A attributes at P positions, seen both ways.
+
+    Attributes:
+        spatial: (B, P, A), one row per position.
+        spectral: (B, A, P), one row per attribute.
+    """
+
+    spatial: Tensor
+    spectral: Tensor
+
+
+class Stem(nn.Module):
+    """Convolutions from the image down to the attribute map.
+
+    A 1x1 convolution, then for every stride-2 step but the last a residual 3x3 convolution and a 2x2 convolution
+    with stride 2, then a 3x3 convolution with stride 2.
+
+    Args:
+        bands: Image channels C.
+        widths: Channels, one more than there are stride-2 steps.
+    """
+
+    def __init__(self, bands: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(bands, widths[0], 1)
+        inner = list(zip(widths[:-2], widths[1:-1], strict=True))
+        self.residuals = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), BatchNorm2d(width), nn.GELU()) for width, _ in inner
+        )
+        self.reductions = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, wider, 2, stride=2), BatchNorm2d(wider)) for width, wider in inner
+        )
+        self.last = nn.Conv2d(widths[-2], widths[-1], 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, widths[-1], H / 2**steps, W / 2**steps)."""
+        x = self.mix(images)
+        for residual, reduce in zip(self.residuals, self.reductions, strict=True):
+            x = reduce(x + residual(x))
+        return self.last(x)
+
+
+class AttributePerception(nn.Module):
+    """Relates places to each other, and attributes to each other, on one attribute map.
+
+    Args:
+        attributes: Channels A of the map.
+        side: Side of the square map; P = side * side.
+        wavelengths: Centre wavelengths of the bands in micrometres.
+        gsd: Ground sampling distance in metres.
+        heads: Most heads.
+        window: Largest side of the windows of spatial attention.
+        mlp: Hidden width of the MLPs, relative to the token width.
+    """
+
+    position_spatial: Tensor
+    position_spectral: Tensor
+
+    def __init__(
+        self, attributes: int, side: int, wavelengths: Sequence[float], gsd: float, heads: int, window: int, mlp: float
+    ) -> None:
+        super().__init__()
+        self.window = (side, side, largest_divisor(side, window))
+        self.spatial = AttentionBlock(attributes, heads, mlp)
+        self.spectral = AttentionBlock(side * side, heads, mlp)
+        encodings = {
+            "position_spatial": positions.spatial(attributes, side, side, gsd),
+            "position_spectral": positions.spectral(side * side, wavelengths, attributes),
+        }
+        for name, encoding in encodings.items():
+            self.register_buffer(name, encoding, persistent=False)
+
+    def forward(self, attribute_map: Tensor) -> Attributes:
+        """Maps (B, A, side, side) to attribute features."""
+        rows = attribute_map.flatten(2)
+        spatial = self.spatial(rows.transpose(1, 2), self.window)
+        spectral = self.spectral(rows)
+        return Attributes(spatial + self.position_spatial, spectral + self.position_spectral)
+
+
+class AttributeMatch(nn.Module):
+    """Collects attributes into one token per patch: the first half tells of places, the second of spectra.
+
+    Args:
+        tokens: Number of tokens L.
+        width: Token width D, even.
+        attributes: Number A of attributes.
+        places: Number P of positions of the attribute map.
+        query_std: Standard deviation of the learned queries at the start.
+    """
+
+    def __init__(self, tokens: int, width: int, attributes: int, places: int, query_std: float) -> None:
+        super().__init__()
+        half = width // 2
+        self.query_spatial = nn.Parameter(torch.randn(tokens, half) * query_std)
+        self.query_spectral = nn.Parameter(torch.randn(tokens, half) * query_std)
+        self.attend_spatial = CrossAttention(attributes, half)
+        self.attend_spectral = CrossAttention(places, half)
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width, bias=False)
+        self.fc2 = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, attributes: Attributes) -> Tensor:
+        """Tokens (B, L, D)."""
+        spatial = self.attend_spatial(self.query_spatial[None], attributes.spatial) + self.query_spatial
+        spectral = self.attend_spectral(self.query_spectral[None], attributes.spectral) + self.query_spectral
+        joined = self.norm(torch.cat([spatial, spectral], dim=-1))
+        return self.fc2(functional.gelu(self.fc1(joined)))
+
+
+class HyperTokenizer(nn.Module):
+    """The whole of HyperT: stem, attribute perception, attribute match.
+
+    The attribute map has twice as many cells per side as the token grid.
+
+    Args:
+        bands: Image channels C.
+        wavelengths: Centre wavelengths in micrometres.
+        grid: Patches per side; L = grid * grid.
+        patch: Patch side in pixels.
+        width: Token width D, even.
+        gsd: Ground sampling distance in metres.
+        stem_widths: Channels of the stem; see ``stem_widths``.
+        heads: Most heads in a perception block.
+        window: Largest side of the windows of spatial attention.
+        mlp: Hidden width of the perception MLPs, relative to the token width.
+        query_std: Standard deviation of the queries at the start.
+
+    Raises:
+        ValueError: If the stem does not have one width per step and one more, or ends in an unusable one.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        wavelengths: Sequence[float],
+        grid: int,
+        patch: int,
+        width: int,
+        *,
+        gsd: float = 10.0,
+        widths: Sequence[int] | None = None,
+        heads: int = 8,
+        window: int = 14,
+        mlp: float = 4.0,
+        query_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        widths = tuple(widths or stem_widths(width, patch))
+        steps = stem_steps(patch)
+        if len(widths) != steps + 1:
+            raise ValueError(f"stem widths are {widths}, expected {steps + 1} of them for patches of {patch} px")
+        if widths[-1] % 4:
+            raise ValueError(f"the last stem width is {widths[-1]}, expected a multiple of 4 for the position encoding")
+        self.side = 2 * grid
+        self.attributes = widths[-1]
+        self.places = self.side**2
+        self.stem = Stem(bands, widths)
+        self.perception = AttributePerception(self.attributes, self.side, wavelengths, gsd, heads, window, mlp)
+        self.match = AttributeMatch(grid * grid, width, self.attributes, self.places, query_std)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Attributes]:
+        """Maps images (B, C, H, W) to tokens (B, L, D) and attribute features."""
+        attribute_map = self.stem(images)
+        if attribute_map.shape[-1] != self.side:  # patch sides that are no power of two, such as 14
+            attribute_map = functional.adaptive_avg_pool2d(attribute_map, self.side)
+        attributes = self.perception(attribute_map)
+        return self.match(attributes), attributes
+
+
+def stem_steps(patch: int) -> int:
+    """Number of stride-2 steps after which a patch is at least 2x2 cells (3 for 16 px, 2 for 8 px)."""
+    return max(1, int(math.log2(patch // 2))) if patch >= 4 else 1
+
+
+def stem_widths(width: int, patch: int) -> tuple[int, ...]:
+    """Stem channels for a token width: the last is half of it, each earlier one half of the next, at least 8."""
+    steps = stem_steps(patch)
+    last = max(8, width // 2 // 4 * 4)
+    return tuple(max(8, last >> (steps - step)) for step in range(steps + 1))
+
+
+class LowRankPatchPath(nn.Module):
+    """Patch embedding in two thin strided convolutions, beside another embedding, and a scale on the sum.
+
+    Args:
+        bands: Image channels C.
+        width: Token width D.
+        patch: Patch side in pixels; split into two factors, 4 and 4 for 16.
+        rank: Channels between the two.
+    """
+
+    def __init__(self, bands: int, width: int, patch: int, rank: int = 16) -> None:
+        super().__init__()
+        second = largest_divisor(patch, math.isqrt(patch))
+        first = patch // second
+        self.down = nn.Conv2d(bands, rank, first, stride=first)
+        self.up = nn.Conv2d(rank, width, second, stride=second)
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Adds the path over images (B, C, H, W) to tokens (B, L, D) and scales the channels of the sum."""
+        return (tokens + self.up(self.down(images)).flatten(2).transpose(1, 2)) * self.scale

@@ -1,0 +1,194 @@
+"""Boards: ranks only for what is complete, floors and drops from the evidence alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+
+import numpy as np
+import pytest
+
+from spectral_tl_bench.errors import RecordError
+from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
+from spectral_tl_bench.leaderboard.records import evidence, read_record
+
+N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
+SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
+MTS12_ID = {"benchmark": "mts12-id", "dataset": "MTS12", "gap": "none"}
+
+
+def row(board, method):
+    found = board.rows[board.rows["method"] == method]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def miou(record):
+    """From the evidence, counted in another way than the code does it."""
+    m = np.sum([x.reshape(4, 4) for x in evidence(record).query("checkpoint == 'selected'")["matrix"]], axis=0)
+    values = [m[c, c] / (m[c].sum() + m[:, c].sum() - m[c, c]) for c in range(4) if m[c].sum() + m[:, c].sum()]
+    return sum(values) / len(values)
+
+
+def test_means_spread_and_rank(store):
+    records = [
+        store(quality, method=method, seed=seed, **benchmark)
+        for method, quality in (("good", 0.8), ("poor", 0.3))
+        for seed in (0, 1, 2)
+        for benchmark in (N2S, SPRING)
+    ]
+    board = make_boards(records)["real"]
+    assert board.benchmarks == ("dfc2020-spring", "mts12-n2s") and board.references == ()
+    assert board.rows["method"].tolist() == ["good", "poor", FLOOR]
+    assert board.rows["rank"].tolist()[:2] == [1, 2] and board.rows["rank"].isna().iloc[2]
+    good = row(board, "good")
+    by_seed = [{r.benchmark: miou(r) for r in records if r.method == "good" and r.seed == seed} for seed in (0, 1, 2)]
+    values = [found["mts12-n2s"] for found in by_seed]
+    assert good["mts12-n2s"] == pytest.approx(statistics.mean(values))
+    assert good["mts12-n2s:std"] == pytest.approx(statistics.stdev(values))
+    means = [sum(found.values()) / 2 for found in by_seed]
+    assert good["mean"] == pytest.approx(statistics.mean(means))
+    assert good["mean_std"] == pytest.approx(statistics.stdev(means))
+    assert good["seeds"] == "0, 1, 2"
+
+
+def test_incomplete_failed_and_missing_are_shown_and_not_ranked(store, fail):
+    records = [
+        *[store(0.3, method="complete", seed=seed, **b) for seed in (0, 1) for b in (N2S, SPRING)],
+        *[store(0.9, method="lacks-one", seed=seed, **N2S) for seed in (0, 1)],
+        *[store(0.9, method="lacks-a-seed", seed=seed, **N2S) for seed in (0, 1)],
+        store(0.9, method="lacks-a-seed", seed=0, **SPRING),
+        store(0.9, method="broken", **N2S),
+        fail(method="broken", **SPRING),
+        *[store(0.9, method="broken-seed", seed=seed, **b) for seed, b in ((0, N2S), (0, SPRING), (1, SPRING))],
+        fail(method="broken-seed", seed=1, **N2S),
+    ]  # fmt: skip
+    board = make_boards(records)["real"]
+    assert board.rows["method"].iloc[0] == "complete" and board.rows["rank"].iloc[0] == 1
+    assert board.rows["rank"].notna().sum() == 1
+    state = {m: (row(board, m)["mts12-n2s:state"], row(board, m)["dfc2020-spring:state"]) for m in board.rows["method"]}
+    assert state == {
+        "complete": ("completed", "completed"),
+        "lacks-one": ("completed", "missing"),
+        "lacks-a-seed": ("completed", "incomplete"),
+        "broken": ("completed", "failed"),
+        "broken-seed": ("incomplete", "completed"),
+        FLOOR: ("completed", "completed"),
+    }
+    assert np.isnan(row(board, "lacks-one")["mean"]) and not row(board, "lacks-one")["complete"]
+
+
+def test_majority_row_is_the_constant_prediction(store):
+    record = store(majority_class=2, **N2S)
+    truth = np.zeros(4, dtype=int)
+    for matrix in evidence(record).query("checkpoint == 'last'")["matrix"]:
+        truth += matrix.reshape(4, 4).sum(axis=1)
+    floor = row(make_boards([record])["real"], FLOOR)
+    # IoU of the constant class is its share; the other two true classes have 0, 'bare' occurs nowhere.
+    assert floor["mts12-n2s"] == pytest.approx(truth[2] / truth.sum() / 3)
+    assert floor["mean"] == floor["mts12-n2s"]
+    assert np.isnan(floor["mts12-n2s:std"])
+
+
+def test_majority_row_averages_over_seeds_with_other_majorities(store):
+    records = [store(seed=0, majority_class=0), store(seed=1, majority_class=0), store(seed=2, majority_class=3)]
+    floor = row(make_boards(records)["real"], FLOOR)
+    alone = [row(make_boards([record])["real"], FLOOR)["mts12-n2s"] for record in records]
+    assert alone[0] == alone[1] and alone[2] == 0
+    assert floor["mts12-n2s"] == pytest.approx(sum(alone) / 3)
+
+
+def test_drop_pairs_seeds_and_rows(store):
+    target, reference = store(0.4, seed=0, **N2S), store(0.9, seed=0, **MTS12_ID)
+    other_seed = store(0.4, seed=1, **N2S)
+    other_method = store(0.4, method="full", seed=0, **N2S)
+    other_dataset = store(0.4, seed=0, **SPRING)
+    board = make_boards([target, reference, other_seed, other_method, other_dataset])["real"]
+    assert drops(board.cells) == {target.fingerprint: pytest.approx(miou(reference) - miou(target))}
+    assert board.benchmarks == ("dfc2020-spring", "mts12-n2s") and board.references == ("mts12-id",)
+
+
+def test_references_do_not_enter_the_mean(store):
+    board = make_boards([store(0.4, **N2S), store(0.9, **MTS12_ID)])["real"]
+    assert row(board, "lora")["mean"] == row(board, "lora")["mts12-n2s"]
+
+
+def test_rows_are_divided_by_all_that_changes_the_result(store):
+    backbone = {"name": "compact", "width": 192, "depth": 4, "heads": 3, "patch": 8}
+    records = [
+        store(),
+        store(options={"rank": 4}),
+        store(backbone=backbone),
+        store(settings={"window": 32}),
+        store(protocol="paper", fingerprint="0" * 64),
+    ]
+    board = make_boards(records)["real"]
+    assert len(board.rows) == 6
+    assert sorted(board.rows["rank"].dropna()) == [1, 2, 3, 4, 5]
+
+
+def test_equal_means_share_a_rank(store, frame):
+    given = frame(3)
+    records = [store(evidence=given, method=method) for method in ("a", "b")] + [store(0.0, method="c")]
+    assert make_boards(records)["real"].rows["rank"].tolist()[:3] == [1, 1, 3]
+
+
+def test_the_last_completed_run_of_a_seed_counts_once(store, fail):
+    old = store(0.2, created="2026-01-01T00:00:00+00:00")
+    new = store(0.9, created="2026-01-02T00:00:00+01:00")
+    failed = fail(created="2026-01-03T00:00:00+00:00")
+    board = make_boards([failed, new, old])["real"]
+    assert row(board, "lora")["mts12-n2s"] == pytest.approx(miou(new))
+    assert [cell.record.fingerprint for cell in board.cells] == [new.fingerprint]
+    assert any("several runs" in note for note in board.notes)
+
+
+def test_only_the_newest_version_of_a_benchmark_counts(store):
+    old, new = store(method="old", benchmark_version="1.9"), store(method="new", benchmark_version="1.10")
+    board = make_boards([new, old])["real"]
+    assert board.rows["method"].tolist() == ["new", FLOOR]
+    assert any("version 1.9 are left out" in note for note in board.notes)
+
+
+def test_different_target_pixels_are_never_ranked_together(store):
+    records = [store(method="a", truth_seed=0), store(method="b", truth_seed=1)]
+    board = make_boards(records)["real"]
+    assert board.rows["rank"].isna().all()
+    assert any("same target pixels" in note for note in board.notes)
+    other_seeds = [store(method="c", seed=seed, truth_seed=seed) for seed in (0, 1)]
+    assert make_boards(other_seeds)["real"].rows["rank"].iloc[0] == 1  # an in-domain test part may move with the seed
+
+
+def test_tracks_are_kept_apart(store):
+    boards = make_boards([store(), store(track="sample"), store(track="own"), store(track="partial")])
+    assert list(boards) == ["own", "partial", "real", "sample"]
+    assert all(len(board.rows) == 2 for board in boards.values())
+
+
+def test_boards_do_not_depend_on_the_order(store, fail):
+    records = [store(method=m, seed=s, **b) for m in "abc" for s in (0, 1) for b in (N2S, SPRING, MTS12_ID)] + [fail()]
+    reference = make_boards(records)["real"]
+    for attempt in range(3):
+        random.Random(attempt).shuffle(records)
+        assert make_boards(records)["real"].rows.equals(reference.rows)
+
+
+def test_an_edited_record_stops_the_board(store):
+    record = store()
+    value = json.loads(record.path.read_text())
+    value["scores"]["oracle"]["oa"] = 0.999
+    record.path.write_text(json.dumps(value))
+    with pytest.raises(RecordError, match=r"scores\.oracle\.oa"):
+        make_boards([read_record(record.path)])
+
+
+def test_no_records_no_boards():
+    assert make_boards([]) == {}
+
+
+def test_only_failures_make_a_board_without_a_rank(fail):
+    board = make_boards([fail()])["real"]
+    assert row(board, "lora")["mts12-n2s:state"] == "failed"
+    assert row(board, FLOOR)["mts12-n2s:state"] == "missing"
+    assert board.rows["rank"].isna().all()
