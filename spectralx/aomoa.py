@@ -30,7 +30,7 @@ class Routing(NamedTuple):
     """Where tokens go.
 
     Attributes:
-        log_gates: Logarithm of the gates, (B, N, 2, E); minus infinity where an expert is not used.
+        log_gates: Logarithm of the gates, (E, B, N, 2); minus infinity where an expert is not used.
         balance: Scalar balance loss of these tokens; zero outside training.
     """
 
@@ -49,7 +49,7 @@ class Trace(NamedTuple):
 class Gate(nn.Module):
     """Noisy top-k gate with separate weights for the spatial and the spectral half (Shazeer et al., ICLR 2017).
 
-    Ties go to the expert with the lower index, on every device.
+    Ties go to the expert with the lower index, on every device. Works in single precision also under autocast.
 
     Args:
         width: Width R of what the gate looks at.
@@ -66,32 +66,36 @@ class Gate(nn.Module):
 
     def forward(self, z: Tensor, balance: bool) -> Routing:
         """Routes z (B, N, 2, R); computes the balance loss if asked to, and in training only."""
-        z = z.float()
-        clean = torch.einsum("bnsr,sre->bnse", z, self.gate.float())
-        if not self.training:
-            return Routing(self._log_gates(clean)[0], clean.new_zeros(()))
-        spread = functional.softplus(torch.einsum("bnsr,sre->bnse", z, self.noise.float())) + NOISE_FLOOR
-        noisy = clean + torch.randn_like(clean) * spread
-        log_gates, rank = self._log_gates(noisy)
-        loss = clean.new_zeros(())
-        if balance:
-            importance = log_gates.exp().sum(dim=(0, 1))
-            load = self._load(clean, noisy, spread, rank).sum(dim=(0, 1))
-            loss = variation(importance).sum() + variation(load).sum()
-        return Routing(log_gates, loss)
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            if not self.training:
+                clean = self._project(z, self.gate)
+                return Routing(self._log_gates(clean, ranks(clean)), clean.new_zeros(()))
+            clean, spread = self._project(z, torch.cat([self.gate, self.noise], dim=-1)).chunk(2)
+            spread = functional.softplus(spread) + NOISE_FLOOR
+            noisy = clean + torch.randn_like(clean) * spread
+            rank = ranks(noisy)
+            log_gates = self._log_gates(noisy, rank)
+            if not balance:
+                return Routing(log_gates, clean.new_zeros(()))
+            importance = log_gates.exp().sum(dim=(1, 2))
+            load = self._load(clean, noisy, spread, rank).sum(dim=(1, 2))
+            return Routing(log_gates, variation(importance.T).sum() + variation(load.T).sum())
 
-    def _log_gates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        rank = ranks(logits)
-        log_gates = logits.masked_fill(rank >= self.top_k, -math.inf).log_softmax(dim=-1)
-        return log_gates, rank
+    def _project(self, z: Tensor, weights: Tensor) -> Tensor:
+        """(B, N, 2, R) by (2, R, M) to (M, B, N, 2): with experts in front, all that follows runs along memory."""
+        product = torch.bmm(z.flatten(0, 1).transpose(0, 1), weights.float())
+        return product.permute(2, 1, 0).contiguous().unflatten(1, z.shape[:2])
+
+    def _log_gates(self, logits: Tensor, rank: Tensor) -> Tensor:
+        return logits.masked_fill(rank >= self.top_k, -math.inf).log_softmax(dim=0)
 
     def _load(self, clean: Tensor, noisy: Tensor, spread: Tensor, rank: Tensor) -> Tensor:
         """Probability that an expert is among the first k if its own noise is drawn again: a load with a gradient."""
-        if self.top_k == clean.shape[-1]:
+        if self.top_k == len(clean):
             return torch.ones_like(clean)
         last_in, first_out = (
-            noisy.masked_fill(rank != place, -math.inf).amax(dim=-1, keepdim=True)
-            for place in (self.top_k - 1, self.top_k)
+            noisy.masked_fill(rank != place, 0.0).sum(dim=0) for place in (self.top_k - 1, self.top_k)
         )
         threshold = torch.where(rank < self.top_k, first_out, last_in)
         return torch.special.ndtr((clean - threshold) / spread)
@@ -167,22 +171,23 @@ class AoMoA(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps x (B, N, in) to what has to be added to the layer's output (B, N, out), and a scalar balance loss."""
-        routing, _, raised = self._run(x)
-        return self.scale * raised.flatten(2), routing.balance
+        routing, combined = self._mix(x)
+        # The scale is applied to the small weight, not to the large output.
+        weight = self.scale.view(2, -1, 1) * self.up.weight
+        raised = torch.bmm(combined.flatten(0, 1).transpose(0, 1), weight.mT.to(combined.dtype))
+        return raised.transpose(0, 1).reshape(*x.shape[:2], -1), routing.balance
 
     def trace(self, x: Tensor) -> Trace:
         """Intermediate results for x (B, N, in)."""
-        routing, combined, raised = self._run(x)
-        return Trace(routing.log_gates.exp(), combined, raised)
+        routing, combined = self._mix(x)
+        return Trace(routing.log_gates.exp().movedim(0, -1), combined, self.up(combined))
 
-    def _run(self, x: Tensor) -> tuple[Routing, Tensor, Tensor]:
+    def _mix(self, x: Tensor) -> tuple[Routing, Tensor]:
         z = self.norm_down(self.down(self.norm_in(x.unflatten(-1, (2, -1)))))
         routing = self.gate(z, self.balance)
-        outputs = self.experts(z.flatten(0, 2))
         log_gates = routing.log_gates.masked_fill(routing.log_gates <= math.log(SMALLEST_GATE), -math.inf)
-        log_gates = log_gates.flatten(0, 2).T[..., None]
-        combined = JOIN[self.combine](outputs, log_gates).view(z.shape)
-        return routing, combined, self.up(combined.to(z.dtype))
+        outputs = self.experts(z.flatten(0, 2))
+        return routing, JOIN[self.combine](outputs, log_gates.flatten(1)[..., None]).view(z.shape)
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -234,11 +239,10 @@ JOIN = {"stable": log_sum_exp, "exponential": plain_exponential}
 
 
 def ranks(logits: Tensor) -> Tensor:
-    """Place (0 = largest) of each of the last dimension's entries; of equal ones the first comes first."""
-    mine, others = logits.unsqueeze(-1), logits.unsqueeze(-2)
-    index = torch.arange(logits.shape[-1], device=logits.device)
-    earlier = index[None, :] < index[:, None]
-    return ((others > mine) | ((others == mine) & earlier)).sum(dim=-1)
+    """Place (0 = largest) of each entry along the first dimension; of equal ones the first comes first."""
+    index = torch.arange(len(logits), device=logits.device).view(-1, *[1] * (logits.dim() - 1))
+    places = [(logits > row).sum(dim=0) + ((logits == row) & (index < i)).sum(dim=0) for i, row in enumerate(logits)]
+    return torch.stack(places)
 
 
 def variation(totals: Tensor) -> Tensor:

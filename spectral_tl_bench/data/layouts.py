@@ -270,7 +270,7 @@ def mts12_domain(row: int) -> str:
 
 def _mts12(folder: Path, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
     """``image/{train,val,test}/eopatch_*.tif`` and ``label/{fold}/{stem}_label.mat``."""
-    top = folder.parent
+    top = folder.parent.parent
     images, labels, found = {}, set(), {}
     for fold in ("train", "val", "test"):
         if (top / "image" / fold).is_dir():

@@ -73,7 +73,9 @@ def test_whu_nested_and_official_layouts(tmp_path, whu):
     nested, official = files(tmp_path / "n"), files(tmp_path / "o")
     pattern = r"transfer-STall/(source/(image|label)/(tr|val|ts)/S|target/(image|label)/(tr|val|ts)/T)\d_\d{4}\.tif"
     assert len(nested) == 18 and all(re.fullmatch(pattern, name) for name in nested)
-    assert len(official) == 18 and all(re.fullmatch(r"(tr|val|ts)/(image|label)/[ST]\d_\d{4}\.tif", n) for n in official)
+    assert len(official) == 18 and all(
+        re.fullmatch(r"(tr|val|ts)/(image|label)/[ST]\d_\d{4}\.tif", n) for n in official
+    )
     assert {name.split("/")[0] for name in official} == {"tr", "val", "ts"}
     assert not {Path(n).name for n in nested} & {Path(n).name for n in official}, "official chips are other chips"
 

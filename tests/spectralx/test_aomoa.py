@@ -79,7 +79,7 @@ def test_gradient_of_the_combination() -> None:
 
 
 def test_ties_go_to_the_first_experts() -> None:
-    torch.testing.assert_close(ranks(torch.zeros(3, 4)), torch.arange(4).expand(3, 4))
+    torch.testing.assert_close(ranks(torch.zeros(4, 3)), torch.arange(4)[:, None].expand(4, 3))
     assert ranks(torch.tensor([1.0, 3.0, 3.0, 2.0])).tolist() == [3, 0, 1, 2]
     tied = AoMoA(48, 64, gate_std=0.0).eval()
     gates = tied.trace(torch.randn(2, 3, 48)).gates

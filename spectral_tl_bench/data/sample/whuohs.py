@@ -99,14 +99,14 @@ PLACES: dict[str, Place] = {
     "S6": Place("Anyi", 115.55, 28.85, _HUMID, 198, Tint(1.00, 0.80, 0.45, 0.35)),
     "S7": Place("Changde", 111.70, 29.03, _HUMID, 215, Tint(0.98, 0.70, 0.50, 0.45)),
     "S8": Place("Tianjin", 117.20, 39.13, _NORTH_COAST, 220, Tint(1.00, 0.30, 0.35, 0.55)),
-    "T1": Place("Jilin", 126.55, 43.84, _NORTH_EAST, 237, Tint(0.80, 0.25, 0.40, 0.35)),
-    "T2": Place("Shanghai", 121.47, 31.23, _COAST, 247, Tint(0.95, 0.30, 0.60, 0.70)),
-    "T3": Place("Zhongshan", 113.39, 22.52, _COAST, 256, Tint(1.00, 0.80, 0.40, 0.55)),
-    "T4": Place("Lanzhou", 103.83, 36.06, _LOESS, 241, Tint(1.20, 0.45, 0.10, 0.70)),
-    "T5": Place("Kelamayi", 84.89, 45.58, _DESERT, 235, Tint(1.10, 0.35, 0.10, 0.35)),
-    "T6": Place("Nanchang", 115.86, 28.68, _HUMID, 249, Tint(1.00, 0.85, 0.35, 0.45)),
-    "T7": Place("Changsha", 112.94, 28.23, _HUMID, 254, Tint(1.00, 0.75, 0.40, 0.50)),
-    "T8": Place("Tangshan", 118.18, 39.63, _NORTH_COAST, 244, Tint(1.05, 0.35, 0.30, 0.45)),
+    "T1": Place("Jilin", 126.55, 43.84, _NORTH_EAST, 235, Tint(0.80, 0.25, 0.40, 0.35)),
+    "T2": Place("Shanghai", 121.47, 31.23, _COAST, 245, Tint(0.95, 0.30, 0.60, 0.70)),
+    "T3": Place("Zhongshan", 113.39, 22.52, _COAST, 254, Tint(1.00, 0.80, 0.40, 0.55)),
+    "T4": Place("Lanzhou", 103.83, 36.06, _LOESS, 239, Tint(1.20, 0.45, 0.10, 0.70)),
+    "T5": Place("Kelamayi", 84.89, 45.58, _DESERT, 233, Tint(1.10, 0.35, 0.10, 0.35)),
+    "T6": Place("Nanchang", 115.86, 28.68, _HUMID, 247, Tint(1.00, 0.85, 0.35, 0.45)),
+    "T7": Place("Changsha", 112.94, 28.23, _HUMID, 252, Tint(1.00, 0.75, 0.40, 0.50)),
+    "T8": Place("Tangshan", 118.18, 39.63, _NORTH_COAST, 242, Tint(1.05, 0.35, 0.30, 0.45)),
 }
 
 
@@ -116,7 +116,7 @@ def city_view(code: str) -> View:
     west = code.startswith("S")
     sky = Sky(
         sun=(1.0 if west else 0.91) + 0.03 * float(rng.standard_normal()),
-        haze=(0.28 if west else 0.56) * float(np.exp(0.25 * rng.standard_normal())),
+        haze=(0.28 if west else 0.54) * float(np.exp(0.25 * rng.standard_normal())),
         azimuth=float(rng.uniform(2.2, 2.8)),
     )
     town = (1.0, 1.0, 1.0, 1.0) if west else (0.9, 1.1, 1.2, 0.8)
