@@ -240,9 +240,11 @@ JOIN = {"stable": log_sum_exp, "exponential": plain_exponential}
 
 def ranks(logits: Tensor) -> Tensor:
     """Place (0 = largest) of each entry along the first dimension; of equal ones the first comes first."""
-    index = torch.arange(len(logits), device=logits.device).view(-1, *[1] * (logits.dim() - 1))
-    places = [(logits > row).sum(dim=0) + ((logits == row) & (index < i)).sum(dim=0) for i, row in enumerate(logits)]
-    return torch.stack(places)
+    mine, others = logits.unsqueeze(1), logits.unsqueeze(0)
+    experts = len(logits)
+    earlier = torch.ones(experts, experts, dtype=torch.bool, device=logits.device).tril(-1)
+    earlier = earlier.view(experts, experts, *[1] * (logits.dim() - 1))
+    return ((others > mine) | ((others == mine) & earlier)).sum(dim=1)
 
 
 def variation(totals: Tensor) -> Tensor:

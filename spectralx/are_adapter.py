@@ -57,7 +57,7 @@ class FeatureMatch(nn.Module):
         return shares.to(gathered.dtype).mT @ gathered
 
     def factors(self, found: Tensor, refined: Tensor) -> Tensor:
-        """One factor per patch (B, L): the mean of what was refined (B, L, R); ``soft`` adds a map of the means found."""
+        """One factor per patch (B, L): the mean of refined (B, L, R); ``soft`` adds a linear map of the means found."""
         factors = refined.mean(dim=-1)
         return factors if self.matching == "hard" else factors + self.direct(found.mean(dim=-1))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,13 +16,14 @@ class AttentionBlock(nn.Module):
 
     Args:
         width: Token width.
-        heads: Most heads; the number used is the largest one up to it that divides ``width``.
+        heads: Most heads; the number used is the largest up to it that divides ``width`` and leaves each head
+            at least 16 wide, where there is one.
         mlp: Hidden width of the MLP, relative to ``width``.
     """
 
     def __init__(self, width: int, heads: int, mlp: float = 4.0) -> None:
         super().__init__()
-        self.heads = largest_divisor(width, heads)
+        self.heads = largest_divisor(width, min(heads, max(1, width // 16)))
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -121,7 +120,7 @@ class _ToleratesOne(nn.modules.batchnorm._BatchNorm):
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
-        return cast(Tensor, super().forward(x))
+        return super().forward(x)
 
 
 class BatchNorm1d(_ToleratesOne, nn.BatchNorm1d):
@@ -130,5 +129,3 @@ class BatchNorm1d(_ToleratesOne, nn.BatchNorm1d):
 
 class BatchNorm2d(_ToleratesOne, nn.BatchNorm2d):
     """``nn.BatchNorm2d`` that also trains on a batch of one, even where the map is a single pixel."""
-
-

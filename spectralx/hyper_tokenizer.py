@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ class Stem(nn.Module):
     def __init__(self, bands: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.mix = nn.Conv2d(bands, widths[0], 1)
-        inner = list(zip(widths[:-2], widths[1:-1], strict=True))
+        inner = list(pairwise(widths[:-1]))
         self.residuals = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, 3, padding=1), BatchNorm2d(width), nn.GELU()) for width, _ in inner
         )
@@ -160,7 +161,7 @@ class HyperTokenizer(nn.Module):
         heads: int = 8,
         window: int = 14,
         mlp: float = 4.0,
-        query_std: float = 0.02,
+        query_std: float = 0.1,
     ) -> None:
         super().__init__()
         widths = tuple(widths or stem_widths(width, patch))

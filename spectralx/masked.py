@@ -36,9 +36,7 @@ class Mask(NamedTuple):
         return full.scatter(1, self.visible[..., None].expand(-1, -1, visible.shape[-1]), visible)
 
 
-def draw_mask(
-    batch: int, patches: int, ratio: float, device: torch.device, generator: Generator | None = None
-) -> Mask:
+def draw_mask(batch: int, patches: int, ratio: float, device: torch.device, generator: Generator | None = None) -> Mask:
     """Hides the same number of patches in every image, at least one, and leaves at least one visible.
 
     Args:

@@ -46,7 +46,11 @@ class SpectralXMethod(Method):
     experts: int = Field(4, ge=2, description="experts per AoMoA layer, of which a token uses two")
     rank: int = Field(16, ge=1, description="inner channels of the low-rank patch path")
     stem_widths: tuple[int, ...] | None = Field(None, description="stem channels; by default from the token width")
-    attribute_mlp: float = Field(4.0, gt=0, description="relative hidden width in HyperT's perception blocks")
+    attribute_mlp: float | None = Field(
+        None,
+        gt=0,
+        description="relative hidden width in HyperT's perception blocks; 4, or 2 below width 384",
+    )
     decoder: Literal["shared", "own"] = Field("shared", description="the suite's decoder, or the model's neck and head")
     decoder_channels: int | None = Field(None, ge=1, description="inner channels of the decoder; by default its own")
     reconstruction_depth: int = Field(2, ge=1, description="blocks of the reconstruction decoder")
@@ -87,7 +91,7 @@ class SpectralXMethod(Method):
             experts=self.experts,
             rank=self.rank,
             stem_widths=self.stem_widths,
-            attribute_mlp=self.attribute_mlp,
+            attribute_mlp=self.attribute_mlp or (4.0 if backbone.width >= 384 else 2.0),
             head_channels=self.decoder_channels,
             mask_ratio=self.mask_ratio,
             decoder_depth=self.reconstruction_depth,

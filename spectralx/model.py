@@ -213,11 +213,11 @@ class SpectralX(nn.Module):
         media = None
         if self.are_adapter is not None and attributes is not None:
             media = self.are_adapter.media(attributes)
+        adapters = dict(self.adapters.items())
         maps: dict[int, Tensor] = {}
         balance = tokens.new_zeros((), dtype=torch.float32)
         for index, block in enumerate(self.backbone.blocks):
-            adapter = self.adapters[str(index)] if str(index) in self.adapters else None
-            tokens, extra = run_block(block, tokens, adapter)
+            tokens, extra = run_block(block, tokens, adapters.get(str(index)))
             balance = balance + extra
             if index not in self.levels or not complete:
                 continue
@@ -240,7 +240,9 @@ def _check(
     if width % 4:
         raise ValueError(f"the backbone is {width} wide, expected a multiple of 4")
     if image_size % patch or image_size < 2 * patch:
-        raise ValueError(f"image_size is {image_size}, expected a multiple of the patch side {patch}, at least two patches")
+        raise ValueError(
+            f"image_size is {image_size}, expected a multiple of the patch side {patch}, at least two patches"
+        )
     if bands < 1 or not wavelengths:
         raise ValueError(f"{bands} bands and {len(wavelengths)} wavelengths, expected at least one of each")
     if config.strict_wavelengths and len(wavelengths) != bands:

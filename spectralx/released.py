@@ -218,12 +218,12 @@ def _are_adapter(case: ReferenceCase) -> dict[str, Tensor]:
 
 def _patch_path(case: ReferenceCase) -> dict[str, Tensor]:
     x = case.inputs["x"]
-    convolution = {key: case.state_dict[f"proj.{key}"] for key in ("weight", "bias")}
-    width, bands, patch, _ = convolution["weight"].shape
+    weight, bias = case.state_dict["proj.weight"], case.state_dict["proj.bias"]
+    width, bands, patch, _ = weight.shape
     path = LowRankPatchPath(bands, width, patch, case.config["r"])
     own = {key: value for key, value in case.state_dict.items() if not key.startswith("proj.")}
     _filled(path, convert(own, PATCH_KEYS))
-    embedded = functional.conv2d(x, **convolution, stride=patch)
+    embedded = functional.conv2d(x, weight, bias, stride=patch)
     tokens = path(x, embedded.flatten(2).transpose(1, 2))
     return {"out": tokens.transpose(1, 2).view_as(embedded)}
 

@@ -121,7 +121,7 @@ class StageTask(LightningModule):
         rate = self.stage.learning_rate or self.budget.learning_rate
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(
-            parameters, lr=rate, betas=(0.9, 0.95), weight_decay=self.budget.weight_decay
+            parameters, lr=rate, betas=(0.9, 0.95), weight_decay=self.budget.weight_decay, fused=True
         )
         if self.budget.schedule == "constant":
             return optimiser

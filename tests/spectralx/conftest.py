@@ -5,14 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from spectralx import SpectralX, SpectralXConfig
 from timm.models.vision_transformer import VisionTransformer
+
+from spectralx import SpectralX, SpectralXConfig
 
 CLASSES = 5
 
 
 def build(
-    bands: int = 5, size: int = 32, patch: int = 8, depth: int = 4, wavelengths: list[float] | None = None, **options: Any
+    bands: int = 5,
+    size: int = 32,
+    patch: int = 8,
+    depth: int = 4,
+    wavelengths: list[float] | None = None,
+    **options: Any,
 ) -> SpectralX:
     torch.manual_seed(0)
     backbone = VisionTransformer(

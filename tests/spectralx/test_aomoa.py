@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from spectralx.aomoa import LOG_EPSILON, AoMoA, log_sum_exp, plain_exponential, ranks, variation
 from torch.nn import functional
+
+from spectralx.aomoa import LOG_EPSILON, AoMoA, log_sum_exp, plain_exponential, ranks, variation
 
 
 def layer(**options: object) -> AoMoA:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from spectralx import SpectralX, SpectralXConfig
 from spectralx.hyper_tokenizer import stem_widths
 from spectralx.model import quarter_ends
-from torch import nn
 
 Make = Callable[..., SpectralX]
 READINGS = ["paper", "released"]
@@ -50,9 +51,7 @@ def test_wrong_images_are_refused(make: Make) -> None:
 
 def test_wavelengths_and_bands_act(make: Make) -> None:
     images = torch.randn(1, 5, 32, 32)
-    outputs = [
-        make(wavelengths=[0.4 + 0.01 * shift * band for band in range(5)]).eval()(images) for shift in (1, 5, 5)
-    ]
+    outputs = [make(wavelengths=[0.4 + 0.01 * shift * band for band in range(5)]).eval()(images) for shift in (1, 5, 5)]
     assert not torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[1], outputs[2])
 
@@ -148,9 +147,7 @@ def test_same_seed_same_numbers(make: Make, reading: str) -> None:
 
 def test_generator_alone_decides_the_mask(make: Make) -> None:
     model, images = make(aomoa=False), torch.randn(2, 5, 32, 32)
-    losses = [
-        model.forward_reconstruction(images, torch.Generator().manual_seed(seed)).detach() for seed in (3, 3, 4)
-    ]
+    losses = [model.forward_reconstruction(images, torch.Generator().manual_seed(seed)).detach() for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -234,6 +231,34 @@ def test_configuration_refuses_nonsense() -> None:
     assert SpectralXConfig(reading="released").differences()["matching"] == "hard"
 
 
+def test_the_image_shows_in_paper_tokens(make: Make) -> None:
+    images = torch.rand(8, 5, 1, 1) + torch.rand(8, 5, 32, 32)
+    shares = []
+    for reading in READINGS:
+        tokenizer = make(reading=reading).hyper_tokenizer
+        with torch.no_grad():
+            tokens = tokenizer(images)[0]
+        spread = (tokens - tokens.mean((0, 1))).square().mean()
+        shares.append((tokens - tokens.mean(0)).square().mean() / spread)
+    assert shares[0] > 0.2
+    assert shares[1] < 0.05
+
+
+@pytest.mark.slow
+def test_scale_mae_brings_the_same_positions() -> None:
+    scale_mae = pytest.importorskip("torchgeo.models").ScaleMAE
+    logits = []
+    for positions in ("backbone", "resolution"):
+        torch.manual_seed(0)
+        backbone = scale_mae(
+            res=20.0, img_size=32, patch_size=8, in_chans=3, embed_dim=48, depth=4, num_heads=4, num_classes=0
+        )
+        config = SpectralXConfig(positions=positions)  # type: ignore[arg-type]
+        model = SpectralX(backbone, [0.45, 0.55, 0.65], 5, 32, gsd=20.0, config=config).eval()
+        logits.append(model(torch.ones(1, 3, 32, 32)))
+    torch.testing.assert_close(logits[0], logits[1])
+
+
 def test_sizes_follow_the_backbone() -> None:
     assert quarter_ends(24) == (5, 11, 17, 23)
     assert quarter_ends(4) == (0, 1, 2, 3)
@@ -257,7 +282,9 @@ def test_parameters_of_vit_large(reading: str) -> None:
         return sum(parameter.numel() for parameter in module.parameters())
 
     assert count(model.patch_path) == 267_536
-    assert sum(p.numel() for n, p in model.named_parameters() if n.startswith("backbone") and p.requires_grad) == 100_352
+    assert (
+        sum(p.numel() for n, p in model.named_parameters() if n.startswith("backbone") and p.requires_grad) == 100_352
+    )
     assert count(model.adapters) == 7_766_272
     assert count(model.are_adapter) == 3_671_665
     assert count(model.hyper_tokenizer) == 22_205_744

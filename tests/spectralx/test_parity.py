@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from spectralx.released import PARTS, evaluate
 
 SHARED = Path(os.environ.get("STBENCH_TEST_SHARED") or Path(__file__).parents[2].parent / "shared")
