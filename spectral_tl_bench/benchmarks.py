@@ -42,7 +42,7 @@ class Labels(_Strict):
         other: What any further raw value is: an error (the default), or void as well.
     """
 
-    classes: Annotated[tuple[LandCover, ...], Field(min_length=2)]
+    classes: Annotated[tuple[LandCover, ...], Field(min_length=2, max_length=VOID)]
     void: tuple[int, ...] = ()
     other: Literal["error", "void"] = "error"
 
@@ -201,6 +201,8 @@ class Benchmark(_Strict):
             raise ValueError(f"domain {sorted(shared)[0]!r} is on both sides; source and target must be disjoint")
         elif self.split.test is not None:
             raise ValueError("split.test is only for in-domain references (gap: none)")
+        if self.split.place == "site" and not isinstance(self.layout, TableLayout):
+            raise ValueError("split.place: site needs a table with sites; published layouts have none, use grid")
         return self
 
     def domain(self, name: str) -> Domain:
@@ -226,6 +228,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         """Build a mapping; raises ``ConstructorError`` naming a repeated key and its line."""
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # refused further down, with the line
             if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
@@ -279,7 +283,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> BenchmarkError:
     problems = []
     for item in error.errors():
-        location = [str(part) for part in item["loc"] if part not in ("table", "PublishedLayout", "TableLayout")]
+        location = [str(part) for part in item["loc"]]
+        if location[:1] == ["layout"]:
+            del location[1:2]  # the layout's kind, by which pydantic chose the model
         key = ".".join(location) or "the file as a whole"
         if item["type"] == "missing":
             problems.append(f"key {key!r} is missing")
@@ -378,4 +384,6 @@ def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
                 expected=nearest(name, [*table, *group_table]),
                 fix="`stbench benchmarks` lists all; your own is given as a path that ends in .yaml",
             )
+    if not chosen:
+        raise BenchmarkError("no benchmark is named", fix="`stbench benchmarks` lists all")
     return list(chosen.values())

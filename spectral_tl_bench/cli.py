@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,7 +120,7 @@ def list_methods() -> None:
 
 
 @app.command("run")
-def run(  # noqa: PLR0917 - one parameter per option
+def run(
     method: Annotated[list[str], typer.Option("--method", "-m", help="Method; may be given more than once.")],
     benchmark: Annotated[
         list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
@@ -128,7 +129,9 @@ def run(  # noqa: PLR0917 - one parameter per option
         Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
-    seed: Annotated[list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")
+    ] = None,
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")] = None,
     backbone: Annotated[str, typer.Option(help="Backbone.")] = "compact",
     backbone_size: Annotated[
@@ -143,9 +146,12 @@ def run(  # noqa: PLR0917 - one parameter per option
     window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
     stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
     validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
-    oracle: Annotated[bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")] = False,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")
+    ] = False,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart.")
+        bool,
+        typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -159,8 +165,8 @@ def run(  # noqa: PLR0917 - one parameter per option
 
     try:
         overrides = Overrides(
-            budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,  # type: ignore[arg-type]
-            learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,  # type: ignore[arg-type]
+            budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,
+            learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,
         )  # fmt: skip
     except ValidationError as error:
         item = error.errors()[0]
@@ -189,10 +195,14 @@ def run(  # noqa: PLR0917 - one parameter per option
         seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
         overrides=overrides, oracle=oracle,
     )  # fmt: skip
-    cells, broken = plan(request, say)
-    for name, error in broken:
-        complain(f"error: {name} cannot run: {error}")
-    outcomes = execute(cells, out, Hardware(accelerator, precision), workers, say, fresh)
+    try:
+        cells, broken = plan(request, say)
+        for name, reason in broken:
+            complain(f"error: {name} cannot run: {reason}")
+        outcomes = execute(cells, out, Hardware(accelerator, precision), workers, say, fresh)
+    except KeyboardInterrupt:  # caught here, because Typer would end without a word
+        complain("interrupted; finished cells keep their records, run the same command again to go on")
+        raise typer.Exit(130) from None
     say("")
     _print_outcomes(outcomes)
     if cells:
@@ -261,7 +271,7 @@ def _whole(value: str, name: str) -> int:
         raise UserError(f"--backbone-size {name}={value}", expected="a whole number") from None
 
 
-def _print_rows(rows: list[tuple[str, ...]]) -> None:
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -274,9 +284,6 @@ def main() -> None:
     except UserError as error:
         complain(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("interrupted; finished cells keep their records, run the same command again to go on")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ are read once for all of these. The index is cached under a key made of every fi
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from spectral_tl_bench.data.layouts import ChipFiles, find_chips
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import atomic_path, digest
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 """An engineering CRS: coordinates are pixels, positions mean nothing but 'another chip'."""
 
@@ -31,7 +33,7 @@ LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["
 def cache_folder() -> Path:
     """Where what can be made again is kept: ``STBENCH_CACHE``, else the user's cache folder."""
     if os.environ.get("STBENCH_CACHE"):
-        return Path(os.environ["STBENCH_CACHE"])
+        return Path(os.environ["STBENCH_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stbench"
 
 
@@ -43,7 +45,7 @@ class ChipIndex:
         root: Folder that the paths in ``frame`` start from.
         frame: One row per chip, indexed by chip name: domain, site, image, label, crs, xmin, ymin, xmax, ymax,
             height, width, labels (raw values), label_counts, band_sum, band_square_sum (float64 per band),
-            valid_pixels, nodata_pixels.
+            valid_pixels, nodata_pixels, content (a hash of pixels and labels).
         skipped: Chips that were left out: (domain, reason) by name.
         notes: Facts about the data that belong into the record.
     """
@@ -56,13 +58,11 @@ class ChipIndex:
     @property
     def manifest(self) -> str:
         """A hash of what the chips hold, whatever their folder, dates or compression."""
-        columns = ["domain", "site", "height", "width", "labels", "label_counts", "band_sum", "band_square_sum"]
-        rows = [[chip, *[_plain(row[column]) for column in columns]] for chip, row in self.frame.sort_index().iterrows()]
-        return digest(rows)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        columns = ["domain", "site", "height", "width", "valid_pixels", "content"]
+        frame = self.frame.sort_index()
+        return digest(
+            [[str(chip), *row] for chip, row in zip(frame.index, frame[columns].values.tolist(), strict=True)]
+        )
 
 
 def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) -> ChipIndex:
@@ -80,7 +80,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
     """
     base, chips = find_chips(benchmark, root)
-    frame = _cached_scan(benchmark, base, chips, workers)
+    frame = _cached_scan(base, chips, workers)
     frame = frame.set_index("chip")
     _check(benchmark, base, frame)
     frame, skipped, notes = _drop_void_chips(benchmark, base, frame)
@@ -93,7 +93,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes))
 
 
-def _cached_scan(benchmark: Benchmark, base: Path, chips: list[ChipFiles], workers: int | None) -> pd.DataFrame:
+def _cached_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.DataFrame:
     stamps = []
     for chip in chips:
         stamp: list[Any] = [chip.chip, chip.domain, chip.site, chip.image, chip.label]
@@ -115,7 +115,7 @@ def _cached_scan(benchmark: Benchmark, base: Path, chips: list[ChipFiles], worke
         rows = list(pool.map(lambda chip: scan_chip(base, chip), chips))
     frame = pd.DataFrame(rows)
     if not frame["problem"].any():
-        with atomic_path(cached) as temporary:
+        with contextlib.suppress(OSError), atomic_path(cached) as temporary:  # without a cache it is only slower
             frame.to_parquet(temporary)
     return frame
 
@@ -134,7 +134,7 @@ def scan_chip(base: Path, chip: ChipFiles) -> dict[str, Any]:
         "chip": chip.chip, "domain": chip.domain, "site": chip.site, "image": chip.image, "label": chip.label,
         "crs": "", "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "height": 0, "width": 0, "bands": 0,
         "labels": [], "label_counts": [], "band_sum": [], "band_square_sum": [], "valid_pixels": 0,
-        "nodata_pixels": 0, "nodata_bands": "", "problem": "",
+        "nodata_pixels": 0, "nodata_bands": "", "content": "", "problem": "",
     }  # fmt: skip
     try:
         image, nodata = _scan_image(base / chip.image, chip, row)
@@ -144,6 +144,8 @@ def scan_chip(base: Path, chip: ChipFiles) -> dict[str, Any]:
     if raw.shape != image.shape[1:]:
         problem = f"image is {image.shape[1]}x{image.shape[2]} px, its label {raw.shape[0]}x{raw.shape[1]}"
         return row | {"problem": problem}
+    # Sums and histograms do not change when pixels or labels change places; this does.
+    content = hashlib.sha256(image.tobytes() + raw.astype(np.int64).tobytes()).hexdigest()
     invalid = invalid_pixels(image, nodata)
     if invalid.any():
         row["nodata_pixels"] = int(invalid.sum())
@@ -158,6 +160,7 @@ def scan_chip(base: Path, chip: ChipFiles) -> dict[str, Any]:
         "band_sum": flat.sum(axis=1).tolist(),
         "band_square_sum": np.einsum("bp,bp->b", flat, flat).tolist(),
         "valid_pixels": int(flat.shape[1]),
+        "content": content,
     }
 
 
@@ -215,8 +218,9 @@ def _check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     if shapes.nunique() > 1:
         usual = shapes.mode().iloc[0]
         other = shapes[shapes != usual]
-        _fail(f"chips have mixed sizes: {len(other)} of {len(frame)} are not {usual[0]}x{usual[1]} px", base, other.index,
-              other.map(lambda shape: f"{shape[0]}x{shape[1]} px"), expected="one chip size within a benchmark")  # fmt: skip
+        _fail(f"chips have mixed sizes: {len(other)} of {len(frame)} are not {usual[0]}x{usual[1]} px",
+              base, other.index, other.map(lambda shape: f"{shape[0]}x{shape[1]} px"),
+              expected="one chip size within a benchmark")  # fmt: skip
     label_map = LabelMap(benchmark.labels)
     unknown = frame["labels"].map(label_map.unknown)
     bad = unknown[unknown.map(len) > 0]
@@ -230,7 +234,7 @@ def _check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     if len(holes) and benchmark.nodata == "error":
         text = holes["nodata_pixels"].map("{} px".format) + " in bands " + holes["nodata_bands"]
         _fail(f"{len(holes)} of {len(frame)} images have NaN or nodata pixels", base, holes.index, text,
-              fix="mend the images, or set `nodata: fill` in the benchmark to fill them with the band mean")  # fmt: skip
+              fix="mend the images, or set `nodata: fill` in the benchmark: they get the band mean")  # fmt: skip
     empty = frame[frame["valid_pixels"] == 0]
     if len(empty):
         _fail(f"{len(empty)} of {len(frame)} images hold no valid pixel at all", base, empty.index,
@@ -238,17 +242,26 @@ def _check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
 
 
 def _fail(
-    what: str, base: Path, chips: Iterable[Any], details: Iterable[Any], *, expected: str | None = None, fix: str | None = None
+    what: str,
+    base: Path,
+    chips: Iterable[Any],
+    details: Iterable[Any],
+    *,
+    expected: str | None = None,
+    fix: str | None = None,
 ) -> None:
     examples = [f"{chip}: {detail}" for chip, detail in zip(chips, details, strict=True)]
     more = f"\n    and {len(examples) - 5} more" if len(examples) > 5 else ""
     raise DataError(what + ":\n    " + "\n    ".join(examples[:5]) + more, where=base, expected=expected, fix=fix)
 
 
-def _drop_void_chips(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, str]], list[str]]:
+def _drop_void_chips(
+    benchmark: Benchmark, base: Path, frame: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, tuple[str, str]], list[str]]:
     label_map = LabelMap(benchmark.labels)
     counts = [
-        label_map.counts(values, numbers) for values, numbers in zip(frame["labels"], frame["label_counts"], strict=True)
+        label_map.counts(values, numbers)
+        for values, numbers in zip(frame["labels"], frame["label_counts"], strict=True)
     ]
     frame = frame.assign(class_counts=[count.tolist() for count in counts])
     void = np.array([count.sum() == 0 for count in counts])

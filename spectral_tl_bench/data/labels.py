@@ -44,12 +44,14 @@ def _read_raster(path: Path) -> np.ndarray[Any, Any]:
     with open_raster(path) as source:
         if source.count != 1:
             raise DataError(f"the label has {source.count} bands", where=path, expected="one band")
-        return source.read(1)
+        try:
+            return source.read(1)
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"the pixels cannot be read: {error}", where=path) from None
 
 
 def _read_matlab(path: Path) -> np.ndarray[Any, Any]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, variable_names=[MATLAB_VARIABLE])
@@ -59,7 +61,7 @@ def _read_matlab(path: Path) -> np.ndarray[Any, Any]:
         raise DataError(
             "this MATLAB file is of version 7.3", where=path, expected="version 5 to 7.2", fix="save it with -v7"
         ) from None
-    except (MatReadError, ValueError, TypeError, OSError, EOFError, IndexError) as error:
+    except Exception as error:  # damaged bytes raise nearly anything, zlib.error among them
         raise DataError(f"the MATLAB label cannot be read: {error}", where=path) from None
     if MATLAB_VARIABLE not in content:
         raise DataError(f"the MATLAB file has no variable {MATLAB_VARIABLE!r}", where=path)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark, PublishedLayout, TableLayout
 from spectral_tl_bench.errors import DataError, nearest
@@ -73,10 +74,10 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
     for side in ("source", "target"):
         missing = [name for name in getattr(benchmark, side) if not found[name]]
         if missing:
+            state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
             present = ", ".join(f"{name} ({count})" for name, count in sorted(found.items())) or "none"
             raise DataError(
-                f"the {side} of {benchmark.id} is {'empty' if len(missing) == len(getattr(benchmark, side)) else 'incomplete'}: "
-                f"no chip of domain {', '.join(missing)}",
+                f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
                 where=base,
                 expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
                 fix=f"found only: {present}; complete the data, or check the domain names",
@@ -156,7 +157,9 @@ def _whu_side(folder: Path, base: Path) -> list[tuple[str, str, str]]:
     """(stem, image, label) of one ``{image,label}`` folder, flat or with a ``{tr,val,ts}`` level below."""
     for name in ("image", "label"):
         if not (folder / name).is_dir():
-            raise DataError("a folder is missing", where=folder / name, expected=f"{folder.name}/{{image,label}}/NAME.tif")
+            raise DataError(
+                "a folder is missing", where=folder / name, expected=f"{folder.name}/{{image,label}}/NAME.tif"
+            )
     images, labels = {}, set()
     for level in (".", "tr", "val", "ts"):
         image_folder, label_folder = folder / "image" / level, folder / "label" / level
@@ -175,13 +178,17 @@ def _whu_transfer(folder: Path, base: Path, benchmark: Benchmark) -> list[ChipFi
     for side in ("source", "target"):
         if not (folder.parent / side).is_dir():
             raise DataError(
-                f"only one half of {benchmark.dataset} is here", where=folder.parent / side, expected="source/ and target/"
+                f"only one half of {benchmark.dataset} is here",
+                where=folder.parent / side,
+                expected="source/ and target/",
             )
         for stem, image, label in _whu_side(folder.parent / side, base):
             prefix = _WHU_PREFIX.match(stem)
             if not prefix:
                 raise DataError(
-                    f"the name {stem!r} does not say its city", where=base / image, expected="S1_ .. S8_ or T1_ .. T8_ in front"
+                    f"the name {stem!r} does not say its city",
+                    where=base / image,
+                    expected="S1_ .. S8_ or T1_ .. T8_ in front",
                 )
             chips.append(ChipFiles(stem, prefix.group(1), "", image, label))
     return chips
@@ -286,7 +293,7 @@ def _mts12(folder: Path, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
                 images[relative] = _relative(top / "label" / fold / f"{image.stem}_label.mat", base)
                 found[relative] = (int(match["col"]), int(match["row"]))
         if (top / "label" / fold).is_dir():
-            labels |= {_relative(label, base) for label in sorted((top / "label" / fold).glob("*.mat"))}
+            labels |= {_relative(label, base) for label in sorted((top / "label" / fold).glob("[!.]*.mat"))}
     _check_pairs(images, labels, base, images)
     return [
         ChipFiles(PurePosixPath(i).stem, mts12_domain(found[i][1]), "", i, label, mts12_footprint(*found[i]))
@@ -315,9 +322,14 @@ def _read_table(layout: TableLayout, root: Path) -> list[ChipFiles]:
 
     path = root / layout.table
     try:
-        table = pd.read_parquet(path) if path.suffix in (".parquet", ".geoparquet", ".pq") else pd.read_csv(path, dtype=str)
+        if path.suffix in (".parquet", ".geoparquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:  # a domain may well be called NA; only an empty cell is empty
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
-        raise DataError("the table of chips is missing", where=path, fix="check layout.table and the data root") from None
+        raise DataError(
+            "the table of chips is missing", where=path, fix="check layout.table and the data root"
+        ) from None
     except Exception as error:  # pandas and pyarrow raise a dozen kinds for a file that is not what it says
         raise DataError(f"the table of chips cannot be read: {error}", where=path) from None
     columns = {str(column) for column in table.columns}
@@ -327,7 +339,9 @@ def _read_table(layout: TableLayout, root: Path) -> list[ChipFiles]:
     for key, column in needed.items():
         if column not in columns:
             raise DataError(
-                f"the table has no column {column!r}, which layout.{key} names", where=path, expected=nearest(column, columns)
+                f"the table has no column {column!r}, which layout.{key} names",
+                where=path,
+                expected=nearest(column, columns),
             )
     if table.empty:
         raise DataError("the table of chips is empty", where=path)
@@ -335,7 +349,9 @@ def _read_table(layout: TableLayout, root: Path) -> list[ChipFiles]:
     blank = table[used].isna().any(axis=1)
     if blank.any():
         row = int(blank.to_numpy().argmax())
-        raise DataError(f"row {row + 2} of the table has an empty cell", where=path, expected=f"values in {', '.join(used)}")
+        raise DataError(
+            f"row {row + 2} of the table has an empty cell", where=path, expected=f"values in {', '.join(used)}"
+        )
     return [
         ChipFiles(
             chip=str(record[layout.chip]).removesuffix(".tif"),
@@ -348,12 +364,14 @@ def _read_table(layout: TableLayout, root: Path) -> list[ChipFiles]:
     ]
 
 
-def _fill(template: str, record: dict, table: Path) -> str:  # type: ignore[type-arg]
+def _fill(template: str, record: dict[Any, Any], table: Path) -> str:
     """A path from a template; refuses one that would leave the data root."""
     text = _PLACEHOLDER.sub(lambda match: str(record[match.group(1)]), template)
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text:
         raise DataError(
-            f"the table leads outside the data root: {text!r}", where=table, expected="paths below the data root, without .."
+            f"the table leads outside the data root: {text!r}",
+            where=table,
+            expected="paths below the data root, without ..",
         )
     return str(path)

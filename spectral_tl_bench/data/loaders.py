@@ -51,7 +51,9 @@ class Normalise(nn.Module):
         super().__init__()
         constant = statistics.std < 1e-6 * np.maximum(1.0, np.abs(statistics.mean))
         scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, statistics.std))
-        self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False
+        )
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -193,9 +195,7 @@ class SourceData:
         self.statistics = BandStatistics.of(index, train)
         self.class_pixels = np.sum(index.frame.loc[train, "class_counts"].tolist(), axis=0)
         cache = ChipCache()
-        self.collection = ChipCollection(
-            open_datasets(benchmark, index, train, cache=cache, fill=self.statistics.mean)
-        )
+        self.collection = ChipCollection(open_datasets(benchmark, index, train, cache=cache, fill=self.statistics.mean))
         self.validation = EvaluationData(benchmark, index, validation, settings, self.statistics, cache)
 
     def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]]:

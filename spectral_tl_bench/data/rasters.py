@@ -90,7 +90,7 @@ class SpectralChips(RasterDataset):
 
     filename_glob = "*.tif"
     is_image = True
-    rgb_bands: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+    rgb_bands: ClassVar[tuple[str, ...]] = ()
 
     def __init__(  # the base class would open and warp every file
         self,
@@ -104,7 +104,7 @@ class SpectralChips(RasterDataset):
     ) -> None:
         self.benchmark, self.root, self.transforms = benchmark, index.root, transforms
         self.paths = str(index.root)
-        self.all_bands = self.bands = benchmark.sensor.band_names  # type: ignore[misc]
+        self.all_bands = self.bands = benchmark.sensor.band_names
         self.band_indexes = None
         self.chip_cache = cache or ChipCache()
         self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
@@ -116,9 +116,10 @@ class SpectralChips(RasterDataset):
                 f"one dataset holds one CRS, these chips have {len(systems)}", where=index.root,
                 fix="use open_datasets(), which makes a dataset for each",
             )  # fmt: skip
-        resolution = ((frame["xmax"] - frame["xmin"]) / frame["width"]).round(6), (
-            (frame["ymax"] - frame["ymin"]) / frame["height"]
-        ).round(6)
+        resolution = (
+            ((frame["xmax"] - frame["xmin"]) / frame["width"]).round(6),
+            ((frame["ymax"] - frame["ymin"]) / frame["height"]).round(6),
+        )
         if resolution[0].nunique() > 1 or resolution[1].nunique() > 1:
             raise DataError("chips of one CRS have different pixel sizes", where=index.root)
         self._res = (float(resolution[0].iloc[0]), float(resolution[1].iloc[0]))
@@ -237,7 +238,7 @@ class SpectralChips(RasterDataset):
                 axes.imshow(panel)
             else:
                 values = np.ma.masked_equal(np.asarray(panel), 255)
-                axes.imshow(values, cmap=palette, vmin=-0.5, vmax=len(palette.colors) - 0.5, interpolation="nearest")
+                axes.imshow(values, cmap=palette, vmin=-0.5, vmax=palette.N - 0.5, interpolation="nearest")
             axes.axis("off")
             if show_titles:
                 axes.set_title(title)

@@ -40,8 +40,9 @@ class RandomWindows(GeoSampler):
         generator: Source of randomness.
     """
 
-    def __init__(self, dataset: SpectralChips, size: int, length: int, generator: torch.Generator | None = None) -> None:
-        super().__init__(dataset)
+    def __init__(
+        self, dataset: SpectralChips, size: int, length: int, generator: torch.Generator | None = None
+    ) -> None:
         _check_fit(dataset, size)
         self.dataset, self.size, self.length, self.generator = dataset, size, length, generator
 
@@ -72,7 +73,6 @@ class GridWindows(GeoSampler):
     """
 
     def __init__(self, dataset: SpectralChips, size: int, stride: int) -> None:
-        super().__init__(dataset)
         _check_fit(dataset, size)
         self.dataset, self.size, self.stride = dataset, size, stride
 

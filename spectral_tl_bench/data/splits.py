@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, Split
@@ -74,7 +75,9 @@ def make_split(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable:
         source = source[~test & ~dropped]
     else:
         role[frame.index[frame["domain"].isin(benchmark.target)]] = "target"
-    validation, dropped = cut(source, benchmark.split, benchmark.split.validation, seed_from("split", benchmark.id, seed))
+    validation, dropped = cut(
+        source, benchmark.split, benchmark.split.validation, seed_from("split", benchmark.id, seed)
+    )
     role[source.index] = "train"
     role[source.index[validation]] = "validation"
     role[source.index[dropped]] = "buffer"
@@ -125,7 +128,10 @@ def cut(frame: pd.DataFrame, split: Split, share: float, seed: int) -> tuple[Boo
                 fix="make split.block smaller",
             )
         candidates = (ground.cut(share, rng) for _ in range(TRIALS))
-    best = min(candidates, key=lambda pair: _cost(*pair, classes, share))
+    together = _Together(frame)
+    best = min(
+        (together.leave_out(*pair) for pair in candidates), key=lambda pair: _cost(pair[0], pair[1], classes, share)
+    )
     if not best[0].any() or not (~best[0] & ~best[1]).any():
         raise DataError("no cut by place leaves chips on both sides", expected="more places in the source")
     return best
@@ -192,6 +198,30 @@ class _Ground:
                 near = rest[gap < 0]  # no room for a buffer: leave out only what shares ground
             dropped[near] = True
         return chosen, dropped
+
+
+class _Together:
+    """Chips that must not be divided, however a cut was made: they share ground, or the site of a table."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.site = frame["site"].to_numpy(dtype=str)
+        pairs = [np.zeros((2, 0), dtype=np.int64)]
+        for crs in set(frame["crs"]) - {LOCAL_CRS}:
+            members = np.flatnonzero(frame["crs"] == crs)
+            box = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float)[members]
+            one, other = shapely.STRtree(shapely.box(*box.T)).query(shapely.box(*box.T))
+            shared = np.minimum(box[one, 2:], box[other, 2:]) - np.maximum(box[one, :2], box[other, :2])
+            # Neighbours whose edges differ by rounding do not share ground.
+            real = (shared > 1e-6 * (box[one, 2:] - box[one, :2])).all(axis=1)
+            pairs.append(members[np.stack([one[real], other[real]])])
+        self.one, self.other = np.concatenate(pairs, axis=1)
+
+    def leave_out(self, chosen: Bools, dropped: Bools) -> tuple[Bools, Bools]:
+        """The cut, with those chips left out that belong together with one that was cut out."""
+        bound = np.zeros_like(chosen)
+        bound[self.one[chosen[self.other]]] = True
+        bound |= (self.site != "") & np.isin(self.site, self.site[chosen])
+        return chosen, (dropped | bound) & ~chosen
 
 
 def _clusters(zone: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.int64]:

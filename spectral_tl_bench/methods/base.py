@@ -33,7 +33,9 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(45_000, ge=0, description="optimiser steps with labels")
-    pretrain_steps: int = Field(25_000, ge=0, description="optimiser steps without labels, for methods that have such a stage")
+    pretrain_steps: int = Field(
+        25_000, ge=0, description="optimiser steps without labels, for methods that have such a stage"
+    )
     batch_size: int = Field(32, ge=1, description="windows per step")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate where a method does not set its own")
     weight_decay: float = Field(1e-4, ge=0)

@@ -17,6 +17,7 @@ LINEAR_LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
 
 def _segmenter(task: Task) -> ViTSegmenter:
     backbone = task.backbone.build(task.num_bands, task.window)
+    backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
     decoder = build_decoder(task.backbone.width, task.num_classes)
     return ViTSegmenter(backbone, decoder, task.backbone.levels)
 
@@ -42,7 +43,7 @@ class Frozen(Method):
         """The transformer blocks keep their weights."""
         module = _segmenter(task)
         module.backbone.requires_grad_(False)
-        module.backbone.patch_embed.requires_grad_(self.train_patch_embed)  # type: ignore[union-attr]
+        module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
         return module
 
 
@@ -64,9 +65,7 @@ class Lora(Method):
 
         module = _segmenter(task)
         module.backbone.requires_grad_(False)
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=LINEAR_LAYERS  # type: ignore[arg-type]
-        )
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=LINEAR_LAYERS)
         module.backbone = inject_adapter_in_model(config, module.backbone)
         module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
         if self.train_norms:

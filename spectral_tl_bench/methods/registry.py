@@ -89,8 +89,16 @@ def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
             raise MethodError(
                 f"method {name!r} has no option {option!r}", expected=nearest(option, kind.model_fields)
             ) from None
+        message = item["msg"].removeprefix("Value error, ")
+        if not option:  # a rule about several options
+            raise MethodError(f"options of method {name!r}: {message}") from None
         raise MethodError(
-            f"option {option!r} of method {name!r}: {item['msg'].lower()}", expected=f"not {item['input']!r}"
+            f"option {option!r} of method {name!r}: {message[0].lower()}{message[1:]}",
+            expected=f"not {item['input']!r}",
+        ) from None
+    except TypeError as error:  # an abstract class
+        raise MethodError(
+            f"method {name!r} is not complete: {error}", where=f"{kind.__module__}.{kind.__name__}"
         ) from None
 
 

@@ -61,6 +61,7 @@ def get_backbone(name: str, **sizes: Any) -> Backbone:
     spec = replace(BACKBONES[name], **sizes)
     if spec.width % spec.heads:
         raise UserError(
-            f"width {spec.width} of backbone {name} is not divisible by its {spec.heads} heads", fix="change one of the two"
+            f"width {spec.width} of backbone {name} is not divisible by its {spec.heads} heads",
+            fix="change one of the two",
         )
     return spec

@@ -39,6 +39,7 @@ from spectral_tl_bench.training.fit import Fitted, Hardware, State, fit, load_st
 Say = Callable[[str], None]
 
 WEIGHTS_FILE = "selected.safetensors"
+ERROR_FILE = "error.txt"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Cell:
             self.opened.index.manifest,
             split.hash,
             self.method_name,
-            type(self.method).__module__,
+            f"{type(self.method).__module__}:{type(self.method).__qualname__}",
             self.method.model_dump(mode="json"),
             self.backbone_facts(),
             self.settings.model_dump(mode="json"),
@@ -153,13 +154,15 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         from spectral_tl_bench.files import write_text
 
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
-        log = stored.parent / "error.txt"
+        log = stored.parent / ERROR_FILE
         write_text(log, traceback.format_exc())
         message = f"{type(error).__name__}: {_short(error)}\n  where: {log} holds the traceback"
         return Outcome(cell, "failed", stored, None, message)
+    # The record comes last: a cell counts as finished from then on. Clones, since safetensors refuses shared memory.
+    with atomic_path(path.parent / WEIGHTS_FILE) as temporary:
+        save_file({name: value.contiguous().clone() for name, value in weights.items()}, temporary)
     stored = write_record(out, {**fields, **result, "status": "completed"}, evidence)
-    with atomic_path(stored.parent / WEIGHTS_FILE) as temporary:
-        save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
+    (stored.parent / ERROR_FILE).unlink(missing_ok=True)
     record = read_record(stored)
     return Outcome(cell, "done", stored, record.scores.selected.miou if record.scores else None)
 

@@ -21,12 +21,12 @@ def _bare_source(path: Path) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # Bare strings are documentation, of attributes too; a body must keep one statement.
-            kept = [
-                item for item in node.body
-                if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str))
-            ]  # fmt: skip
-            node.body = kept or [ast.Pass()]
+            node.body = [item for item in node.body if not _is_text(item)] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _is_text(item: ast.stmt) -> bool:
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
 
 def _hash_files(folder: Path, files: list[Path]) -> str:
@@ -43,7 +43,9 @@ def suite_code() -> str:
     files: list[Path] = []
     for part in RESULT_PARTS:
         path = folder / part
-        files += [path] if path.is_file() else [f for f in path.rglob("*.py") if "sample" not in f.relative_to(path).parts]
+        files += (
+            [path] if path.is_file() else [f for f in path.rglob("*.py") if "sample" not in f.relative_to(path).parts]
+        )
     return _hash_files(folder, files)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
 from spectral_tl_bench.data.source import locate, open_index
+from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
@@ -66,6 +67,8 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     for benchmark, own_folder in chosen:
         try:
             one = _open(benchmark, own_folder, request)
+            for seed in request.seeds:
+                make_split(benchmark, one.index, seed)
         except UserError as error:
             broken.append((benchmark.id, error))
             continue

@@ -102,6 +102,4 @@ def make_settings(
     stride = overrides.stride or max(1, window // 2)
     if stride > window:
         raise UserError(f"a stride of {stride} px skips pixels between windows of {window} px", fix="lower --stride")
-    return RunSettings(
-        budget=budget, window=window, stride=stride, validations=overrides.validations or validations
-    )
+    return RunSettings(budget=budget, window=window, stride=stride, validations=overrides.validations or validations)

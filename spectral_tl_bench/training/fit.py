@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -51,7 +53,9 @@ class Fitted:
         module: The module, holding the last weights.
         stages: What was done.
         trace: (step, source-validation mIoU) of the last stage.
-        states: Step and weights of the checkpoints that were kept, ``selected`` and ``last`` among them.
+        selected: Step and weights of the checkpoint that is best on source validation.
+        last: Step and weights at the end of training.
+        checkpoints: Files of every validated checkpoint, where all were kept.
     """
 
     module: nn.Module
@@ -123,12 +127,15 @@ def fit(
     declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     normalise = Normalise(source.statistics)
     fitted = Fitted(module)
+    earlier: set[str] = set()
     for number, stage in enumerate(stages):
         if stage.steps < 1:
             continue
         final = number == len(stages) - 1
         torch.manual_seed(seed_from("train", weight_seed, number))
-        augmentation = FlipsAndTurns(seed_from("augment", source.order_seed, stage.name))
+        # Methods name their stages freely; the last one must see the same windows whatever its name.
+        order = "segment" if final else stage.name
+        augmentation = FlipsAndTurns(seed_from("augment", source.order_seed, order))
         task = StageTask(
             module, normalise, stage, budget, declared, augmentation, source.validation if final else None, num_classes
         )
@@ -136,26 +143,49 @@ def fit(
         progress = ProgressLines(say, f"{title} | {stage.name}", stage.steps)
         every = max(1, stage.steps // max(1, validations))
         trainer = Trainer(
-            accelerator=hardware.accelerator, devices=1, precision=hardware.precision,  # type: ignore[arg-type]
+            accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
             max_steps=stage.steps, max_epochs=1, callbacks=[progress, *([trace] if trace else [])],
             logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
             enable_checkpointing=trace is not None, val_check_interval=every if final else None,
             limit_val_batches=None if final else 0, default_root_dir=folder,
         )  # fmt: skip
         started = time.monotonic()
-        loader = source.train_loader(stage.steps, stage.labelled, stage.name)
-        trainer.fit(task, loader, source.validation.loader() if final else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        loader = source.train_loader(stage.steps, stage.labelled, order)
+        _run(trainer, task, loader, source.validation.loader() if final else None)
         trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         fitted.stages.append(StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable))
         if trace is not None:
             fitted.trace = trace.trace
             fitted.selected = _read_checkpoint(Path(trace.best_model_path))
             state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
-            fitted.last = (stage.steps, state)
+            # A checkpoint holds what its own stage trains; the rest of the trained weights no longer changes.
+            rest = {
+                name: value.detach().cpu().clone() for name, value in module.state_dict().items() if name in earlier
+            }
+            fitted.selected = (fitted.selected[0], {**rest, **fitted.selected[1]})
+            fitted.last = (stage.steps, {**rest, **state})
             fitted.checkpoints = sorted((folder / stage.name).glob("*.ckpt")) if keep_all else []
+        earlier |= {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     return fitted
+
+
+def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> None:
+    """``trainer.fit``, with an interruption that arrives as one.
+
+    Depending on its version, Lightning returns from an interruption or leaves the whole process with exit code 1,
+    and goes on to ignore the signal.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, loader, validation)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+    if trainer.interrupted:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt
 
 
 def load_state(module: nn.Module, state: State) -> None:
@@ -180,6 +210,9 @@ def _quiet() -> None:
     """Lightning's advice is for its own users; ours get progress lines."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for pattern in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
-                    ".*`isinstance.treespec.*", ".*Precision .* is not supported.*"):  # fmt: skip
+    for pattern in (
+        ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
+        ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
+        ".*in eval mode at the start of training.*",
+    ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

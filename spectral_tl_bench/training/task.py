@@ -75,6 +75,7 @@ class StageTask(LightningModule):
             parameter.requires_grad_(name in names)
         if not names:
             raise ValueError(f"stage {stage.name!r} trains no parameter")
+        self.train()  # Lightning leaves the modes as they are when fitting starts
 
     def train(self, mode: bool = True) -> StageTask:
         """Switch to training mode, but leave the batch statistics of frozen normalisation layers alone."""
@@ -104,7 +105,7 @@ class StageTask(LightningModule):
         if validation is not None:
             self._evaluator = ChipEvaluator(validation, self.num_classes)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Predict one batch of validation windows."""
         if self._evaluator is not None:
             self._evaluator.add(self.module(self.normalise(batch["image"])), batch)

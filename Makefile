@@ -1,0 +1,37 @@
+# Two commands: `make demo` and `make test`. Both set up everything they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+DEMO_FLAGS ?=
+
+.PHONY: demo test lint slow newer clean
+
+demo: $(VENV)/.installed
+	$(BIN)/stbench run --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
+	$(BIN)/stbench report --records $(OUT)
+	@echo; echo "The board (synthetic sample): $(OUT)/board-sample.md"
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m slow
+
+# The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).
+newer: $(VENV)/.installed
+	$(BIN)/python -m pytest -q tests/data tests/test_benchmarks.py tests/test_bad_input.py tests/test_cli.py tests/runner
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
