@@ -156,6 +156,9 @@ def run(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Cells at a time, each in its own process; 0: one per core for the sample on a CPU.")
+    ] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
@@ -187,6 +190,7 @@ def run(
 
     resolve(benchmark)
     check_known(names)
+    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.run import Request, execute, plan
     from spectral_tl_bench.training.fit import Hardware
 
@@ -199,7 +203,12 @@ def run(
         cells, broken = plan(request, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        outcomes = execute(cells, out, Hardware(accelerator, precision), workers, say, fresh)
+        hardware = Hardware(accelerator, precision)
+        jobs = min(jobs, len(cells)) or automatic_jobs(cells)
+        if jobs > 1:
+            outcomes = execute_in_processes(cells, out, hardware, workers, say, fresh, jobs)
+        else:
+            outcomes = execute(cells, out, hardware, workers, say, fresh)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(130) from None

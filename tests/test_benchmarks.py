@@ -281,7 +281,7 @@ def test_several_mistakes_are_named_together(own):
         ("- a\n- b\n", ["mapping"]),
         ("", ["mapping"]),
         ("extends: [a]\n", ["'extends' must name a file"]),
-        ("1: a\n", ["the file as a whole"]),
+        ("1: a\n", ["mistakes", "key 'id' is missing"]),
     ],
 )
 def test_bad_yaml(tmp_path, text, fragments):

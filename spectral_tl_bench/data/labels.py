@@ -14,6 +14,10 @@ from spectral_tl_bench.errors import DataError
 
 MATLAB_VARIABLE = "label"
 
+# Chip sets without a CRS are common and are placed on a local grid. A filter inside a call would not do: files are
+# opened in several threads, which share the filters.
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+
 
 def read_raw_label(path: Path) -> np.ndarray[Any, Any]:
     """Read a label file as it is.
@@ -31,7 +35,8 @@ def read_raw_label(path: Path) -> np.ndarray[Any, Any]:
     if raw.ndim != 2:
         raise DataError(f"the label has shape {raw.shape}", where=path, expected="one layer (height, width)")
     if raw.dtype.kind == "f":
-        whole = raw.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # NaN becomes some number, and then differs
+            whole = raw.astype(np.int64)
         if not np.array_equal(whole, raw):
             raise DataError("the label holds fractions or NaN", where=path, expected="whole class numbers")
         return whole
@@ -77,10 +82,7 @@ def open_raster(path: Path) -> Any:
     if not path.is_file():
         raise DataError("a chip's file is missing", where=path)
     try:
-        with warnings.catch_warnings():
-            # Chip sets without a CRS are common; they are placed on a local grid.
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
+        return rasterio.open(path)
     except rasterio.errors.RasterioIOError as error:
         raise DataError(f"the file cannot be read as a raster: {error}", where=path) from None
 

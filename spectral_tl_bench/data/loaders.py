@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
 from spectral_tl_bench.data.samplers import GridCollectionWindows, RandomCollectionWindows
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.evaluation.windows import grid
 from spectral_tl_bench.files import seed_from
 
 

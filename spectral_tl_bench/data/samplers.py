@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import Sampler
 from torchgeo.samplers import GeoSampler
 
+from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.rasters import ChipCollection, GeoQuery, SpectralChips
 from spectral_tl_bench.errors import DataError
-from spectral_tl_bench.evaluation.windows import grid
 
 
 def _window(dataset: SpectralChips, number: int, line: int, column: int, size: int) -> GeoQuery:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from spectral_tl_bench.benchmarks import VOID
+from spectral_tl_bench.models.backbones import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,37 +41,6 @@ class Budget(BaseModel):
     learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate where a method does not set its own")
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A vision transformer that a method may build, as often and with as many input bands as it likes.
-
-    Attributes:
-        name: Registry name, for example ``compact``.
-        width: Token width.
-        depth: Number of transformer blocks.
-        heads: Attention heads.
-        patch: Patch side in pixels.
-        make: Called by ``build``.
-    """
-
-    name: str
-    width: int
-    depth: int
-    heads: int
-    patch: int
-    make: Callable[[Backbone, int, int], nn.Module] = field(repr=False, compare=False)
-    pretrained: str = "none"
-
-    def build(self, in_chans: int, image_size: int) -> nn.Module:
-        """A ``timm.models.vision_transformer.VisionTransformer`` for (B, in_chans, image_size, image_size)."""
-        return self.make(self, in_chans, image_size)
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The blocks (0-based) after which features are taken: the end of every quarter (5, 11, 17, 23 of 24)."""
-        return tuple(max(0, round(self.depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4))
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
-
-from torch import nn
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.methods.base import Backbone
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A vision transformer that a method may build, as often and with as many input bands as it likes.
+
+    Attributes:
+        name: Registry name, for example ``compact``.
+        width: Token width.
+        depth: Number of transformer blocks.
+        heads: Attention heads.
+        patch: Patch side in pixels.
+        make: Called by ``build``.
+    """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    make: Callable[[Backbone, int, int], nn.Module] = field(repr=False, compare=False)
+    pretrained: str = "none"
+
+    def build(self, in_chans: int, image_size: int) -> nn.Module:
+        """A ``timm.models.vision_transformer.VisionTransformer`` for (B, in_chans, image_size, image_size)."""
+        return self.make(self, in_chans, image_size)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The blocks (0-based) after which features are taken: the end of every quarter (5, 11, 17, 23 of 24)."""
+        return tuple(max(0, round(self.depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4))
 
 
 def _make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
@@ -40,7 +72,7 @@ BACKBONES: dict[str, Backbone] = {
 SIZES = ("width", "depth", "heads", "patch")
 
 
-def get_backbone(name: str, **sizes: Any) -> Backbone:
+def get_backbone(name: str, /, **sizes: Any) -> Backbone:
     """A backbone by name, with any of its sizes changed.
 
     Args:

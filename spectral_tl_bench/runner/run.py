@@ -100,12 +100,14 @@ def execute(
 ) -> list[Outcome]:
     """Run cells one after the other in this process; each leaves its record as soon as it ends."""
     outcomes = []
-    for number, cell in enumerate(cells, start=1):
-        outcome = run_cell(cell, out, hardware, workers, say, fresh)
-        outcomes.append(outcome)
-        ending = {
-            "done": f"target mIoU {outcome.miou:.3f}" if outcome.miou is not None else "",
-            "found": f"finished before, target mIoU {outcome.miou:.3f}" if outcome.miou is not None else "",
-        }.get(outcome.state, f"{outcome.state}: {outcome.message}")
-        say(f"[{number}/{len(cells)}] {cell.title} | {ending}")
+    for cell in cells:
+        outcomes.append(run_cell(cell, out, hardware, workers, say, fresh))
+        say(closing_line(outcomes[-1], len(outcomes), len(cells)))
     return outcomes
+
+
+def closing_line(outcome: Outcome, number: int, total: int) -> str:
+    """One line on how a cell ended."""
+    before = "finished before, " if outcome.state == "found" else ""
+    ending = f"{outcome.state}: {outcome.message}" if outcome.miou is None else f"{before}target mIoU {outcome.miou:.3f}"
+    return f"[{number}/{total}] {outcome.cell.title} | {ending}"

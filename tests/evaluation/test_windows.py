@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectral_tl_bench.evaluation.windows import ChipStitcher, blend_weights, grid
+from spectral_tl_bench.data.grid import grid
+from spectral_tl_bench.evaluation.windows import ChipStitcher, blend_weights
 
 
 @settings(max_examples=200, deadline=None)
