@@ -103,10 +103,21 @@ class Own:
         crs = self.crs["east" if name[0] == "e" else "west"]
         place = {}
         if crs:
-            place = {"crs": crs, "transform": rasterio.Affine(10, 0, self.corner(name)[0], 0, -10, self.corner(name)[1])}
+            place = {
+                "crs": crs,
+                "transform": rasterio.Affine(10, 0, self.corner(name)[0], 0, -10, self.corner(name)[1]),
+            }
         bands, height, width = values.shape
         with rasterio.open(
-            path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=values.dtype, nodata=nodata, **place
+            path,
+            "w",
+            driver="GTiff",
+            count=bands,
+            height=height,
+            width=width,
+            dtype=values.dtype,
+            nodata=nodata,
+            **place,
         ) as file:
             file.write(values)
 

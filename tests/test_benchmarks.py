@@ -324,7 +324,12 @@ def test_resolve_ids_groups_commas_and_files_without_repetition(own):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("mts12-n2", "mts12-n2s"), ("cross-seasons", "cross-season"), ("dfc2020_spring", "dfc2020-spring"), ("qqq", "all")],
+    [
+        ("mts12-n2", "mts12-n2s"),
+        ("cross-seasons", "cross-season"),
+        ("dfc2020_spring", "dfc2020-spring"),
+        ("qqq", "all"),
+    ],
 )
 def test_unknown_names_get_the_nearest(name, hint):
     with pytest.raises(BenchmarkError) as caught:

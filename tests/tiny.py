@@ -21,6 +21,8 @@ from spectral_tl_bench.runner.cell import OpenBenchmark
 from spectral_tl_bench.runner.run import Request
 from spectral_tl_bench.runner.settings import Overrides
 
+torch.set_num_threads(1)  # threads only get into each other's way with models this small
+
 SIZES = {"width": 32, "depth": 2, "heads": 2, "patch": 8}
 CHIP = 32
 
@@ -60,7 +62,9 @@ def make_task(bands: int = 4, window: int = 32, classes: int = 3, **budget: Any)
     )
 
 
-def make_request(root: Path | None, *methods: str, benchmarks: tuple[str, ...] = ("mts12-n2s",), **more: Any) -> Request:
+def make_request(
+    root: Path | None, *methods: str, benchmarks: tuple[str, ...] = ("mts12-n2s",), **more: Any
+) -> Request:
     """A run of two steps; settings of ``Overrides`` and fields of ``Request`` may be given by name."""
     settings = {"steps": 2, "pretrain_steps": 1, "batch_size": 2, "validations": 2}
     settings |= {key: more.pop(key) for key in list(more) if key in Overrides.model_fields}

@@ -127,7 +127,8 @@ class SpectralChips(RasterDataset):
         slots = pd.IntervalIndex.from_arrays(
             pd.DatetimeIndex(starts), pd.DatetimeIndex(starts) + SLOT / 2, closed="both", name="datetime"
         )
-        boxes = shapely.box(frame["xmin"], frame["ymin"], frame["xmax"], frame["ymax"])
+        # An array: a series would be aligned by chip name with the slots, and every geometry lost.
+        boxes = shapely.box(*frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float).T)
         columns = {"filepath": [str(index.root / image) for image in frame["image"]], "chip": frame.index.to_numpy()}
         crs = rasterio.crs.CRS.from_wkt(systems[0]) if systems[0] == LOCAL_CRS else systems[0]
         self.index = geopandas.GeoDataFrame(columns, geometry=boxes, index=slots, crs=crs)

@@ -66,7 +66,8 @@ class ChipEvaluator:
         missing = [chip for chip, count in self._remaining.items() if count]
         if missing:
             raise RuntimeError(f"{len(missing)} chips were not covered, for example {missing[0]}")
-        return pd.DataFrame(sorted(self._rows, key=lambda row: row["chip"]))
+        rows: list[dict[str, Any]] = sorted(self._rows, key=lambda row: str(row["chip"]))
+        return pd.DataFrame(rows)
 
     def matrix(self) -> np.ndarray[Any, Any]:
         """The sum over all chips (K, K), int64."""

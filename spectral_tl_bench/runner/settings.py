@@ -92,11 +92,11 @@ def make_settings(
     budget = budget.model_copy(update=changed)
     largest = min(64 if on_sample else PAPER_WINDOW, chip_size)
     window = overrides.window or largest // backbone.patch * backbone.patch
-    if window > chip_size or window % backbone.patch or window < backbone.patch:
+    if window > chip_size or window % backbone.patch or window < max(8, backbone.patch):
         raise UserError(
             f"a window of {window} px does not suit {benchmark.id}: chips are {chip_size} px, "
             f"the patch of {backbone.name} is {backbone.patch} px",
-            expected=f"a multiple of {backbone.patch} up to {chip_size}",
+            expected=f"a multiple of {backbone.patch} from 8 to {chip_size}",
             fix="choose another --window",
         )
     stride = overrides.stride or max(1, window // 2)

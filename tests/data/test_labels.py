@@ -36,7 +36,11 @@ def write(path, array, dtype=None) -> None:
 # ------------------------------------------------------------------------------------------------------------ the map
 
 
-@given(arrays.arrays(np.int64, (4, 5), elements=st.sampled_from([-(2**40), -4, -3, 0, 1, 2, 3, 5, 7, 299, 300, 301, 2**40])))
+@given(
+    arrays.arrays(
+        np.int64, (4, 5), elements=st.sampled_from([-(2**40), -4, -3, 0, 1, 2, 3, 5, 7, 299, 300, 301, 2**40])
+    )
+)
 def test_the_map_agrees_with_a_dictionary(raw):
     class_of = {value: k for k, values in RAW.items() for value in values}
     label_map = LabelMap(labels("void"))

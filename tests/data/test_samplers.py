@@ -36,7 +36,7 @@ def place(dataset: SpectralChips, query: tuple) -> tuple[str, int, int]:
 # ------------------------------------------------------------------------------------------------------------ grid
 
 
-@pytest.mark.parametrize(("size", "stride"), [(16, 16), (8, 8), (8, 4), (8, 3), (7, 5), (5, 5), (1, 1), (15, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(16, 16), (8, 8), (8, 4), (8, 3), (7, 5), (5, 5), (15, 1)])
 def test_the_grid_covers_every_pixel_and_pads_nothing(collection, size, stride):
     for dataset in collection.datasets:
         sampler = GridWindows(dataset, size, stride)
@@ -84,10 +84,10 @@ def test_random_windows_lie_inside_chips_on_whole_pixels(collection, own):
 
 def test_every_position_of_every_chip_is_reached_equally_often(collection):
     dataset = collection.datasets[0]
-    counts = Counter(place(dataset, query) for query in RandomWindows(dataset, 14, 5_400, generator(1)))
+    counts = Counter(place(dataset, query) for query in RandomWindows(dataset, 14, 2_700, generator(1)))
     assert set(counts) == {(row["chip"], y, x) for row in dataset.chip_rows() for y in range(3) for x in range(3)}
-    # 54 places with 100 windows each on average, standard deviation 10
-    assert min(counts.values()) > 50 and max(counts.values()) < 150
+    # 54 places with 50 windows each on average, standard deviation 7
+    assert min(counts.values()) > 15 and max(counts.values()) < 85
 
 
 def test_a_window_as_large_as_the_chip_is_the_chip(collection):

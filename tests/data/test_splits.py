@@ -110,7 +110,8 @@ def test_the_same_seed_gives_the_same_cut_whatever_the_order_of_the_chips():
 
 
 def test_seeds_differ_and_zero_is_one_of_them():
-    benchmark, index = definition(), index_of(chips(20, 20), chips(5, 5, domain="west"))
+    towns = [chips(7, 7, origin=(500_000.0 + 100_000 * n, 5_000_000.0), seed=n) for n in range(4)]
+    benchmark, index = definition(), index_of(*towns, chips(5, 5, domain="west"))
     cuts = {seed: tuple(make_split(benchmark, index, seed).chips("validation")) for seed in range(5)}
     assert len(set(cuts.values())) == 5
     other = definition(id="other")
@@ -187,7 +188,9 @@ def test_overlapping_sites_are_never_divided():
 
 
 def test_a_site_is_not_divided_by_a_cut_in_blocks_either():
-    frame = pd.concat([chips(4, 1, site=f"s{n}", origin=(4_000.0 * (n % 4), 1_000.0 * (n // 4)), seed=n) for n in range(32)])
+    frame = pd.concat(
+        [chips(4, 1, site=f"s{n}", origin=(4_000.0 * (n % 4), 1_000.0 * (n // 4)), seed=n) for n in range(32)]
+    )
     for seed in SEEDS:
         train, validation = sides(frame, Split(block=1_000.0), seed)
         assert not set(frame.loc[train, "site"]) & set(frame.loc[validation, "site"])

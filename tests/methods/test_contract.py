@@ -136,13 +136,16 @@ def test_methods_and_budgets_do_not_change_once_made():
 def test_the_default_is_one_labelled_stage():
     task = make_task(steps=7)
     stages = make_method("full").stages(task)
-    assert [(stage.name, stage.steps, stage.labelled, stage.trainable) for stage in stages] == [("segment", 7, True, None)]
+    assert [(stage.name, stage.steps, stage.labelled, stage.trainable) for stage in stages] == [
+        ("segment", 7, True, None)
+    ]
     assert Stage("a", 3, labelled=False).with_steps(9) == Stage("a", 9, labelled=False)
     assert (task.num_bands, task.num_classes) == (4, 3)
 
 
 @pytest.mark.parametrize(
-    ("depth", "levels"), [(24, (5, 11, 17, 23)), (12, (2, 5, 8, 11)), (4, (0, 1, 2, 3)), (2, (0, 0, 1, 1)), (1, (0,) * 4)]
+    ("depth", "levels"),
+    [(24, (5, 11, 17, 23)), (12, (2, 5, 8, 11)), (4, (0, 1, 2, 3)), (2, (0, 0, 1, 1)), (1, (0,) * 4)],
 )
 def test_levels_end_the_quarters(depth, levels):
     assert get_backbone("compact", depth=depth).levels == levels

@@ -31,7 +31,12 @@ def test_takes_any_number_of_bands(bands):
 
 def test_sizes_change_one_by_one_and_leave_the_registry_alone():
     spec = get_backbone("compact", depth=3, patch=4)
-    assert (spec.width, spec.depth, spec.heads, spec.patch) == (BACKBONES["compact"].width, 3, BACKBONES["compact"].heads, 4)
+    assert (spec.width, spec.depth, spec.heads, spec.patch) == (
+        BACKBONES["compact"].width,
+        3,
+        BACKBONES["compact"].heads,
+        4,
+    )
     assert BACKBONES["compact"] == get_backbone("compact")
     assert len(spec.build(3, 16).blocks) == 3
 

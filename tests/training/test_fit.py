@@ -84,12 +84,20 @@ def test_the_selected_checkpoint_is_the_peak_and_the_last_is_the_last(tmp_path, 
     rare, middle, common = ranked[-3:]
     order = [rare, middle, common, middle, rare]
     fitted = train(
-        tmp_path, source, module_of(Scripted, order=order), [UPHILL], validations=5, budget=ONE_PER_STEP, keep_all=keep_all
+        tmp_path,
+        source,
+        module_of(Scripted, order=order),
+        [UPHILL],
+        validations=5,
+        budget=ONE_PER_STEP,
+        keep_all=keep_all,
     )
     values = dict(fitted.trace)
     assert list(values) == [1, 2, 3, 4, 5]
     assert values[1] < values[2] < values[3] > values[4] > values[5]
-    assert values[1] == pytest.approx(values[5]) and values[2] == pytest.approx(values[4]), "an old matrix was counted in"
+    assert values[1] == pytest.approx(values[5]) and values[2] == pytest.approx(values[4]), (
+        "an old matrix was counted in"
+    )
 
     step, weights = fitted.selected
     assert step == 3 and weights["weight"].item() == pytest.approx(3, abs=1e-3)
@@ -145,7 +153,8 @@ def test_one_seed_one_result(tmp_path, source, tree):
 
 def test_validating_more_often_or_keeping_all_does_not_change_what_is_selected(tmp_path, source):
     kept, not_kept = (
-        train(tmp_path, source, module_of(), [Stage("segment", 4)], validations=4, keep_all=keep) for keep in (True, False)
+        train(tmp_path, source, module_of(), [Stage("segment", 4)], validations=4, keep_all=keep)
+        for keep in (True, False)
     )
     assert kept.trace == not_kept.trace and kept.selected[0] == not_kept.selected[0]
     assert states_equal(kept.selected[1], not_kept.selected[1])
@@ -157,7 +166,9 @@ def test_methods_are_paired_by_windows_and_augmentations(tmp_path, source, tree)
 
         def loss(module, batch):
             torch.rand(greedy)  # methods take different amounts of random numbers
-            content = batch["image"].numpy().tobytes() + batch["mask"].numpy().tobytes() + batch["domain"].numpy().tobytes()
+            content = (
+                batch["image"].numpy().tobytes() + batch["mask"].numpy().tobytes() + batch["domain"].numpy().tobytes()
+            )
             seen.append(hashlib.sha256(content).hexdigest())
             return segmentation_loss(module, batch)
 

@@ -21,7 +21,14 @@ from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training import fit as fit_module
 from spectral_tl_bench.training.task import segmentation_loss
 
-DEAD_ENDS = (types.ModuleType, type, types.CodeType, types.FrameType, types.BuiltinFunctionType, types.GetSetDescriptorType)
+DEAD_ENDS = (
+    types.ModuleType,
+    type,
+    types.CodeType,
+    types.FrameType,
+    types.BuiltinFunctionType,
+    types.GetSetDescriptorType,
+)
 
 
 def children(thing: Any) -> Iterator[Any]:
@@ -29,7 +36,7 @@ def children(thing: Any) -> Iterator[Any]:
     if isinstance(thing, types.FunctionType):  # its globals are its module's, not what was given to it
         yield from (thing.__closure__ or (), thing.__defaults__ or (), thing.__kwdefaults__ or ())
     elif isinstance(thing, np.ndarray):
-        yield thing.base
+        yield None if isinstance(thing.base, torch.Tensor) else thing.base  # a view of a tensor that was seen
         if thing.dtype.kind in "OUS":
             yield from thing.ravel().tolist()
     elif isinstance(thing, pa.ChunkedArray):
@@ -85,7 +92,9 @@ def world(request, tree):
     split = make_split(one.benchmark, one.index, 0)
     settings = LoaderSettings(16, 8, 2)
     source = SourceData(one.benchmark, one.index, split, settings, 0)
-    target = Target(one, split, EvaluationData(one.benchmark, one.index, split.chips("target"), settings, source.statistics))
+    target = Target(
+        one, split, EvaluationData(one.benchmark, one.index, split.chips("target"), settings, source.statistics)
+    )
     return one, split, source, target
 
 
