@@ -95,12 +95,12 @@ def test_process_missing_label(process, own):
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["--data-root", "gone", "-b", "mts12-n2s"], ["the data root does not exist", "gone"]),
-        (["-b", "mts12-n2s", "-o", "rnak=4", "-m", "lora"], ["no option 'rnak'", "rank"]),
+        (["-m", "frozen", "--data-root", "gone", "-b", "mts12-n2s"], ["the data root does not exist", "gone"]),
+        (["-m", "lora", "-o", "rnak=4", "-b", "mts12-n2s"], ["no option 'rnak'", "rank"]),
     ],
 )
 def test_process_mistakes_found_after_the_heavy_imports(process, arguments, fragments):
-    process(*RUN, *arguments).refuses(*fragments)
+    process("run", *arguments).refuses(*fragments)
 
 
 # ------------------------------------------------------------------------------------------- names and options

@@ -87,9 +87,6 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
     filled = int((frame["nodata_pixels"] > 0).sum())
     if filled:
         notes.append(f"{filled} chips have NaN or nodata pixels, filled with the band mean")
-    size = int(frame["height"].iloc[0])
-    if size != benchmark.chip_size:
-        notes.append(f"chips are {size} px, the published ones {benchmark.chip_size} px")
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes))
 
 

@@ -85,16 +85,19 @@ def open_index(
     Returns:
         The index, the track, and notes on what deviates from the published data.
 
+    A tree with chips of another size than the published ones cannot be an interrupted download: it is taken for
+    what it is, on the track ``partial``.
+
     Raises:
-        DataError: If published data are incomplete and ``allow_partial`` is not set.
+        DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
     index = build_index(benchmark, source.root)
     if source.kind == "sample":
         return index, "sample", index.notes
     if own or not isinstance(benchmark.layout, PublishedLayout):
-        return index, "own", index.notes
-    deviations = list(_deviations(benchmark, index))
-    if deviations and not allow_partial:
+        return index, "own", (*index.notes, *_other_size(benchmark, index))
+    deviations = [*_other_counts(benchmark, index), *_other_size(benchmark, index)]
+    if deviations and not allow_partial and not _other_size(benchmark, index):
         raise DataError(
             f"the data of {benchmark.id} are not the published ones:\n    " + "\n    ".join(deviations),
             where=index.root,
@@ -105,18 +108,19 @@ def open_index(
     return index, "partial" if deviations else "real", (*index.notes, *deviations)
 
 
-def _deviations(benchmark: Benchmark, index: ChipIndex) -> list[str]:
-    found = [*index.frame["domain"], *(_domain_of_skipped(index))]
+def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
+    skipped = [domain for domain, _ in index.skipped.values()]
+    found = [*index.frame["domain"], *skipped]
     lines = []
     for side, expected in benchmark.expected.items():
         here = sum(domain in getattr(benchmark, side) for domain in found)
         if here != expected:
             lines.append(f"{here} {side} chips, published are {expected}")
-    size = int(index.frame["height"].iloc[0])
-    if size != benchmark.chip_size or (index.frame["width"] != index.frame["height"]).any():
-        lines.append(f"chips of {size} px, published are {benchmark.chip_size} px")
     return lines
 
 
-def _domain_of_skipped(index: ChipIndex) -> list[str]:
-    return [domain for domain, _ in index.skipped.values()]
+def _other_size(benchmark: Benchmark, index: ChipIndex) -> list[str]:
+    height, width = index.frame[["height", "width"]].iloc[0]
+    if height == width == benchmark.chip_size:
+        return []
+    return [f"chips of {height}x{width} px, the benchmark says {benchmark.chip_size} px"]

@@ -11,6 +11,7 @@ import rasterio
 
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data.index import LOCAL_CRS, build_index, invalid_pixels
+from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.errors import DataError
 
 
@@ -262,8 +263,9 @@ def test_image_and_label_of_different_size(own):
 
 
 def test_chips_smaller_than_said_are_noted(own):
-    index = build(own, chip_size=32)
-    assert any("16 px" in note and "32 px" in note for note in index.notes)
+    source = DataSource("files", own.root, "")
+    _, track, notes = open_index(own.benchmark(chip_size=32), source, own=True)
+    assert track == "own" and "chips of 16x16 px, the benchmark says 32 px" in notes
 
 
 def test_all_void_chips_are_an_error_or_left_out_with_a_note(own):

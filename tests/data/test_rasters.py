@@ -402,6 +402,8 @@ def test_a_constant_band_becomes_zero_and_the_others_standard(own, value):
     normalise = Normalise(BandStatistics.of(build_index(own.benchmark(), own.root), chips))
     batch = normalise(torch.from_numpy(np.stack([own.pixels(chip).astype("float32") for chip in chips])))
     assert (batch[:, 1] == 0).all()
+    elsewhere = torch.from_numpy(np.full((1, 3, 2, 2), value + 500, dtype="float32"))
+    assert (normalise(elsewhere)[:, 1] == 0).all(), "a band that was constant in training says nothing on the target"
     for band in (0, 2):
         assert abs(float(batch[:, band].mean())) < 1e-5 and abs(float(batch[:, band].std(correction=0)) - 1) < 1e-5
     assert pd.notna(batch.numpy()).all()
