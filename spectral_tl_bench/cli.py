@@ -157,7 +157,7 @@ def run(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Cells at a time, each in its own process; 0: one per core for the sample on a CPU.")
+        int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
     ] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
 ) -> None:

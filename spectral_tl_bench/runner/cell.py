@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import resource
 import shutil
@@ -208,6 +209,7 @@ def _measure(
         evidence = _evaluate_checkpoints(cell, fitted, source, target, task.num_classes, device, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process
     finished = time.monotonic()
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_memory()
     result = {

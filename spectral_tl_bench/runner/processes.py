@@ -58,7 +58,8 @@ def execute_in_processes(
     outcomes: dict[int, Outcome] = {}
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
         futures: dict[Future[Outcome], int] = {
-            pool.submit(run_cell, cell, out, hardware, workers, _say, fresh): number for number, cell in enumerate(cells)
+            pool.submit(run_cell, cell, out, hardware, workers, _say, fresh): number
+            for number, cell in enumerate(cells)
         }
         try:
             waiting = set(futures)

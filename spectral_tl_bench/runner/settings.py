@@ -64,8 +64,8 @@ BUDGETS: dict[str, tuple[Budget, int]] = {
     "paper": (Budget(), 20),
     # Sized for a laptop: eight benchmarks and both stages in under three minutes on two cores.
     "sample": (
-        Budget(steps=120, pretrain_steps=40, batch_size=16, learning_rate=2e-3, schedule="cosine"),
-        4,
+        Budget(steps=60, pretrain_steps=20, batch_size=8, learning_rate=2e-3, schedule="cosine"),
+        3,
     ),
 }
 """Training budgets by name, with the number of validations."""

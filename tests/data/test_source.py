@@ -84,7 +84,10 @@ def test_an_incomplete_tree_says_what_is_missing_and_what_is_there(trees, tmp_pa
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
-        ("mts12-n2s", ["16 source chips, published are 639", "12 target chips, published are 297", "chips of 32x32 px"]),
+        (
+            "mts12-n2s",
+            ["16 source chips, published are 639", "12 target chips, published are 297", "chips of 32x32 px"],
+        ),
         ("whuohs-t2s", ["32 source chips, published are 1450", "32 target chips, published are 1464"]),
         ("dfc2020-id", ["56 source chips, published are 6114"]),
     ],

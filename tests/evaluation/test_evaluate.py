@@ -124,8 +124,9 @@ def test_logits_of_another_shape_are_refused(world, open_data, make, got):
 
 
 def test_logits_that_are_no_numbers_are_refused(world, open_data):
+    diverged = Returns(lambda x: torch.full((len(x), CLASSES, 16, 16), torch.nan))
     with pytest.raises(ValueError, match="NaN"):
-        evaluate(Returns(lambda x: torch.full((len(x), CLASSES, 16, 16), torch.nan)), Normalise(world[2]), open_data(), CLASSES, CPU)  # fmt: skip
+        evaluate(diverged, Normalise(world[2]), open_data(), CLASSES, CPU)
 
 
 def test_every_pass_starts_from_nothing(open_data):

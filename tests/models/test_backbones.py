@@ -13,8 +13,9 @@ from spectral_tl_bench.models.segmenter import ViTSegmenter
 
 # Parameters of timm's models of these sizes without a head, at 224 px, patch 16 and three bands.
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("vit-tiny", 5_524_416), ("vit-small", 21_665_664), ("vit-base", 85_798_656), ("vit-large", 303_301_632)]
-)  # fmt: skip
+    ("name", "parameters"),
+    [("vit-tiny", 5_524_416), ("vit-small", 21_665_664), ("vit-base", 85_798_656), ("vit-large", 303_301_632)],
+)
 def test_the_literature_s_sizes(name, parameters):
     with torch.device("meta"):
         module = get_backbone(name).build(3, 224)

@@ -127,6 +127,7 @@ def test_a_missing_chip_counts(tree, base, tmp_path):
 
 def test_the_split_counts(base):
     split = base.split()
+    assert replace(base, seed=1).fingerprint(split) != base.fingerprint(split), "the seed counts by itself, too"
     role = split.role.copy()
     chips = split.chips("train")
     role[chips[0]] = "buffer"
@@ -138,7 +139,8 @@ def test_the_split_counts(base):
 
 PLAIN = "x = 1\nclass A:\n    y: int = 2\n\n    def f(self):\n        return self.y\n"
 DRESSED = (
-    '"""Module."""\n# a comment\nx = (1)  # another\n\n\nclass A:\n    """Class."""\n    y: int = 2\n    """Of an attribute."""\n'
+    '"""Module."""\n# a comment\nx = (1)  # another\n\n\nclass A:\n    """Class."""\n    y: int = 2\n'
+    '    """Of an attribute."""\n'
     '\n    def f(self):\n        """Method."""\n        return (\n            self.y\n        )\n'
 )
 

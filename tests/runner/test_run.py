@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny import SIZES, install, make_request, make_tree
+from tiny import make_request
 
-from spectral_tl_bench.cli import main
 from spectral_tl_bench.data.sample import build
 from spectral_tl_bench.data.source import SYNTHETIC
-from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.leaderboard.records import evidence, read_record, read_records, verify
 from spectral_tl_bench.leaderboard.report import write_report
@@ -27,31 +20,6 @@ from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware, load_state
 
 CPU = Hardware("cpu")
-SMALL = ("--steps", "2", "--pretrain-steps", "1", "--batch-size", "2", "--validations", "1", "--accelerator", "cpu",
-         *(part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")))  # fmt: skip
-
-BREAKS = '''
-from pathlib import Path
-from torch import nn
-from spectral_tl_bench.methods.base import Method, Stage
-
-class Breaks(Method):
-    """Does what the file at ``order`` says."""
-    order: str
-
-    def build(self, task):
-        return nn.Conv2d(task.num_bands, task.num_classes, 1)
-
-    def stages(self, task):
-        def loss(module, batch):
-            order = Path(self.order).read_text()
-            if order == "raise":
-                raise RuntimeError("the method's own mistake")
-            if order == "interrupt":
-                raise KeyboardInterrupt
-            return module(batch["image"]).square().mean()
-        return [Stage("segment", task.budget.steps, loss=loss)]
-'''
 
 
 def quiet(_: str) -> None:
@@ -64,30 +32,12 @@ def run(request, out: Path, hardware: Hardware = CPU, workers: int = 0, say=quie
     return execute(cells, out, hardware, workers, say, fresh)
 
 
-def stbench(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["stbench", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ending:
-        return int(ending.code or 0)
-    return 0
-
-
 @pytest.fixture(scope="module")
 def first(tree, tmp_path_factory):
     """Two methods, run once: the request, the folder of records, the outcomes and what was said."""
     out, said = tmp_path_factory.mktemp("runs"), []
     request = make_request(tree, "full", "spectralx", steps=3, pretrain_steps=2)
     return request, out, run(request, out, say=said.append), said
-
-
-@pytest.fixture
-def order(tmp_path, monkeypatch):
-    """The file that the breaking method obeys, the method being installed."""
-    install(tmp_path / "site", "tiny_breaks", BREAKS, {"breaks": "tiny_breaks:Breaks"}, monkeypatch)
-    path = tmp_path / "order.txt"
-    path.write_text("work")
-    return path
 
 
 # ---------------------------------------------------------------------------------------------- records
@@ -198,7 +148,10 @@ def test_oracle_is_marked_and_never_below_the_selected(tree, tmp_path):
     assert scores.oracle.miou >= max(scores.selected.miou, scores.last.miou)
     assert set(evidence(record)["checkpoint"]) == {"selected", "last", "oracle"}
     assert outcome.record == plain.record and outcome.miou == plain.miou, "looking at the target must not move the rest"
-    assert [run(make_request(tree, "full", steps=4, validations=4, oracle=flag), tmp_path)[0].state for flag in (True, False)] == ["found"] * 2  # fmt: skip
+    assert [
+        run(make_request(tree, "full", steps=4, validations=4, oracle=flag), tmp_path)[0].state
+        for flag in (True, False)
+    ] == ["found"] * 2
 
 
 # ---------------------------------------------------------------------------------------------- the sample
@@ -212,15 +165,15 @@ def tiny_sample(tmp_path, monkeypatch):
     monkeypatch.delenv("STBENCH_DATA", raising=False)
 
 
-def test_sample_results_say_what_they_are(tiny_sample, tmp_path, monkeypatch, capsys):
+def test_sample_results_say_what_they_are(tiny_sample, tmp_path, capsys, stbench, small):
     out = tmp_path / "runs"
-    assert stbench(monkeypatch, "run", "-m", "full", "-b", "mts12-n2s", "--out", out, *SMALL) == 0
+    assert stbench("run", "-m", "full", "-b", "mts12-n2s", "--out", out, *small) == 0
     text = capsys.readouterr().out
     assert "bundled synthetic sample" in text and "not a real result" in text
     (record,) = read_records([out])
     assert (record.track, record.data.kind, record.statement) == ("sample", "sample", SYNTHETIC)
 
-    assert stbench(monkeypatch, "report", "--records", out) == 0
+    assert stbench("report", "--records", out) == 0
     assert sorted(path.name for path in out.glob("board*")) == ["board-sample.csv", "board-sample.md"]
     board = (out / "board-sample.md").read_text()
     assert SYNTHETIC in board and "not a result on real data" in board and "mts12-n2s" in board
@@ -232,188 +185,3 @@ def test_reports_come_from_records_alone(first, tmp_path):
     paths = write_report(read_records([out]), tmp_path / "boards")
     assert {path.name for path in paths} == {"board-partial.md", "board-partial.csv"}
     assert not (tmp_path / "boards" / "board.md").exists()
-
-
-# ---------------------------------------------------------------------------------------------- what goes wrong
-
-
-def test_a_method_that_raises_ends_its_own_cell_only(tree, tmp_path, order, monkeypatch, capsys):
-    out = tmp_path / "runs"
-    order.write_text("raise")
-    arguments = (
-        "run",
-        "-m",
-        "full",
-        "-m",
-        "spectralx",
-        "-b",
-        "mts12-n2s",
-        "--data-root",
-        tree,
-        "--allow-partial",
-        "--out",
-        out,
-    )
-    assert stbench(monkeypatch, *arguments, *SMALL) == 0
-    breaks = (
-        "run",
-        "-m",
-        "breaks",
-        "-b",
-        "mts12-n2s,mts12-s2n",
-        "-o",
-        f"order={order}",
-        "--data-root",
-        tree,
-        "--allow-partial",
-    )
-    assert stbench(monkeypatch, *breaks, "--out", out, *SMALL) == 1
-    text = capsys.readouterr().out
-    assert "failed: RuntimeError: the method's own mistake" in text and "error.txt" in text
-    by_status = {status: [r for r in read_records([out]) if r.status == status] for status in ("completed", "failed")}
-    assert len(by_status["completed"]) == 2 and len(by_status["failed"]) == 2
-    for record in by_status["failed"]:
-        assert record.error.kind == "RuntimeError" and record.error.message == "the method's own mistake"
-        log = (record.path.parent / "error.txt").read_text()
-        assert log.startswith("Traceback") and "tiny_breaks.py" in log
-
-    order.write_text("work")  # mended: a failed cell is not taken for finished
-    assert stbench(monkeypatch, *breaks, "--out", out, *SMALL) == 0
-    records = read_records([out])
-    assert len(records) == 4 and all(record.status == "completed" for record in records)
-    assert not list(out.rglob("error.txt")), "the old traceback is gone"
-
-
-def test_other_cells_go_on_after_a_failure(tree, tmp_path, order):
-    order.write_text("raise")
-    cells = [
-        *plan(make_request(tree, "breaks", options={"order": str(order)}), quiet)[0],
-        *plan(make_request(tree, "full"), quiet)[0],
-    ]
-    said: list[str] = []
-    outcomes = execute(cells, tmp_path / "runs", CPU, 0, said.append)
-    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
-    assert outcomes[0].miou is None and "RuntimeError" in outcomes[0].message
-    assert said[0].startswith("[1/2]") and said[-1].startswith("[2/2]") and "target mIoU" in said[-1]
-
-
-def test_a_benchmark_without_data_is_reported_and_the_others_run(tree, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "runs"
-    request = make_request(tree, "full", benchmarks=("dfc2020-spring", "mts12-n2s"))
-    cells, broken = plan(request, quiet)
-    assert [cell.opened.benchmark.id for cell in cells] == ["mts12-n2s"]
-    assert [name for name, _ in broken] == ["dfc2020-spring"] and isinstance(broken[0][1], UserError)
-    arguments = ("-m", "full", "-b", "dfc2020-spring,mts12-n2s", "--data-root", tree, "--allow-partial", "--out", out)
-    assert stbench(monkeypatch, "run", *arguments, *SMALL) == 2
-    captured = capsys.readouterr()
-    assert "dfc2020-spring cannot run: no DFC2020 data" in captured.err and "Traceback" not in captured.err
-    assert [record.benchmark for record in read_records([out])] == ["mts12-n2s"]
-
-
-def test_a_source_that_cannot_be_cut_is_found_before_anything_trains(tmp_path):
-    root = make_tree(tmp_path / "data", north=1, south=3)
-    cells, broken = plan(make_request(root, "full", benchmarks=("mts12-n2s", "mts12-s2n")), quiet)
-    assert [cell.opened.benchmark.id for cell in cells] == ["mts12-s2n"]
-    assert [name for name, _ in broken] == ["mts12-n2s"] and "1 usable chip" in str(broken[0][1])
-
-
-def test_damaged_pixels_end_with_a_message(tree, tmp_path, monkeypatch, capsys):
-    shutil.copytree(tree, tmp_path / "data")
-    chip = next((tmp_path / "data" / "MTS12" / "image" / "test").glob("*.tif"))
-    chip.write_bytes(chip.read_bytes()[:200])
-    arguments = (
-        "-m",
-        "full",
-        "-b",
-        "mts12-n2s",
-        "--data-root",
-        tmp_path / "data",
-        "--allow-partial",
-        "--out",
-        tmp_path / "runs",
-    )
-    assert stbench(monkeypatch, "run", *arguments, *SMALL) == 2
-    error = capsys.readouterr().err
-    assert "1 of 12 chips cannot be used" in error and chip.stem in error and "Traceback" not in error
-    assert read_records([tmp_path]) == []
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"benchmarks": ("mts12-n2x",)}, "did you mean mts12-n2s"),
-        ({"options": {"rank": 3}}, "has no option 'rank'"),
-        ({"backbone": "vit-hug"}, "there is no backbone 'vit-hug'"),
-        ({"window": 20}, "a window of 20 px does not suit mts12-n2s"),
-    ],
-)
-def test_mistakes_in_a_request_come_before_training(tree, wrong, message):
-    with pytest.raises(UserError, match=message):
-        plan(make_request(tree, "full", **wrong), quiet)
-
-
-def test_without_permission_an_incomplete_copy_is_refused(tree):
-    cells, broken = plan(make_request(tree, "full", allow_partial=False), quiet)
-    assert cells == [] and "--allow-partial" in str(broken[0][1])
-
-
-# ---------------------------------------------------------------------------------------------- interruptions
-
-
-def test_an_interruption_keeps_what_was_finished_and_nothing_else(tree, tmp_path, order, monkeypatch, capsys):
-    out = tmp_path / "runs"
-    order.write_text("interrupt")
-    request = make_request(tree, "breaks", options={"order": str(order)})
-    cells = [
-        *plan(make_request(tree, "full"), quiet)[0],
-        *plan(request, quiet)[0],
-        *plan(make_request(tree, "frozen"), quiet)[0],
-    ]
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        execute(cells, out, CPU, 0, quiet)
-    (record,) = read_records([out])
-    verify(record)
-    assert record.method == "full" and not (out / "mts12-n2s" / "breaks").exists()
-    assert signal.getsignal(signal.SIGINT) is handler
-
-    arguments = (
-        "-m",
-        "breaks",
-        "-b",
-        "mts12-n2s",
-        "-o",
-        f"order={order}",
-        "--data-root",
-        tree,
-        "--allow-partial",
-        "--out",
-        out,
-    )
-    assert stbench(monkeypatch, "run", *arguments, *SMALL) == 130
-    assert "run the same command again to go on" in capsys.readouterr().err
-    assert len(read_records([out])) == 1
-
-    order.write_text("work")
-    assert [outcome.state for outcome in execute(cells, out, CPU, 0, quiet)] == ["found", "done", "done"]
-
-
-@pytest.mark.slow
-def test_control_c_ends_the_process_with_130(tree, tmp_path):
-    out = tmp_path / "runs"
-    command = [sys.executable, "-m", "spectral_tl_bench.cli", "run", "-m", "full", "-b", "mts12-n2s", "--data-root", tree,
-               "--allow-partial", "--out", out, *SMALL, "--steps", "100000", "--validations", "10000"]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        started = time.monotonic()
-        while "source-validation mIoU" not in process.stdout.readline():
-            assert time.monotonic() - started < 120 and process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "interrupted" in error and "Traceback" not in error
-    assert not list(out.rglob("record.json"))

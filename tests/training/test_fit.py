@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import signal
 from dataclasses import replace
 
@@ -344,7 +345,7 @@ def test_learning_rates(source):
     assert rates(Stage("segment", 40, learning_rate=0.5))[0] == 0.5
     cosine, _ = rates(Stage("segment", 40), schedule="cosine")
     assert cosine[:3] == pytest.approx([0.005, 0.01, 0.01]) and cosine[21] == pytest.approx(0.005, rel=1e-6)
-    assert all(a >= b for a, b in zip(cosine[1:], cosine[2:], strict=False)) and 0 < cosine[-1] < 2e-4
+    assert all(a >= b for a, b in itertools.pairwise(cosine[1:])) and 0 < cosine[-1] < 2e-4
 
 
 # ---------------------------------------------------------------------------------------------- the person in front
