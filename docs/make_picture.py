@@ -53,7 +53,9 @@ def main() -> None:
             left.imshow(picture(sample["image"].numpy(), benchmark.sensor.wavelengths), interpolation="nearest")
             label = np.ma.masked_equal(sample["mask"].numpy(), 255)
             right.imshow(label, cmap=palette, vmin=-0.5, vmax=len(palette.colors) - 0.5, interpolation="nearest")
-            left.set_title(f"{('source', 'target')[side]}: {(benchmark.domain(domain).name or domain).split(' (')[0]}", fontsize=9)
+            left.set_title(
+                f"{('source', 'target')[side]}: {(benchmark.domain(domain).name or domain).split(' (')[0]}", fontsize=9
+            )
             right.set_title("label", fontsize=9)
         axes[row, 0].set_ylabel(name, fontsize=10)
     for one in axes.flat:

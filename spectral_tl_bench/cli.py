@@ -170,17 +170,14 @@ def run(
         overrides = Overrides(
             budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,
             learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,
+            precision=precision,
         )  # fmt: skip
     except ValidationError as error:
         item = error.errors()[0]
         name = str(item["loc"][0]).replace("_", "-")
         raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
-    for name, value, known in (
-        ("accelerator", accelerator, ("auto", "cpu", "gpu")),
-        ("precision", precision, ("32-true", "bf16-mixed", "16-mixed")),
-    ):
-        if value not in known:
-            raise UserError(f"--{name} is {value!r}", expected=f"one of {', '.join(known)}")
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     options = _pairs(option or [], "--option")
     sizes = {key: _whole(value, key) for key, value in _pairs(backbone_size or [], "--backbone-size").items()}
     names = [part for entry in method for part in entry.split(",") if part]
@@ -192,7 +189,7 @@ def run(
     check_known(names)
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.run import Request, execute, plan
-    from spectral_tl_bench.training.fit import Hardware
+    from spectral_tl_bench.training.fit import checked_hardware
 
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
@@ -203,7 +200,7 @@ def run(
         cells, broken = plan(request, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        hardware = Hardware(accelerator, precision)
+        hardware = checked_hardware(accelerator)
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
         if jobs > 1:
             outcomes = execute_in_processes(cells, out, hardware, workers, say, fresh, jobs)

@@ -49,9 +49,7 @@ class RecordError(UserError):
     """A stored result that cannot be read or contradicts itself."""
 
 
-def _rebuild(
-    kind: type[UserError], what: str, where: object, expected: str | None, fix: str | None
-) -> UserError:
+def _rebuild(kind: type[UserError], what: str, where: object, expected: str | None, fix: str | None) -> UserError:
     return kind(what, where=where, expected=expected, fix=fix)
 
 

@@ -13,7 +13,8 @@ import yaml
 
 from spectral_tl_bench import cli
 
-RUN = ["run", "--method", "frozen"]
+# Short, so that a mistake that is no longer refused fails its test rather than trains for hours.
+RUN = ["run", "--method", "frozen", "--steps", "1", "--pretrain-steps", "0", "--accelerator", "cpu"]
 
 
 class Outcome:
@@ -88,7 +89,7 @@ def test_process_bad_yaml(process, tmp_path):
 
 def test_process_missing_label(process, own):
     own.label("e1_0").unlink()
-    process(*RUN, "-b", own.yaml, "--accelerator", "cpu").refuses("missing", str(own.label("e1_0")), "1 of 10 chips")
+    process(*RUN, "-b", own.yaml).refuses("missing", str(own.label("e1_0")), "1 of 10 chips")
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_unknown_method(stbench):
         (["-m", "frozen", "--backbone-size", "width=wide"], ["--backbone-size width=wide", "whole number"]),
         (["-m", "frozen", "--backbone-size", "widht=64"], ["widht"]),
         (["-m", "frozen", "--accelerator", "tpu"], ["--accelerator is 'tpu'", "auto, cpu, gpu"]),
-        (["-m", "frozen", "--precision", "8"], ["--precision is '8'", "bf16-mixed"]),
+        (["-m", "frozen", "--precision", "8"], ["--precision", "bf16-mixed"]),
         (["-m", "frozen", "--steps", "0"], ["--steps", "greater than or equal to 1"]),
         (["-m", "frozen", "--budget", "huge"], ["--budget", "'huge'"]),
         (["-m", "frozen", "--learning-rate", "-1"], ["--learning-rate", "greater than 0"]),
@@ -191,7 +192,7 @@ def test_a_root_without_the_dataset(stbench, tmp_path):
 def test_part_of_a_published_dataset(stbench, tmp_path):
     from spectral_tl_bench.data.sample import write_mts12
 
-    write_mts12(tmp_path / "data", chip=16, north=2, south=1)
+    write_mts12(tmp_path / "data", chip=500, north=2, south=1)
     found = stbench(*RUN, "-b", "mts12-n2s", "--data-root", tmp_path / "data")
     found.refuses("2 source chips, published are 639", "1 target chips, published are 297", "--allow-partial")
 

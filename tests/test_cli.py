@@ -123,7 +123,7 @@ RUN = ("run", "-m", "full", "-b", "mts12-n2s")
         ((*RUN, "--schedule", "linear"), "--schedule"),
         ((*RUN, "--budget", "huge"), "--budget"),
         ((*RUN, "--accelerator", "tpu"), "one of auto, cpu, gpu"),
-        ((*RUN, "--precision", "8"), "one of 32-true"),
+        ((*RUN, "--precision", "8"), "32-true"),
         ((*RUN, "--seed", "-1"), "--seed"),
         ((*RUN, "--steps", "many"), "--steps"),
         ((*RUN, "--no-such-option"), "--no-such-option"),

@@ -285,7 +285,6 @@ def _evidence_file_of(path: Path) -> Path | None:
 
 __all__ = [
     "RECORD_FILE",
-    "record_folder",
     "Record",
     "ScoreBlock",
     "block",
@@ -293,6 +292,7 @@ __all__ = [
     "evidence",
     "read_record",
     "read_records",
+    "record_folder",
     "verify",
     "write_record",
 ]

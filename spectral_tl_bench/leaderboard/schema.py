@@ -72,6 +72,7 @@ class StageFacts(_Strict):
     steps: Count
     seconds: Seconds
     trainable: Count
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Times(_Strict):

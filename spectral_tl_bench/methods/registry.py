@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -12,6 +13,7 @@ from spectral_tl_bench.errors import MethodError, nearest
 from spectral_tl_bench.methods.base import Method
 
 GROUP = "spectral_tl_bench.methods"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def method_entries() -> dict[str, EntryPoint]:
@@ -45,6 +47,12 @@ def check_known(names: Iterable[str]) -> None:
                 f"there is no method {name!r}",
                 expected=nearest(name, entries),
                 fix=f"a method of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
+            )
+        if not NAME.fullmatch(name):
+            raise MethodError(
+                f"the method name {name!r} cannot be a folder name, which records need",
+                where=entries[name].value,
+                expected="letters, digits, dots, dashes and underscores, 64 at most",
             )
 
 

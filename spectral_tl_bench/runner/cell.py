@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -196,6 +196,7 @@ def _measure(
     declared = {parameter for parameter in module.parameters() if parameter.requires_grad}
     trainable = sum(parameter.numel() for parameter in declared)
     total = sum(parameter.numel() for parameter in module.parameters())
+    hardware = replace(hardware, precision=settings.precision)
     work = Path(tempfile.mkdtemp(prefix="stbench-"))
     try:
         fitted = fit(

@@ -13,6 +13,7 @@ from spectral_tl_bench.methods.base import Backbone, Budget
 PAPER_WINDOW = 224
 
 BudgetName = Literal["sample", "paper"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class RunSettings(BaseModel):
@@ -25,6 +26,7 @@ class RunSettings(BaseModel):
         stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap.
         validations: How often source validation is done during the last stage.
         augment: Which augmentation training windows get.
+        precision: Of training and source validation; the target is always evaluated in float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class RunSettings(BaseModel):
     stride: int = Field(ge=1)
     validations: int = Field(10, ge=1)
     augment: Literal["flips-and-turns"] = "flips-and-turns"
+    precision: Precision = "32-true"
 
     @model_validator(mode="after")
     def _overlap(self) -> RunSettings:
@@ -57,6 +60,7 @@ class Overrides(BaseModel):
     window: int | None = Field(None, ge=8)
     stride: int | None = Field(None, ge=1)
     validations: int | None = Field(None, ge=1)
+    precision: Precision = "32-true"
 
 
 BUDGETS: dict[str, tuple[Budget, int]] = {
@@ -102,4 +106,10 @@ def make_settings(
     stride = overrides.stride or max(1, window // 2)
     if stride > window:
         raise UserError(f"a stride of {stride} px skips pixels between windows of {window} px", fix="lower --stride")
-    return RunSettings(budget=budget, window=window, stride=stride, validations=overrides.validations or validations)
+    return RunSettings(
+        budget=budget,
+        window=window,
+        stride=stride,
+        validations=overrides.validations or validations,
+        precision=overrides.precision,
+    )

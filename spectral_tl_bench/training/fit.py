@@ -29,10 +29,21 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Hardware:
-    """How to compute; nothing here may change what a result means."""
+    """How to compute. The precision changes results a little and is one of the run's settings."""
 
     accelerator: str = "auto"
     precision: str = "32-true"
+
+
+def checked_hardware(accelerator: str) -> Hardware:
+    """The hardware by the name of its accelerator.
+
+    Raises:
+        UserError: If a GPU is asked for and PyTorch sees none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("--accelerator gpu, but PyTorch sees no GPU here", fix="use --accelerator auto or cpu")
+    return Hardware(accelerator)
 
 
 @dataclass
@@ -43,6 +54,7 @@ class StageSummary:
     steps: int
     seconds: float
     trainable: int
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -153,7 +165,9 @@ def fit(
         loader = source.train_loader(stage.steps, stage.labelled, order)
         _run(trainer, task, loader, source.validation.loader() if final else None)
         trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-        fitted.stages.append(StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable))
+        fitted.stages.append(
+            StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, dict(stage.options))
+        )
         if trace is not None:
             fitted.trace = trace.trace
             fitted.selected = _read_checkpoint(Path(trace.best_model_path))
