@@ -190,9 +190,16 @@ def test_a_root_without_the_dataset(stbench, tmp_path):
 
 
 def test_part_of_a_published_dataset(stbench, tmp_path):
-    from spectral_tl_bench.data.sample import write_mts12
+    import numpy as np
 
-    write_mts12(tmp_path / "data", chip=500, north=2, south=1)
+    from spectral_tl_bench.data.sample.rasters import write_mat, write_tif
+
+    for fold, number, row in (("train", 3, 14), ("val", 4, 20), ("test", 1, 5)):
+        stem = f"eopatch_id_{number}_col_9_row_{row}"
+        image = np.ones((24, 500, 500), dtype="uint16")
+        corner = (415_000.0, 5_030_000.0 + 5_000.0 * row)
+        write_tif(tmp_path / "data" / "image" / fold / f"{stem}.tif", image, crs="EPSG:32633", corner=corner)
+        write_mat(tmp_path / "data" / "label" / fold / f"{stem}_label.mat", np.ones((500, 500), dtype="uint8"))
     found = stbench(*RUN, "-b", "mts12-n2s", "--data-root", tmp_path / "data")
     found.refuses("2 source chips, published are 639", "1 target chips, published are 297", "--allow-partial")
 

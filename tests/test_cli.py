@@ -160,4 +160,4 @@ def test_seeds_are_what_was_asked_for(stbench, monkeypatch, seeds, kept):
     monkeypatch.setattr(run_module, "plan", lambda request, say: asked.append(request) or ([], []))
     code, _, _ = stbench(*RUN, "-o", "a-b=c=d", *(part for seed in seeds for part in ("--seed", seed)))
     assert code == 0 and asked[0].seeds == kept and asked[0].options == {"a_b": "c=d"}
-    assert asked[0].overrides.model_dump(exclude_none=True) == {}
+    assert asked[0].overrides.model_dump(exclude_defaults=True) == {}
