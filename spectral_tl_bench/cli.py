@@ -137,7 +137,9 @@ def run(
     backbone_size: Annotated[
         list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Training budget: sample or paper.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Training budget: small or paper. Default: paper for published data, else small.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
     pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
@@ -180,7 +182,9 @@ def run(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     options = _pairs(option or [], "--option")
     sizes = {key: _whole(value, key) for key, value in _pairs(backbone_size or [], "--backbone-size").items()}
-    names = [part for entry in method for part in entry.split(",") if part]
+    names = [part.strip() for entry in method for part in entry.split(",") if part.strip()]
+    if not names:
+        raise UserError("--method names no method", fix="`stbench methods` lists them")
     # Names are looked up before the heavy imports, so that a typing mistake is answered at once.
     from spectral_tl_bench.benchmarks import resolve
     from spectral_tl_bench.methods.registry import check_known

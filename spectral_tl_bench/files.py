@@ -59,6 +59,14 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``STBENCH_CACHE``, else ``stbench`` in the user's cache folder."""
+    chosen = os.environ.get("STBENCH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stbench"
+
+
 def digest(*values: Any) -> str:
     """A SHA-256 over the canonical JSON of ``values`` (64 hex digits)."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)

@@ -23,18 +23,11 @@ from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
 from spectral_tl_bench.data.layouts import ChipFiles, find_chips
 from spectral_tl_bench.errors import DataError
-from spectral_tl_bench.files import atomic_path, digest
+from spectral_tl_bench.files import atomic_path, cache_folder, digest
 
 INDEX_VERSION = 2
 LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 """An engineering CRS: coordinates are pixels, positions mean nothing but 'another chip'."""
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: ``STBENCH_CACHE``, else the user's cache folder."""
-    if os.environ.get("STBENCH_CACHE"):
-        return Path(os.environ["STBENCH_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stbench"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     methods = {name: make_method(name, request.options) for name in request.methods}
     backbone = get_backbone(request.backbone, **request.backbone_sizes)
     opened, broken, said = [], [], set()
+
+    def once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
     for benchmark, own_folder in chosen:
         try:
             one = _open(benchmark, own_folder, request)
@@ -72,15 +78,21 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         except UserError as error:
             broken.append((benchmark.id, error))
             continue
-        for line in (one.source.line, *(f"{benchmark.id}: {note}" for note in one.notes)):
-            if line not in said:
-                said.add(line)
-                say(line)
+        once(one.source.line)
+        for note in one.notes:
+            once(f"{benchmark.id}: {note}")
         opened.append(one)
     cells = []
     for one in opened:
         chip_size = int(one.index.frame[["height", "width"]].to_numpy().min())
-        settings = make_settings(one.benchmark, chip_size, one.track == "sample", backbone, request.overrides)
+        # The published settings are for the published data; anything else starts with minutes, not days.
+        small = one.track in ("sample", "own") or chip_size != one.benchmark.chip_size
+        settings = make_settings(one.benchmark, chip_size, small, backbone, request.overrides)
+        budget = settings.budget
+        once(
+            f"training: {budget.steps} steps of {budget.batch_size} windows of {settings.window} px, after "
+            f"{budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
+        )
         cells += [
             Cell(one, name, method, backbone, settings, seed, request.oracle)
             for name, method in methods.items()

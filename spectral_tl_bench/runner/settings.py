@@ -12,7 +12,7 @@ from spectral_tl_bench.methods.base import Backbone, Budget
 
 PAPER_WINDOW = 224
 
-BudgetName = Literal["sample", "paper"]
+BudgetName = Literal["small", "paper"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -67,7 +67,7 @@ BUDGETS: dict[str, tuple[Budget, int]] = {
     # Published settings (SpectralX, ISPRS J. 239, 2026): AdamW 1e-4, constant, batch 32, 25,000 + 45,000 steps.
     "paper": (Budget(), 20),
     # Sized for a laptop: eight benchmarks and both stages in under three minutes on two cores.
-    "sample": (
+    "small": (
         Budget(steps=60, pretrain_steps=20, batch_size=8, learning_rate=2e-3, schedule="cosine"),
         3,
     ),
@@ -76,25 +76,25 @@ BUDGETS: dict[str, tuple[Budget, int]] = {
 
 
 def make_settings(
-    benchmark: Benchmark, chip_size: int, on_sample: bool, backbone: Backbone, overrides: Overrides
+    benchmark: Benchmark, chip_size: int, small: bool, backbone: Backbone, overrides: Overrides
 ) -> RunSettings:
     """The settings of a run: defaults for the data at hand, then what the user set.
 
     Args:
         benchmark: The benchmark.
         chip_size: Side of the chips that were found.
-        on_sample: Whether they are the bundled sample's.
+        small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
         backbone: Its patch must divide the window.
         overrides: What the user set.
 
     Raises:
         UserError: If the window does not fit the chips or the backbone.
     """
-    budget, validations = BUDGETS[overrides.budget or ("sample" if on_sample else "paper")]
+    budget, validations = BUDGETS[overrides.budget or ("small" if small else "paper")]
     names = ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")
     changed: dict[str, Any] = {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
     budget = budget.model_copy(update=changed)
-    largest = min(64 if on_sample else PAPER_WINDOW, chip_size)
+    largest = min(64 if small else PAPER_WINDOW, chip_size)
     window = overrides.window or largest // backbone.patch * backbone.patch
     if window > chip_size or window % backbone.patch or window < max(8, backbone.patch):
         raise UserError(

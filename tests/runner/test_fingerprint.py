@@ -40,7 +40,7 @@ CHANGES = {
     "window": {"window": 24},
     "stride": {"stride": 8},
     "validations": {"validations": 1},
-    "budget": {"budget": "sample"},
+    "budget": {"budget": "small"},
     "seed": {"seeds": (1,)},
     "options": {"options": {"rank": 3}},
     "method": {"method": "frozen"},

@@ -14,8 +14,8 @@ from spectral_tl_bench.runner.settings import BUDGETS, Overrides, RunSettings, m
 BENCHMARK = builtin_benchmarks()["mts12-n2s"]
 
 
-def make(chip: int = 500, on_sample: bool = False, backbone: str = "vit-large", sizes=None, **overrides) -> RunSettings:
-    return make_settings(BENCHMARK, chip, on_sample, get_backbone(backbone, **(sizes or {})), Overrides(**overrides))
+def make(chip: int = 500, small: bool = False, backbone: str = "vit-large", sizes=None, **overrides) -> RunSettings:
+    return make_settings(BENCHMARK, chip, small, get_backbone(backbone, **(sizes or {})), Overrides(**overrides))
 
 
 def test_published_data_get_the_published_budget():
@@ -28,8 +28,8 @@ def test_published_data_get_the_published_budget():
 
 
 def test_the_sample_gets_its_own():
-    settings = make(96, on_sample=True, backbone="compact")
-    assert (settings.budget, settings.validations) == BUDGETS["sample"]
+    settings = make(96, small=True, backbone="compact")
+    assert (settings.budget, settings.validations) == BUDGETS["small"]
     assert (settings.window, settings.stride) == (64, 32)
     assert settings.budget.steps < 1_000 < make().budget.steps
 
@@ -56,10 +56,10 @@ def test_overrides_act_one_by_one():
     assert make(window=64) == base.model_copy(update={"window": 64, "stride": 32})
     assert make(stride=224) == base.model_copy(update={"stride": 224})
     assert make(validations=3) == base.model_copy(update={"validations": 3})
-    assert make(budget="sample") == base.model_copy(
-        update=dict(zip(("budget", "validations"), BUDGETS["sample"], strict=True))
+    assert make(budget="small") == base.model_copy(
+        update=dict(zip(("budget", "validations"), BUDGETS["small"], strict=True))
     )
-    assert make(96, on_sample=True, backbone="compact", budget="paper").budget == Budget()
+    assert make(96, small=True, backbone="compact", budget="paper").budget == Budget()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ All of it is computed from simple physics (see `spectra`, `sensors`, `phenology`
 whole suite can be tried and tested without any download.
 """
 
-from spectral_tl_bench.data.sample.build import cache_folder, ensure_sample, write_sample
+from spectral_tl_bench.data.sample.build import ensure_sample, write_sample
 from spectral_tl_bench.data.sample.dfc2020 import write_dfc2020
 from spectral_tl_bench.data.sample.mts12 import write_mts12
 from spectral_tl_bench.data.sample.whuohs import write_whu_ohs
 
-__all__ = ["cache_folder", "ensure_sample", "write_dfc2020", "write_mts12", "write_sample", "write_whu_ohs"]
+__all__ = ["ensure_sample", "write_dfc2020", "write_mts12", "write_sample", "write_whu_ohs"]

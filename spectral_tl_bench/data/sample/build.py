@@ -13,7 +13,7 @@ from spectral_tl_bench.data.sample.mts12 import write_mts12
 from spectral_tl_bench.data.sample.scene import SAMPLE_VERSION
 from spectral_tl_bench.data.sample.whuohs import PLACES, write_whu_ohs
 from spectral_tl_bench.errors import DataError
-from spectral_tl_bench.files import digest, file_digest, write_json
+from spectral_tl_bench.files import cache_folder, digest, file_digest, write_json
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "whu_ohs_transfer": {"chip": 96, "chips_per_city": 5},
@@ -28,15 +28,6 @@ STATEMENT = (
     "Synthetic data. Every pixel was computed by the sample generator of Spectral TL Bench from simple physics; none "
     "comes from the datasets whose layouts and names are used. Scores on it say nothing about the real benchmarks."
 )
-
-
-def cache_folder() -> Path:
-    """Where generated data are kept: ``STBENCH_CACHE``, else ``stbench`` in the user's cache folder."""
-    chosen = os.environ.get("STBENCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "stbench"
 
 
 def _generator() -> list[str]:
