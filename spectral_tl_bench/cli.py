@@ -213,9 +213,9 @@ def run(
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(130) from None
-    say("")
-    _print_outcomes(outcomes)
     if cells:
+        say("")
+        _print_outcomes(outcomes)
         say(f"records: {out}   board: stbench report --records {out}")
     if broken or any(outcome.state == "refused" for outcome in outcomes):
         raise typer.Exit(2)
