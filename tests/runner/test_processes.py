@@ -1,0 +1,75 @@
+"""Cells in processes of their own: the same results, and a process that dies takes nothing else along."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import install, make_request
+
+from spectral_tl_bench.leaderboard.records import read_record, read_records, verify
+from spectral_tl_bench.runner.processes import automatic_jobs, available_cores, execute_in_processes
+from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.training.fit import Hardware
+
+CPU = Hardware("cpu")
+
+DIES = """
+import os
+from torch import nn
+from spectral_tl_bench.methods.base import Method
+
+class Dies(Method):
+    '''Ends its process without a word, as a killed one does.'''
+
+    def build(self, task):
+        os._exit(9)
+"""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_two_processes_do_what_one_does(tree, tmp_path):
+    cells, broken = plan(make_request(tree, "full", seeds=(0, 1)), quiet)
+    assert broken == [] and len(cells) == 2
+    said: list[str] = []
+    apart = execute_in_processes(cells, tmp_path / "apart", CPU, 0, said.append, False, 2)
+    together = execute(cells, tmp_path / "together", CPU, 0, quiet)
+    assert [outcome.state for outcome in apart] == ["done", "done"]
+    for one, other in zip(apart, together, strict=True):
+        assert one.cell.seed == other.cell.seed and one.record.parent.name == other.record.parent.name
+        assert verify(read_record(one.record)) == verify(read_record(other.record))
+    assert len(said) == 2 and all("target mIoU" in line for line in said)
+    again = execute_in_processes(cells, tmp_path / "apart", CPU, 0, quiet, False, 2)
+    assert [outcome.state for outcome in again] == ["found", "found"]
+
+
+def test_a_process_that_dies_fails_its_cell_and_leaves_the_finished_ones(tree, tmp_path, monkeypatch):
+    install(tmp_path / "site", "deadly", DIES, {"dies": "deadly:Dies"}, monkeypatch)
+    cells, _ = plan(make_request(tree, "full"), quiet)
+    execute_in_processes(cells, tmp_path / "runs", CPU, 0, quiet, False, 1)
+    deadly, _ = plan(make_request(tree, "dies"), quiet)
+    outcomes = execute_in_processes([*cells, *deadly], tmp_path / "runs", CPU, 0, quiet, False, 1)
+    assert outcomes[1].state == "failed" and "its process died" in outcomes[1].message
+    assert [record.method for record in read_records([tmp_path / "runs"])] == ["full"]
+
+
+def test_real_data_get_one_process_and_the_sample_one_per_core(tree, monkeypatch):
+    import dataclasses
+
+    cells, _ = plan(make_request(tree, "full", seeds=(0, 1, 2)), quiet)
+    assert automatic_jobs(cells) == 1
+    sample = [dataclasses.replace(cell, opened=dataclasses.replace(cell.opened, track="sample")) for cell in cells]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert automatic_jobs(sample) == min(3, available_cores(), 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert automatic_jobs(sample) == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_command_takes_jobs(tree, tmp_path, stbench, small, jobs):
+    assert (
+        stbench("run", "-m", "full", "-b", "mts12-n2s", "--data-root", tree, "--out", tmp_path, "--jobs", jobs, *small)
+        == 0
+    )
+    assert len(read_records([tmp_path])) == 1
