@@ -8,6 +8,7 @@ are read once for all of these. The index is cached under a key made of every fi
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -48,7 +49,7 @@ class ChipIndex:
     skipped: dict[str, tuple[str, str]]
     notes: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def manifest(self) -> str:
         """A hash of what the chips hold, whatever their folder, dates or compression."""
         columns = ["domain", "site", "height", "width", "valid_pixels", "content"]

@@ -76,6 +76,9 @@ def open_index(
 ) -> tuple[ChipIndex, Track, tuple[str, ...]]:
     """Index a benchmark's chips and decide on which board their results may stand.
 
+    A tree with chips of another size than the published ones cannot be an interrupted download: it is taken for
+    what it is, on the track ``partial``.
+
     Args:
         benchmark: The benchmark.
         source: Where its chips are.
@@ -85,9 +88,6 @@ def open_index(
     Returns:
         The index, the track, and notes on what deviates from the published data.
 
-    A tree with chips of another size than the published ones cannot be an interrupted download: it is taken for
-    what it is, on the track ``partial``.
-
     Raises:
         DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
@@ -96,8 +96,9 @@ def open_index(
         return index, "sample", index.notes
     if own or not isinstance(benchmark.layout, PublishedLayout):
         return index, "own", (*index.notes, *_other_size(benchmark, index))
-    deviations = [*_other_counts(benchmark, index), *_other_size(benchmark, index)]
-    if deviations and not allow_partial and not _other_size(benchmark, index):
+    other_size = _other_size(benchmark, index)
+    deviations = [*_other_counts(benchmark, index), *other_size]
+    if deviations and not allow_partial and not other_size:
         raise DataError(
             f"the data of {benchmark.id} are not the published ones:\n    " + "\n    ".join(deviations),
             where=index.root,

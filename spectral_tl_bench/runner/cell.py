@@ -9,8 +9,9 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ from spectral_tl_bench.data.splits import SplitTable, make_split
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.files import atomic_path, digest, seed_from
+from spectral_tl_bench.files import atomic_path, digest, seed_from, write_text
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, write_record
 from spectral_tl_bench.methods.base import Backbone, Method, Task
 from spectral_tl_bench.methods.registry import distribution_of
@@ -52,6 +53,17 @@ class OpenBenchmark:
     index: ChipIndex
     track: Track
     notes: tuple[str, ...]
+    _splits: dict[int, SplitTable] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def split(self, seed: int) -> SplitTable:
+        """Who does what, from benchmark and seed; cut once for all methods of a run.
+
+        Raises:
+            DataError: If the source cannot be cut by place.
+        """
+        if seed not in self._splits:
+            self._splits[seed] = make_split(self.benchmark, self.index, seed)
+        return self._splits[seed]
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ class Cell:
 
     def split(self) -> SplitTable:
         """Who does what, from benchmark and seed."""
-        return make_split(self.opened.benchmark, self.opened.index, self.seed)
+        return self.opened.split(self.seed)
 
     def backbone_facts(self) -> dict[str, Any]:
         """The backbone's name and sizes."""
@@ -150,10 +162,6 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         return Outcome(cell, "refused", stored, None, str(error))
     except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-        import traceback
-
-        from spectral_tl_bench.files import write_text
-
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         log = stored.parent / ERROR_FILE
         write_text(log, traceback.format_exc())
@@ -214,7 +222,6 @@ def _measure(
     finished = time.monotonic()
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_memory()
     result = {
-        "data": _data_facts(cell, split),
         "majority_class": source.majority_class,
         "parameters": {"total": total, "trainable": trainable},
         "stages": [asdict(stage) for stage in fitted.stages],
@@ -266,10 +273,9 @@ def _peak_memory() -> float:
 
 
 def _data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
-    roles = {"train": "train", "validation": "validation", "target": "target"}
     return {
         "kind": cell.opened.source.kind,
-        "chips": {name: len(split.chips(role)) for name, role in roles.items()},
+        "chips": {role: len(split.chips(role)) for role in ("train", "validation", "target")},
         "split_hash": split.hash,
         "manifest_hash": cell.opened.index.manifest,
         "notes": [*cell.opened.notes, *split.notes],

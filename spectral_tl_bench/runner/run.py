@@ -9,7 +9,6 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
 from spectral_tl_bench.data.source import locate, open_index
-from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
@@ -74,7 +73,7 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         try:
             one = _open(benchmark, own_folder, request)
             for seed in request.seeds:
-                make_split(benchmark, one.index, seed)
+                one.split(seed)
         except UserError as error:
             broken.append((benchmark.id, error))
             continue

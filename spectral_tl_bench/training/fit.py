@@ -170,13 +170,13 @@ def fit(
         )
         if trace is not None:
             fitted.trace = trace.trace
-            fitted.selected = _read_checkpoint(Path(trace.best_model_path))
+            step, best = _read_checkpoint(Path(trace.best_model_path))
             state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
             # A checkpoint holds what its own stage trains; the rest of the trained weights no longer changes.
             rest = {
                 name: value.detach().cpu().clone() for name, value in module.state_dict().items() if name in earlier
             }
-            fitted.selected = (fitted.selected[0], {**rest, **fitted.selected[1]})
+            fitted.selected = (step, {**rest, **best})
             fitted.last = (stage.steps, {**rest, **state})
             fitted.checkpoints = sorted((folder / stage.name).glob("*.ckpt")) if keep_all else []
         earlier |= {name for name, parameter in module.named_parameters() if parameter.requires_grad}
