@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from spectral_tl_bench import cli
+from tiny import run_main
 
 # Short, so that a mistake that is no longer refused fails its test rather than trains for hours.
 RUN = ["run", "--method", "frozen", "--steps", "1", "--pretrain-steps", "0", "--accelerator", "cpu"]
@@ -45,12 +44,7 @@ def stbench(monkeypatch, capsys, out):
     def run(*arguments: object) -> Outcome:
         given = [str(argument) for argument in arguments]
         given += ["--out", str(out)] if given[0] == "run" else []
-        monkeypatch.setattr(sys, "argv", ["stbench", *given])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = run_main(monkeypatch, given)
         printed = capsys.readouterr()
         assert not out.exists(), "nothing is written for a command that cannot run"
         return Outcome(code, printed.out, printed.err)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny import run_main
 
 from spectral_tl_bench import __version__, cli
 from spectral_tl_bench.benchmarks import builtin_benchmarks, groups, read_benchmark
@@ -38,12 +39,7 @@ def stbench(monkeypatch, capsys):
     """Runs the command in this process; gives exit code, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stbench", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ending:
-            code = int(ending.code or 0)
+        code = run_main(monkeypatch, arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
+from spectral_tl_bench.cli import main
 from spectral_tl_bench.data.loaders import LoaderSettings, SourceData
 from spectral_tl_bench.data.sample import write_mts12
 from spectral_tl_bench.data.source import DataSource, open_index
@@ -83,6 +85,16 @@ class Pixelwise(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.body(images)
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, arguments: Iterable[object]) -> int:
+    """Run the command in this process, through its entry point, and give its exit code."""
+    monkeypatch.setattr(sys, "argv", ["stbench", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as ending:
+        return int(ending.code or 0)
+    return 0
 
 
 def install(site: Path, package: str, code: str, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:

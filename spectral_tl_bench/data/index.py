@@ -216,7 +216,7 @@ def _check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     unknown = frame["labels"].map(label_map.unknown)
     bad = unknown[unknown.map(len) > 0]
     if len(bad):
-        known = sorted(label_map._class_of)
+        known = label_map.known
         _fail(f"{len(bad)} of {len(frame)} labels hold values outside the label map", base, bad.index,
               bad.map(lambda values: f"value {', '.join(map(str, values[:5]))}"),
               expected=f"one of {', '.join(map(str, known))}",

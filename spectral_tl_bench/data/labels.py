@@ -105,6 +105,11 @@ class LabelMap:
         for value, number in self._class_of.items():
             self._table[value - self._low + 1] = number
 
+    @property
+    def known(self) -> list[int]:
+        """The raw values that the map names, void ones too, sorted."""
+        return sorted(self._class_of)
+
     def unknown(self, values: np.ndarray[Any, Any]) -> list[int]:
         """The raw values that the map does not name, unless the benchmark says that those are void."""
         return [] if self._other_is_void else sorted(int(v) for v in values if int(v) not in self._class_of)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import SIZES, install, make_tree
-
-from spectral_tl_bench.cli import main
+from tiny import SIZES, install, make_tree, run_main
 
 BREAKS = '''
 from pathlib import Path
@@ -45,12 +42,7 @@ def stbench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs the command in this process and gives its exit code."""
 
     def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["stbench", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as ending:
-            return int(ending.code or 0)
-        return 0
+        return run_main(monkeypatch, arguments)
 
     return run
 
