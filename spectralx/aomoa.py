@@ -20,10 +20,11 @@ SMALLEST_GATE = 1e-4
 NOISE_FLOOR = 0.1
 """Smallest standard deviation of the gate noise in training."""
 
-LOG_EPSILON = math.log(torch.finfo(torch.float64).eps)
-"""Stands for the logarithm of a sum of exactly zero."""
+UNUSED = -1e30
+"""Logarithm of the gate of an expert that is not used: minus infinity, but a product with zero is still zero."""
 
 Combine = Literal["stable", "exponential"]
+Ties = Literal["first", "topk"]
 
 
 class Routing(NamedTuple):
@@ -49,18 +50,20 @@ class Trace(NamedTuple):
 class Gate(nn.Module):
     """Noisy top-k gate with separate weights for the spatial and the spectral half (Shazeer et al., ICLR 2017).
 
-    Ties go to the expert with the lower index, on every device. Works in single precision also under autocast.
+    Works in single precision also under autocast.
 
     Args:
         width: Width R of what the gate looks at.
         experts: Number of experts E.
         top_k: Experts per token.
-        std: Standard deviation of the gate weights at the start.
+        std: Standard deviation of the gate weights at the start; with 0 all experts tie in evaluation mode.
+        ties: Which of equal experts a token gets: ``first`` the one with the lower index, on every device; ``topk``
+            what ``torch.topk`` returns, as in the release (on a CPU the last two of four).
     """
 
-    def __init__(self, width: int, experts: int, top_k: int, std: float) -> None:
+    def __init__(self, width: int, experts: int, top_k: int, std: float, ties: Ties = "first") -> None:
         super().__init__()
-        self.top_k = top_k
+        self.top_k, self.ties = top_k, ties
         self.gate = nn.Parameter(torch.randn(2, width, experts) * std)
         self.noise = nn.Parameter(torch.zeros(2, width, experts))
 
@@ -70,11 +73,11 @@ class Gate(nn.Module):
             z = z.float()
             if not self.training:
                 clean = self._project(z, self.gate)
-                return Routing(self._log_gates(clean, ranks(clean)), clean.new_zeros(()))
+                return Routing(self._log_gates(clean, self._ranks(clean)), clean.new_zeros(()))
             clean, spread = self._project(z, torch.cat([self.gate, self.noise], dim=-1)).chunk(2)
             spread = functional.softplus(spread) + NOISE_FLOOR
             noisy = clean + torch.randn_like(clean) * spread
-            rank = ranks(noisy)
+            rank = self._ranks(noisy)
             log_gates = self._log_gates(noisy, rank)
             if not balance:
                 return Routing(log_gates, clean.new_zeros(()))
@@ -84,8 +87,12 @@ class Gate(nn.Module):
 
     def _project(self, z: Tensor, weights: Tensor) -> Tensor:
         """(B, N, 2, R) by (2, R, M) to (M, B, N, 2): with experts in front, all that follows runs along memory."""
-        product = torch.bmm(z.flatten(0, 1).transpose(0, 1), weights.float())
-        return product.permute(2, 1, 0).contiguous().unflatten(1, z.shape[:2])
+        product = torch.stack([half @ own for half, own in zip(z.unbind(-2), weights.float(), strict=True)], dim=-1)
+        return product.movedim(-2, 0).contiguous()
+
+    def _ranks(self, logits: Tensor) -> Tensor:
+        # One more than needed, as the release asks for: that decides which of equal ones torch.topk puts first.
+        return ranks(logits) if self.ties == "first" else topk_ranks(logits, self.top_k + 1)
 
     def _log_gates(self, logits: Tensor, rank: Tensor) -> Tensor:
         return logits.masked_fill(rank >= self.top_k, -math.inf).log_softmax(dim=0)
@@ -118,11 +125,30 @@ class Experts(nn.Module):
         self.fc2_weight = nn.Parameter(torch.empty(experts, width, hidden).uniform_(-outer, outer))
         self.fc2_bias = nn.Parameter(torch.empty(experts, width).uniform_(-outer, outer))
 
+    def hidden(self, z: Tensor) -> Tensor:
+        """Maps z (T, R) to what all experts have inside (E, T, hidden)."""
+        hidden = functional.relu(functional.linear(z, self.fc1_weight.flatten(0, 1), self.fc1_bias.flatten()))
+        return hidden.view(len(z), *self.fc1_bias.shape).transpose(0, 1)
+
+    def outputs(self, hidden: Tensor) -> Tensor:
+        """The outputs of all experts (E, T, R)."""
+        return torch.baddbmm(self.fc2_bias[:, None].to(hidden.dtype), hidden, self.fc2_weight.mT.to(hidden.dtype))
+
+    def gated(self, hidden: Tensor, log_gates: Tensor) -> Tensor:
+        """``outputs`` plus the logarithms of the gates (E, T, 1): (E, T, R), float32 also under autocast.
+
+        Biases and gates take part in the product as two more columns, which saves two passes over its result.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            columns = torch.cat([hidden.float(), torch.ones_like(log_gates), log_gates], dim=-1)
+            rows = torch.cat(
+                [self.fc2_weight.mT, self.fc2_bias[:, None], torch.ones_like(self.fc2_bias[:, None])], dim=1
+            )
+            return torch.bmm(columns, rows)
+
     def forward(self, z: Tensor) -> Tensor:
         """Maps z (T, R) to the outputs of all experts (E, T, R)."""
-        hidden = functional.relu(functional.linear(z, self.fc1_weight.flatten(0, 1), self.fc1_bias.flatten()))
-        hidden = hidden.view(len(z), *self.fc1_bias.shape).transpose(0, 1)
-        return torch.baddbmm(self.fc2_bias[:, None].to(hidden.dtype), hidden, self.fc2_weight.mT.to(hidden.dtype))
+        return self.outputs(self.hidden(z))
 
 
 class AoMoA(nn.Module):
@@ -136,6 +162,7 @@ class AoMoA(nn.Module):
         experts: Number of experts.
         top_k: Experts per token.
         gate_std: Standard deviation of the gate weights at the start.
+        ties: Which of equal experts a token gets; see ``Gate``.
         combine: ``stable`` joins experts by log-sum-exp; ``exponential`` by the plain formula of the release.
         balance: Whether the balance loss is computed in training.
 
@@ -151,6 +178,7 @@ class AoMoA(nn.Module):
         experts: int = 4,
         top_k: int = 2,
         gate_std: float = 0.0,
+        ties: Ties = "first",
         combine: Combine = "stable",
         balance: bool = False,
     ) -> None:
@@ -163,7 +191,7 @@ class AoMoA(nn.Module):
         self.norm_in = nn.LayerNorm(half)
         self.down = nn.Linear(half, inner, bias=False)
         self.norm_down = nn.LayerNorm(inner)
-        self.gate = Gate(inner, experts, top_k, gate_std)
+        self.gate = Gate(inner, experts, top_k, gate_std, ties)
         self.experts = Experts(experts, inner, max(2, inner // 8))
         self.up = nn.Linear(inner, out_width // 2, bias=False)
         self.scale = nn.Parameter(torch.ones(out_width))
@@ -173,9 +201,9 @@ class AoMoA(nn.Module):
         """Maps x (B, N, in) to what has to be added to the layer's output (B, N, out), and a scalar balance loss."""
         routing, combined = self._mix(x)
         # The scale is applied to the small weight, not to the large output.
-        weight = self.scale.view(2, -1, 1) * self.up.weight
-        raised = torch.bmm(combined.flatten(0, 1).transpose(0, 1), weight.mT.to(combined.dtype))
-        return raised.transpose(0, 1).reshape(*x.shape[:2], -1), routing.balance
+        halves = zip(combined.unbind(-2), self.scale.chunk(2), strict=True)
+        raised = [functional.linear(half, scale[:, None] * self.up.weight) for half, scale in halves]
+        return torch.cat(raised, dim=-1), routing.balance
 
     def trace(self, x: Tensor) -> Trace:
         """Intermediate results for x (B, N, in)."""
@@ -185,33 +213,35 @@ class AoMoA(nn.Module):
     def _mix(self, x: Tensor) -> tuple[Routing, Tensor]:
         z = self.norm_down(self.down(self.norm_in(x.unflatten(-1, (2, -1)))))
         routing = self.gate(z, self.balance)
-        log_gates = routing.log_gates.masked_fill(routing.log_gates <= math.log(SMALLEST_GATE), -math.inf)
-        outputs = self.experts(z.flatten(0, 2))
-        return routing, JOIN[self.combine](outputs, log_gates.flatten(1)[..., None]).view(z.shape)
+        log_gates = routing.log_gates.flatten(1)[..., None]
+        log_gates = log_gates.masked_fill(log_gates <= math.log(SMALLEST_GATE), UNUSED)
+        hidden = self.experts.hidden(z.flatten(0, 2))
+        if self.combine == "stable":
+            combined = cast(Tensor, _LogSumExp.apply(self.experts.gated(hidden, log_gates)))
+        else:
+            combined = plain_exponential(self.experts.outputs(hidden), log_gates)
+        return routing, combined.view(z.shape)
 
 
 class _LogSumExp(torch.autograd.Function):
-    """Log-sum-exp over the first dimension that keeps its softmax for the backward pass.
+    """Log-sum-exp over the first dimension that keeps its exponentials for the backward pass.
 
-    Half the passes over memory of ``torch.logsumexp`` after an addition, which is most of what a layer costs.
+    Half the passes over memory of ``torch.logsumexp``, which are most of what thin experts cost.
     """
 
     @staticmethod
-    def forward(ctx: Any, outputs: Tensor, log_gates: Tensor) -> Tensor:
-        shifted = outputs.float() + log_gates
-        highest = shifted.amax(dim=0).clamp_(min=torch.finfo(torch.float32).min)  # finite even without any expert
-        shares = shifted.sub_(highest).exp_()
+    def forward(ctx: Any, terms: Tensor) -> Tensor:
+        highest = terms.amax(dim=0)
+        shares = torch.sub(terms, highest).exp_()
         total = shares.sum(dim=0)
-        ctx.save_for_backward(shares.div_(total.clamp(min=torch.finfo(torch.float32).tiny)))
-        ctx.dtype = outputs.dtype
-        return total.log().add_(highest).masked_fill_(total == 0, LOG_EPSILON)
+        ctx.save_for_backward(shares, total)
+        return total.log().add_(highest)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        (shares,) = ctx.saved_tensors
-        to_outputs = shares * gradient
-        return to_outputs.to(ctx.dtype), to_outputs.sum(dim=-1, keepdim=True)
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        shares, total = ctx.saved_tensors
+        return shares * (gradient / total)
 
 
 def log_sum_exp(outputs: Tensor, log_gates: Tensor) -> Tensor:
@@ -219,23 +249,20 @@ def log_sum_exp(outputs: Tensor, log_gates: Tensor) -> Tensor:
 
     Args:
         outputs: Expert outputs (E, T, R).
-        log_gates: Logarithms of the gates (E, T, 1), minus infinity for experts that are not used.
+        log_gates: Logarithms of the gates (E, T, 1), at most ``UNUSED`` for experts that are not used; at least one
+            of them is, as the first of two gates is at least a half.
 
     Returns:
-        (T, R), float32. Tokens without any expert get the logarithm of the double-precision epsilon.
+        (T, R), float32.
     """
-    return cast(Tensor, _LogSumExp.apply(outputs, log_gates))
+    return cast(Tensor, _LogSumExp.apply(outputs.float() + log_gates.clamp(min=UNUSED)))
 
 
 def plain_exponential(outputs: Tensor, log_gates: Tensor) -> Tensor:
     """The same as ``log_sum_exp`` by the formula as it stands: overflows above 88, and underflows to epsilon."""
     terms = outputs.float().exp() * log_gates.exp()
-    total = terms.masked_fill(log_gates == -math.inf, 0.0).sum(dim=0)  # an unused expert may overflow: 0 * inf
+    total = terms.masked_fill(log_gates <= UNUSED, 0.0).sum(dim=0)  # an unused expert may overflow: 0 * inf
     return total.masked_fill(total == 0, torch.finfo(torch.float64).eps).log()
-
-
-JOIN = {"stable": log_sum_exp, "exponential": plain_exponential}
-"""Ways to combine expert outputs."""
 
 
 def ranks(logits: Tensor) -> Tensor:
@@ -245,6 +272,15 @@ def ranks(logits: Tensor) -> Tensor:
     earlier = torch.ones(experts, experts, dtype=torch.bool, device=logits.device).tril(-1)
     earlier = earlier.view(experts, experts, *[1] * (logits.dim() - 1))
     return ((others > mine) | ((others == mine) & earlier)).sum(dim=1)
+
+
+def topk_ranks(logits: Tensor, count: int) -> Tensor:
+    """Place of the ``count`` largest entries along the first dimension in the order of ``torch.topk``; of others E."""
+    rows = logits.detach().movedim(0, -1)
+    experts = rows.shape[-1]
+    chosen = rows.topk(min(count, experts), dim=-1).indices
+    places = torch.arange(chosen.shape[-1], device=logits.device).expand_as(chosen)
+    return torch.full(rows.shape, experts, device=logits.device).scatter(-1, chosen, places).movedim(-1, 0)
 
 
 def variation(totals: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spectralx.attention import BatchNorm1d, BatchNorm2d, CrossAttention
 from spectralx.hyper_tokenizer import Attributes
+from spectralx.positions import Grid, resized
 
 Matching = Literal["soft", "hard"]
 
@@ -68,23 +69,31 @@ class AreAdapter(nn.Module):
     Args:
         width: Token width D, even.
         attributes: Number A of attributes.
-        grid: Patches per side; L = grid * grid, and there are 4 L positions of attribute features.
+        grid: Patches per side, or rows and columns of them; L in all.
+        cells: Places of the attribute map per patch side, so that there are ``cells ** 2 * L`` of them.
         matching: ``soft`` or ``hard``; see ``FeatureMatch``.
         temperature: Sharpness of ``soft``.
     """
 
     def __init__(
-        self, width: int, attributes: int, grid: int, matching: Matching = "soft", temperature: float = 0.1
+        self,
+        width: int,
+        attributes: int,
+        grid: int | Grid,
+        matching: Matching = "soft",
+        temperature: float = 0.1,
+        cells: int = 2,
     ) -> None:
         super().__init__()
-        half, patches, places = width // 2, grid * grid, 4 * grid * grid
+        self.grid = rows, columns = (grid, grid) if isinstance(grid, int) else grid
+        half, patches, places = width // 2, rows * columns, cells**2 * rows * columns
         inner = max(1, half // 2)
-        self.side = 2 * grid
+        self.size = (cells * rows, cells * columns)
         self.spatial = FeatureMatch(attributes, places, half, patches, matching, temperature)
         self.spectral = FeatureMatch(places, attributes, half, patches, matching, temperature)
         self.norm = nn.LayerNorm(half)
         self.refine_spatial = nn.Sequential(
-            nn.Conv2d(half, inner, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(half, inner, 3, stride=cells, padding=1, bias=False),
             BatchNorm2d(inner),
             nn.ReLU(),
             nn.Conv2d(inner, inner, 3, padding=1, bias=False),
@@ -102,16 +111,31 @@ class AreAdapter(nn.Module):
             self.spatial.attend.keys_values(attributes.spatial), self.spectral.attend.keys_values(attributes.spectral)
         )
 
-    def modulation(self, tokens: Tensor, media: Media) -> Tensor:
-        """What is scaled and added to patch tokens (B, L, D), of the same shape."""
+    def modulation(self, tokens: Tensor, media: Media, grid: Grid | None = None) -> Tensor:
+        """What is scaled and added to patch tokens (B, L, D), of the same shape.
+
+        Args:
+            tokens: (B, L, D), row by row.
+            media: Keys and values of the attribute features of the same images.
+            grid: Rows and columns of the tokens, if they are others than this module was built for: the factors are
+                then interpolated.
+        """
         spatial, spectral = tokens.chunk(2, dim=-1)
         found_spatial = self.spatial(spatial, media.spatial)
-        grid = self.norm(found_spatial).transpose(1, 2).unflatten(2, (self.side, self.side))
-        factor_spatial = self.spatial.factors(found_spatial, self.refine_spatial(grid).flatten(2).transpose(1, 2))
+        places = self.norm(found_spatial).transpose(1, 2).unflatten(2, self.size)
+        refined = self.refine_spatial(places).flatten(2).transpose(1, 2)
+        factor_spatial = self._on(grid, self.spatial.factors(found_spatial, refined))
         found_spectral = self.spectral(spectral, media.spectral)
-        factor_spectral = self.spectral.factors(found_spectral, self.refine_spectral(self.norm(found_spectral)))
-        return torch.cat([factor_spatial[..., None] * spatial, factor_spectral[..., None] * spectral], dim=-1)
+        refined = self.refine_spectral(self.norm(found_spectral))
+        factor_spectral = self._on(grid, self.spectral.factors(found_spectral, refined))
+        return torch.cat([factor_spatial * spatial, factor_spectral * spectral], dim=-1)
 
-    def forward(self, tokens: Tensor, media: Media) -> Tensor:
-        """Maps patch tokens (B, L, D), without class token, to the same shape."""
-        return tokens + self.scale * self.modulation(tokens, media)
+    def _on(self, grid: Grid | None, factors: Tensor) -> Tensor:
+        """Factors (B, own L) as (B, L, 1) on a grid."""
+        if grid is None or grid == self.grid:
+            return factors[..., None]
+        return resized(factors.unflatten(1, (1, *self.grid)), grid).flatten(1)[..., None]
+
+    def forward(self, tokens: Tensor, media: Media, grid: Grid | None = None) -> Tensor:
+        """Maps patch tokens (B, L, D), without class token, to the same shape; see ``modulation``."""
+        return tokens + self.scale * self.modulation(tokens, media, grid)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Reading = Literal["paper", "released"]
+BackboneTrains = Literal["none", "norms", "all"]
 
 READINGS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -17,6 +18,7 @@ READINGS: dict[str, dict[str, Any]] = {
         "matching": "soft",
         "combine": "stable",
         "gate_std": 0.02,
+        "ties": "first",
         "positions": "resolution",
     },
     "released": {
@@ -28,6 +30,7 @@ READINGS: dict[str, dict[str, Any]] = {
         "matching": "hard",
         "combine": "exponential",
         "gate_std": 0.0,
+        "ties": "topk",
         "positions": "mixed",
     },
 }
@@ -58,12 +61,16 @@ class SpectralXConfig:
         combine: How expert outputs are joined in log space (by reading): ``stable`` is a log-sum-exp,
             ``exponential`` is the plain formula, which overflows when an output passes about 88.
         gate_std: Standard deviation of the gate weights at the start (by reading). With 0, all experts tie.
+        ties: Which of equal experts a token gets (by reading): ``first`` the one with the lower index, on every device,
+            ``topk`` whatever ``torch.topk`` returns.
         positions: Position encoding of the patch tokens (by reading): ``resolution`` is a sine-cosine encoding of
             the place in metres, ``mixed`` uses it in stage 1 and plain grid positions in stage 2, ``backbone`` keeps
             what the backbone was trained with.
         hyper_tokenizer: Whether the hyper tokenizer makes the tokens; otherwise the backbone's patch embedding.
         aomoa: Whether experts stand beside the MLPs of the adapted blocks.
         are_adapter: Whether the Are-adapter works on tokens in stage 2; needs the hyper tokenizer.
+        backbone_trains: What learns in the backbone: ``norms`` its LayerNorms, ``all`` every parameter that a forward
+            pass uses, ``none`` nothing.
         reconstruction: Whether to build what stage 1 needs.
         levels: Blocks (0-based) that are adapted and whose output is decoded; by default the end of every quarter.
         experts: Experts per AoMoA layer.
@@ -71,6 +78,8 @@ class SpectralXConfig:
         rank: Inner channels of the low-rank patch path.
         stem_widths: Channels of the stem, one more than it has stride-2 steps; by default the last is half the token
             width and each earlier one half of the next (1024 at patch 16 gives 64, 128, 256, 512).
+        attribute_cells: Places of the attribute map per patch side; by default 2, or 1 for backbones that are narrow
+            for the number of their patches (``spectralx.model.attribute_cells``).
         attribute_heads: Most heads in an attribute perception block.
         attribute_window: Largest side of the attention windows in the spatial perception block.
         attribute_mlp: Hidden width of the perception blocks' MLP, relative to their width.
@@ -90,16 +99,19 @@ class SpectralXConfig:
     matching: Literal["soft", "hard"] = _by_reading()
     combine: Literal["stable", "exponential"] = _by_reading()
     gate_std: float = _by_reading()
+    ties: Literal["first", "topk"] = _by_reading()
     positions: Literal["resolution", "mixed", "backbone"] = _by_reading()
     hyper_tokenizer: bool = True
     aomoa: bool = True
     are_adapter: bool = True
+    backbone_trains: BackboneTrains = "norms"
     reconstruction: bool = True
     levels: tuple[int, ...] | None = None
     experts: int = 4
     top_k: int = 2
     rank: int = 16
     stem_widths: tuple[int, ...] | None = None
+    attribute_cells: int | None = None
     attribute_heads: int = 8
     attribute_window: int = 14
     attribute_mlp: float = 4.0
@@ -118,13 +130,17 @@ class SpectralXConfig:
         choices = {
             "matching": ("soft", "hard"),
             "combine": ("stable", "exponential"),
+            "ties": ("first", "topk"),
             "positions": ("resolution", "mixed", "backbone"),
+            "backbone_trains": ("none", "norms", "all"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
         if not 1 <= self.top_k <= self.experts:
             raise ValueError(f"top_k is {self.top_k}, expected 1 to experts={self.experts}")
+        if self.attribute_cells is not None and self.attribute_cells < 1:
+            raise ValueError(f"attribute_cells is {self.attribute_cells}, expected at least 1")
         if not 0.0 < self.mask_ratio < 1.0:
             raise ValueError(f"mask_ratio is {self.mask_ratio}, expected a share between 0 and 1")
         if self.are_adapter and not self.hyper_tokenizer:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from spectralx import positions
 from spectralx.attention import AttentionBlock, BatchNorm2d, CrossAttention, largest_divisor
+from spectralx.positions import Grid, resized, resized_rows
 
 
 class Attributes(NamedTuple):
@@ -63,7 +64,7 @@ class AttributePerception(nn.Module):
 
     Args:
         attributes: Channels A of the map.
-        side: Side of the square map; P = side * side.
+        size: Rows and columns of the map; P = rows * columns.
         wavelengths: Centre wavelengths of the bands in micrometres.
         gsd: Ground sampling distance in metres.
         heads: Most heads.
@@ -75,21 +76,22 @@ class AttributePerception(nn.Module):
     position_spectral: Tensor
 
     def __init__(
-        self, attributes: int, side: int, wavelengths: Sequence[float], gsd: float, heads: int, window: int, mlp: float
+        self, attributes: int, size: Grid, wavelengths: Sequence[float], gsd: float, heads: int, window: int, mlp: float
     ) -> None:
         super().__init__()
-        self.window = (side, side, largest_divisor(side, window))
+        rows, columns = size
+        self.window = (rows, columns, largest_divisor(math.gcd(rows, columns), window))
         self.spatial = AttentionBlock(attributes, heads, mlp)
-        self.spectral = AttentionBlock(side * side, heads, mlp)
+        self.spectral = AttentionBlock(rows * columns, heads, mlp)
         encodings = {
-            "position_spatial": positions.spatial(attributes, side, side, gsd),
-            "position_spectral": positions.spectral(side * side, wavelengths, attributes),
+            "position_spatial": positions.spatial(attributes, rows, columns, gsd),
+            "position_spectral": positions.spectral(rows * columns, wavelengths, attributes),
         }
         for name, encoding in encodings.items():
             self.register_buffer(name, encoding, persistent=False)
 
     def forward(self, attribute_map: Tensor) -> Attributes:
-        """Maps (B, A, side, side) to attribute features."""
+        """Maps (B, A, rows, columns) to attribute features."""
         rows = attribute_map.flatten(2)
         spatial = self.spatial(rows.transpose(1, 2), self.window)
         spectral = self.spectral(rows)
@@ -100,16 +102,17 @@ class AttributeMatch(nn.Module):
     """Collects attributes into one token per patch: the first half tells of places, the second of spectra.
 
     Args:
-        tokens: Number of tokens L.
+        grid: Patches from north to south and from west to east; L of them.
         width: Token width D, even.
         attributes: Number A of attributes.
         places: Number P of positions of the attribute map.
         query_std: Standard deviation of the learned queries at the start.
     """
 
-    def __init__(self, tokens: int, width: int, attributes: int, places: int, query_std: float) -> None:
+    def __init__(self, grid: Grid, width: int, attributes: int, places: int, query_std: float) -> None:
         super().__init__()
-        half = width // 2
+        self.grid = grid
+        tokens, half = grid[0] * grid[1], width // 2
         self.query_spatial = nn.Parameter(torch.randn(tokens, half) * query_std)
         self.query_spectral = nn.Parameter(torch.randn(tokens, half) * query_std)
         self.attend_spatial = CrossAttention(attributes, half)
@@ -118,10 +121,13 @@ class AttributeMatch(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width, bias=False)
         self.fc2 = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, attributes: Attributes) -> Tensor:
-        """Tokens (B, L, D)."""
-        spatial = self.attend_spatial(self.query_spatial[None], attributes.spatial) + self.query_spatial
-        spectral = self.attend_spectral(self.query_spectral[None], attributes.spectral) + self.query_spectral
+    def forward(self, attributes: Attributes, grid: Grid | None = None) -> Tensor:
+        """Tokens (B, L, D); for another ``grid`` than the own, the queries are interpolated to it."""
+        spatial, spectral = (
+            resized_rows(queries, self.grid, grid or self.grid) for queries in (self.query_spatial, self.query_spectral)
+        )
+        spatial = self.attend_spatial(spatial[None], attributes.spatial) + spatial
+        spectral = self.attend_spectral(spectral[None], attributes.spectral) + spectral
         joined = self.norm(torch.cat([spatial, spectral], dim=-1))
         return self.fc2(functional.gelu(self.fc1(joined)))
 
@@ -129,16 +135,18 @@ class AttributeMatch(nn.Module):
 class HyperTokenizer(nn.Module):
     """The whole of HyperT: stem, attribute perception, attribute match.
 
-    The attribute map has twice as many cells per side as the token grid.
+    The attribute map has ``cells`` x ``cells`` places per patch of the size that it is built for. Images of other
+    sizes work too: their attribute map is resized to that size, and the queries to their token grid.
 
     Args:
         bands: Image channels C.
         wavelengths: Centre wavelengths in micrometres.
-        grid: Patches per side; L = grid * grid.
+        grid: Patches per side, or rows and columns of them; L in all.
         patch: Patch side in pixels.
         width: Token width D, even.
+        cells: Places per patch side of the attribute map.
         gsd: Ground sampling distance in metres.
-        stem_widths: Channels of the stem; see ``stem_widths``.
+        widths: Channels of the stem; see ``stem_widths``.
         heads: Most heads in a perception block.
         window: Largest side of the windows of spatial attention.
         mlp: Hidden width of the perception MLPs, relative to the token width.
@@ -148,14 +156,18 @@ class HyperTokenizer(nn.Module):
         ValueError: If the stem does not have one width per step and one more, or ends in an unusable one.
     """
 
+    statistics_drift = False
+    """Whether batch statistics are meant to move although the weights are frozen."""
+
     def __init__(
         self,
         bands: int,
         wavelengths: Sequence[float],
-        grid: int,
+        grid: int | Grid,
         patch: int,
         width: int,
         *,
+        cells: int = 2,
         gsd: float = 10.0,
         widths: Sequence[int] | None = None,
         heads: int = 8,
@@ -164,36 +176,36 @@ class HyperTokenizer(nn.Module):
         query_std: float = 0.1,
     ) -> None:
         super().__init__()
-        widths = tuple(widths or stem_widths(width, patch))
-        steps = stem_steps(patch)
+        widths = tuple(widths or stem_widths(width, patch, cells))
+        steps = stem_steps(patch, cells)
         if len(widths) != steps + 1:
             raise ValueError(f"stem widths are {widths}, expected {steps + 1} of them for patches of {patch} px")
         if widths[-1] % 4:
             raise ValueError(f"the last stem width is {widths[-1]}, expected a multiple of 4 for the position encoding")
-        self.side = 2 * grid
+        rows, columns = (grid, grid) if isinstance(grid, int) else grid
+        self.patch, self.size = patch, (cells * rows, cells * columns)
         self.attributes = widths[-1]
-        self.places = self.side**2
+        self.places = self.size[0] * self.size[1]
         self.stem = Stem(bands, widths)
-        self.perception = AttributePerception(self.attributes, self.side, wavelengths, gsd, heads, window, mlp)
-        self.match = AttributeMatch(grid * grid, width, self.attributes, self.places, query_std)
+        self.perception = AttributePerception(self.attributes, self.size, wavelengths, gsd, heads, window, mlp)
+        self.match = AttributeMatch((rows, columns), width, self.attributes, self.places, query_std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Attributes]:
         """Maps images (B, C, H, W) to tokens (B, L, D) and attribute features."""
-        attribute_map = self.stem(images)
-        if attribute_map.shape[-1] != self.side:  # patch sides that are no power of two, such as 14
-            attribute_map = functional.adaptive_avg_pool2d(attribute_map, self.side)
-        attributes = self.perception(attribute_map)
-        return self.match(attributes), attributes
+        # Resized too for patch sides that are no power of two, such as 14.
+        attributes = self.perception(resized(self.stem(images), self.size))
+        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        return self.match(attributes, grid), attributes
 
 
-def stem_steps(patch: int) -> int:
-    """Number of stride-2 steps after which a patch is at least 2x2 cells (3 for 16 px, 2 for 8 px)."""
-    return max(1, int(math.log2(patch // 2))) if patch >= 4 else 1
+def stem_steps(patch: int, cells: int = 2) -> int:
+    """Number of stride-2 steps after which a patch is at least ``cells`` places wide (3 for 16 px, 2 for 8 px)."""
+    return max(1, int(math.log2(max(1, patch // cells))))
 
 
-def stem_widths(width: int, patch: int) -> tuple[int, ...]:
+def stem_widths(width: int, patch: int, cells: int = 2) -> tuple[int, ...]:
     """Stem channels for a token width: the last is half of it, each earlier one half of the next, at least 8."""
-    steps = stem_steps(patch)
+    steps = stem_steps(patch, cells)
     last = max(8, width // 2 // 4 * 4)
     return tuple(max(8, last >> (steps - step)) for step in range(steps + 1))
 

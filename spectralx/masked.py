@@ -13,6 +13,7 @@ from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.attention import largest_divisor
 from spectralx.blocks import MlpAdapter, run_block
+from spectralx.positions import Grid
 
 
 class Mask(NamedTuple):
@@ -95,7 +96,7 @@ class ReconstructionDecoder(nn.Module):
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
         depth: Blocks.
-        grid: Patches per side.
+        grid: Patches per side, or rows and columns of them.
         outputs: Values per patch.
         resolution: Factor on positions; see ``positions.spatial``.
         make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
@@ -108,7 +109,7 @@ class ReconstructionDecoder(nn.Module):
         width: int,
         inner: int,
         depth: int,
-        grid: int,
+        grid: int | Grid,
         outputs: int,
         resolution: float,
         make_adapter: Callable[[int, int], AoMoA] | None,
@@ -121,11 +122,22 @@ class ReconstructionDecoder(nn.Module):
         self.adapters = nn.ModuleList(MlpAdapter(block, make_adapter) for block in self.blocks if make_adapter)
         self.norm = nn.LayerNorm(inner)
         self.predict = nn.Linear(inner, outputs)
-        self.register_buffer("position", positions.spatial(inner, grid, grid, resolution), persistent=False)
+        self.resolution = resolution
+        self.grid = (grid, grid) if isinstance(grid, int) else grid
+        self.register_buffer("position", positions.spatial(inner, *self.grid, resolution), persistent=False)
 
-    def forward(self, visible: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        """Predictions (B, L, outputs) from encoded visible tokens (B, V, width), and a scalar balance loss."""
-        tokens = mask.spread(self.embed(visible), self.mask_token) + self.position
+    def forward(self, visible: Tensor, mask: Mask, grid: Grid | None = None) -> tuple[Tensor, Tensor]:
+        """Predictions (B, L, outputs) from encoded visible tokens (B, V, width), and a scalar balance loss.
+
+        Args:
+            visible: Encoded tokens of the visible patches.
+            mask: Which they are.
+            grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
+        """
+        position = self.position
+        if grid is not None and grid != self.grid:
+            position = positions.spatial(position.shape[-1], *grid, self.resolution, device=position.device)
+        tokens = mask.spread(self.embed(visible), self.mask_token) + position
         balance = tokens.new_zeros((), dtype=torch.float32)
         for index, block in enumerate(self.blocks):
             tokens, extra = run_block(block, tokens, self.adapters[index] if len(self.adapters) else None)

@@ -7,17 +7,20 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
 from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.are_adapter import AreAdapter
+from spectralx.backbone import check_backbone, norm_before, own_tokens, rotary_table, with_prefix
 from spectralx.blocks import MlpAdapter, check_block, run_block
 from spectralx.config import SpectralXConfig
 from spectralx.hyper_tokenizer import Attributes, HyperTokenizer, LowRankPatchPath
 from spectralx.masked import Mask, ReconstructionDecoder, draw_mask, hide_pixels, masked_error
 from spectralx.neck_head import NeckAndHead
+from spectralx.positions import Grid
 from spectralx.trainable import StageName, chooser
 
 
@@ -34,11 +37,14 @@ class SpectralX(nn.Module):
     Training has two stages: ``forward_reconstruction`` on images alone, then ``segment`` with labels.
     ``trainable_names`` says which parameters each of them changes; all others stay as they are.
 
+    Images may have any size that the patch side divides. ``image_size`` fixes the sizes of attribute map, queries and
+    Are-adapter; for images of another size they are interpolated, which costs accuracy where sizes differ much.
+
     Args:
-        backbone: timm ``VisionTransformer`` for square images of ``image_size``; stays in evaluation mode.
+        backbone: timm ``VisionTransformer`` or ``Eva`` (rotary positions); stays in evaluation mode.
         wavelengths: Centre wavelengths in micrometres, one per image channel; a time series repeats them.
         num_classes: Logit channels K.
-        image_size: Side of the images in pixels, a multiple of the patch side.
+        image_size: Side of the images in pixels, or their height and width: multiples of the patch side.
         gsd: Ground sampling distance in metres.
         config: Options.
         decoder: Called as ``decoder(features, (H, W))`` with four maps (B, D, h, w); by default an own UPerNet.
@@ -47,7 +53,7 @@ class SpectralX(nn.Module):
 
     Raises:
         ValueError: If sizes or wavelengths do not fit together.
-        TypeError: If the backbone's blocks are not timm's.
+        TypeError: If the backbone or its blocks are not timm's.
     """
 
     position: Tensor
@@ -55,10 +61,10 @@ class SpectralX(nn.Module):
 
     def __init__(
         self,
-        backbone: VisionTransformer,
+        backbone: VisionTransformer | Eva,
         wavelengths: Sequence[float],
         num_classes: int,
-        image_size: int,
+        image_size: int | Grid,
         gsd: float = 10.0,
         config: SpectralXConfig | None = None,
         decoder: nn.Module | None = None,
@@ -66,15 +72,18 @@ class SpectralX(nn.Module):
     ) -> None:
         super().__init__()
         config = config or SpectralXConfig()
+        check_backbone(backbone)
         width, depth = backbone.embed_dim, len(backbone.blocks)
         patch = int(backbone.patch_embed.patch_size[0])
         own_bands = backbone.patch_embed.proj.in_channels
         bands = own_bands if bands is None else bands
-        _check(config, width, patch, bands, wavelengths, image_size)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        _check(config, width, patch, bands, wavelengths, size)
         if not config.hyper_tokenizer and bands != own_bands:
             raise ValueError(f"the backbone's patch embedding reads {own_bands} bands, expected {bands}")
-        self.config, self.bands, self.image_size = config, bands, image_size
-        self.patch, self.grid = patch, image_size // patch
+        self.config, self.bands, self.image_size, self.gsd = config, bands, size, gsd
+        self.patch, self.grid = patch, (size[0] // patch, size[1] // patch)
+        self.cells = config.attribute_cells or attribute_cells(self.grid, width)
         self.levels = config.levels or quarter_ends(depth)
         if len(self.levels) != 4 or not all(0 <= level < depth for level in self.levels):
             raise ValueError(f"levels are {self.levels}, expected four block numbers below {depth}")
@@ -87,6 +96,7 @@ class SpectralX(nn.Module):
             experts=config.experts,
             top_k=config.top_k,
             gate_std=config.gate_std,
+            ties=config.ties,
             combine=config.combine,
             balance=config.balance > 0,
         )
@@ -97,7 +107,7 @@ class SpectralX(nn.Module):
         self.are_adapter: AreAdapter | None = None
         if self.hyper_tokenizer is not None and config.are_adapter:
             self.are_adapter = AreAdapter(
-                width, self.hyper_tokenizer.attributes, self.grid, config.matching, config.match_temperature
+                width, self.hyper_tokenizer.attributes, self.grid, config.matching, config.match_temperature, self.cells
             )
         head_channels = config.head_channels or width // 2
         self.decoder = decoder if decoder is not None else NeckAndHead(width, num_classes, head_channels)
@@ -109,8 +119,10 @@ class SpectralX(nn.Module):
                 width, inner, config.decoder_depth, self.grid, outputs, gsd, adapter if config.aomoa else None
             )
         for name, resolution in (("position", gsd), ("plain_position", 1.0)):
-            encoding = positions.spatial(width, self.grid, self.grid, resolution)
+            encoding = positions.spatial(width, *self.grid, resolution)
             self.register_buffer(name, encoding, persistent=False)
+        if self.hyper_tokenizer is not None:
+            self.hyper_tokenizer.statistics_drift = config.drifting_statistics
         choose = chooser(config)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(choose(name))
@@ -123,6 +135,7 @@ class SpectralX(nn.Module):
             self.grid,
             self.patch,
             width,
+            cells=self.cells,
             gsd=gsd,
             widths=self.config.stem_widths,
             heads=self.config.attribute_heads,
@@ -150,16 +163,15 @@ class SpectralX(nn.Module):
 
     def segment(self, images: Tensor) -> Segmentation:
         """Logits of images (B, C, H, W), and the balance loss to add in training."""
+        grid = self._grid(images)
         tokens, attributes = self._embed(images)
-        tokens = self._with_prefix(tokens, plain=self.config.positions == "mixed")
-        features, _, balance = self._encode(tokens, attributes)
+        tokens = self._placed(tokens, grid, plain=self.config.positions == "mixed")
+        features, _, balance = self._encode(tokens, grid, attributes)
         logits = self.decoder(features, (images.shape[-2], images.shape[-1]))
         return Segmentation(logits, self.config.balance * balance)
 
     def forward_reconstruction(self, images: Tensor, generator: Generator | None = None) -> Tensor:
         """Loss of stage 1 on images (B, C, H, W): error on hidden patches plus balance loss.
-
-        Hidden patches are blanked before anything looks at the image, and only visible tokens are encoded.
 
         Args:
             images: (B, C, H, W).
@@ -171,62 +183,102 @@ class SpectralX(nn.Module):
         Raises:
             RuntimeError: If the model was built without ``reconstruction``.
         """
+        predicted, mask, balance = self._reconstruct(images, generator)
+        error = masked_error(predicted, images, mask.hidden, self.patch)
+        return error + self.config.balance * balance
+
+    def reconstruct(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Mask]:
+        """What stage 1 predicts of images (B, C, H, W), and what was hidden from it.
+
+        Args:
+            images: (B, C, H, W).
+            generator: Source of the mask's chance, on the device of the images.
+
+        Returns:
+            Predictions (B, L, C * patch * patch), normalised per patch as in ``masked_error``, and the mask.
+
+        Raises:
+            RuntimeError: If the model was built without ``reconstruction``.
+        """
+        predicted, mask, _ = self._reconstruct(images, generator)
+        return predicted, mask
+
+    def _reconstruct(self, images: Tensor, generator: Generator | None) -> tuple[Tensor, Mask, Tensor]:
+        """Hidden patches are blanked before anything looks at the image, and only visible tokens are encoded."""
         if self.reconstruction is None:
             raise RuntimeError("this model cannot reconstruct: build it with SpectralXConfig(reconstruction=True)")
-        mask = draw_mask(len(images), self.grid**2, self.config.mask_ratio, images.device, generator)
+        grid = self._grid(images)
+        if grid[0] * grid[1] < 2:
+            raise ValueError(f"images are {tuple(images.shape)}: one patch, expected at least two, one to hide")
+        mask = draw_mask(len(images), grid[0] * grid[1], self.config.mask_ratio, images.device, generator)
         tokens, _ = self._embed(hide_pixels(images, mask.hidden, self.patch))
-        tokens = self._with_prefix(tokens, plain=False, mask=mask)
-        _, encoded, balance = self._encode(tokens, None)
+        tokens = self._placed(tokens, grid, plain=False, mask=mask)
+        _, encoded, balance = self._encode(tokens, grid, None, mask)
         visible = self.backbone.norm(encoded)[:, self.backbone.num_prefix_tokens :]
-        predicted, extra = self.reconstruction(visible, mask)
-        error = masked_error(predicted, images, mask.hidden, self.patch)
-        return error + self.config.balance * (balance + extra)
+        predicted, extra = self.reconstruction(visible, mask, grid)
+        return predicted, mask, balance + extra
+
+    def _grid(self, images: Tensor) -> Grid:
+        """Rows and columns of patches."""
+        bands, height, width = images.shape[1:]
+        if bands != self.bands or height % self.patch or width % self.patch or not height or not width:
+            raise ValueError(
+                f"images are {tuple(images.shape)}, expected (B, {self.bands}, H, W) with H and W multiples of the "
+                f"patch side {self.patch}; the model was built for {self.image_size}"
+            )
+        return height // self.patch, width // self.patch
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Attributes | None]:
-        expected = (self.bands, self.image_size, self.image_size)
-        if tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images are {tuple(images.shape)}, expected (B, {', '.join(map(str, expected))})")
         if self.hyper_tokenizer is not None:
             tokens, attributes = self.hyper_tokenizer(images)
             return self.patch_path(images, tokens), attributes
-        return self.patch_path(images, self.backbone.patch_embed(images).flatten(1, -2)), None
+        return self.patch_path(images, own_tokens(self.backbone, images)), None
 
-    def _with_prefix(self, tokens: Tensor, plain: bool, mask: Mask | None = None) -> Tensor:
+    def _placed(self, tokens: Tensor, grid: Grid, plain: bool, mask: Mask | None = None) -> Tensor:
         """Adds positions and class token; keeps the visible ones of the patches."""
         prefix = self.backbone.num_prefix_tokens
-        if self.config.positions == "backbone":
-            # timm reads the grid off the shape where images may change their size
-            dynamic = getattr(self.backbone, "dynamic_img_size", False)
-            full = self.backbone._pos_embed(tokens.unflatten(1, (self.grid, self.grid)) if dynamic else tokens)
-        else:
-            tokens = tokens + (self.plain_position if plain else self.position)
-            own = (self.backbone.cls_token, getattr(self.backbone, "reg_token", None))
-            full = torch.cat([*(t.expand(len(tokens), -1, -1) for t in own if t is not None), tokens], dim=1)
+        position = None
+        if self.config.positions != "backbone":
+            position = self.plain_position if plain else self.position
+            if grid != self.grid:
+                resolution = 1.0 if plain else self.gsd
+                position = positions.spatial(tokens.shape[-1], *grid, resolution, device=position.device)
+        full = with_prefix(self.backbone, tokens, position, grid)
         if mask is not None:
             full = torch.cat([full[:, :prefix], mask.select(full[:, prefix:])], dim=1)
-        return self.backbone.norm_pre(full)
+        return norm_before(self.backbone, full)
 
-    def _encode(self, tokens: Tensor, attributes: Attributes | None) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Feature maps at the levels (only with all patches), the last tokens, and the sum of balance losses."""
+    def _encode(
+        self, tokens: Tensor, grid: Grid, attributes: Attributes | None, mask: Mask | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Feature maps at the levels (only without mask), the last tokens, and the sum of balance losses."""
         prefix = self.backbone.num_prefix_tokens
-        complete = tokens.shape[1] == prefix + self.grid**2
         media = None
         if self.are_adapter is not None and attributes is not None:
             media = self.are_adapter.media(attributes)
         adapters = dict(self.adapters.items())
+        rotary = rotary_table(self.backbone, grid, mask)
         maps: dict[int, Tensor] = {}
         balance = tokens.new_zeros((), dtype=torch.float32)
         for index, block in enumerate(self.backbone.blocks):
-            tokens, extra = run_block(block, tokens, adapters.get(str(index)))
+            tokens, extra = run_block(block, tokens, adapters.get(str(index)), rotary)
             balance = balance + extra
-            if index not in self.levels or not complete:
+            if index not in self.levels or mask is not None:
                 continue
             patches = tokens[:, prefix:]
             if self.are_adapter is not None and media is not None:
-                patches = self.are_adapter(patches, media)
+                patches = self.are_adapter(patches, media, grid)
                 tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
-            maps[index] = patches.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return [maps[level] for level in self.levels] if complete else [], tokens, balance
+            maps[index] = patches.transpose(1, 2).unflatten(2, grid)
+        return [maps[level] for level in self.levels] if mask is None else [], tokens, balance
+
+
+def attribute_cells(grid: Grid, width: int) -> int:
+    """Places of the attribute map per patch side: 2, as in ViT-L at 224 px, or 1 for narrow backbones.
+
+    The spectral block is as wide as the map has places: with 2 it may be at most twice as wide as the tokens.
+    """
+    return 2 if 4 * grid[0] * grid[1] <= 2 * width else 1
 
 
 def quarter_ends(depth: int) -> tuple[int, ...]:
@@ -235,14 +287,12 @@ def quarter_ends(depth: int) -> tuple[int, ...]:
 
 
 def _check(
-    config: SpectralXConfig, width: int, patch: int, bands: int, wavelengths: Sequence[float], image_size: int
+    config: SpectralXConfig, width: int, patch: int, bands: int, wavelengths: Sequence[float], size: Grid
 ) -> None:
     if width % 4:
         raise ValueError(f"the backbone is {width} wide, expected a multiple of 4")
-    if image_size % patch or image_size < 2 * patch:
-        raise ValueError(
-            f"image_size is {image_size}, expected a multiple of the patch side {patch}, at least two patches"
-        )
+    if size[0] % patch or size[1] % patch or min(size) < patch or size[0] * size[1] < 2 * patch**2:
+        raise ValueError(f"image_size is {size}, expected multiples of the patch side {patch}, at least two patches")
     if bands < 1 or not wavelengths:
         raise ValueError(f"{bands} bands and {len(wavelengths)} wavelengths, expected at least one of each")
     if config.strict_wavelengths and len(wavelengths) != bands:

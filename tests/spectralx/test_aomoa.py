@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spectralx.aomoa import LOG_EPSILON, AoMoA, log_sum_exp, plain_exponential, ranks, variation
+from spectralx.aomoa import UNUSED, AoMoA, log_sum_exp, plain_exponential, ranks, topk_ranks, variation
 
 
 def layer(**options: object) -> AoMoA:
@@ -49,10 +49,15 @@ def test_starts_at_zero() -> None:
 
 def test_combinations_agree_where_the_plain_one_is_finite() -> None:
     outputs = torch.randn(4, 50, 8) * 10
-    log_gates = torch.randn(4, 50, 1).masked_fill(torch.rand(4, 50, 1) < 0.5, -math.inf)
-    log_gates[:, 0] = -math.inf
-    torch.testing.assert_close(log_sum_exp(outputs, log_gates), plain_exponential(outputs, log_gates))
-    assert torch.allclose(log_sum_exp(outputs, log_gates)[0], torch.tensor(LOG_EPSILON))
+    for unused in (-math.inf, UNUSED):
+        log_gates = torch.randn(4, 50, 1).masked_fill(torch.rand(4, 50, 1) < 0.5, unused)
+        log_gates[0] = -1.0
+        torch.testing.assert_close(log_sum_exp(outputs, log_gates), plain_exponential(outputs, log_gates))
+
+
+def test_nothing_left_is_epsilon_in_the_plain_one() -> None:
+    below = plain_exponential(torch.full((2, 3, 8), -200.0), torch.zeros(2, 3, 1))
+    torch.testing.assert_close(below, torch.full((3, 8), -52 * math.log(2)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -66,6 +71,16 @@ def test_stable_survives_large_outputs(dtype: torch.dtype) -> None:
     assert outputs.grad.isfinite().all() and log_gates.grad.isfinite().all()
     torch.testing.assert_close(outputs.grad[:, 0, 0].float(), torch.tensor([0.25, 0.75, 0.0, 0.0]))
     assert plain_exponential(outputs.float(), log_gates).isinf().any()
+
+
+def test_ties_as_declared() -> None:
+    logits = torch.zeros(4, 5, 3, 2)
+    assert (ranks(logits) == torch.arange(4).view(4, 1, 1, 1)).all()
+    chosen = logits.movedim(0, -1).topk(3).indices
+    rank = topk_ranks(logits, 3).movedim(0, -1)
+    assert (rank.gather(-1, chosen) == torch.arange(3)).all() and (rank.amax(-1) == 4).all()
+    different = torch.randn(4, 50)
+    assert torch.equal(topk_ranks(different, 4), ranks(different))
 
 
 def test_gradient_of_the_combination() -> None:
