@@ -1,0 +1,25 @@
+"""Reads and writes the state-dict keys of the authors' release, so that what was trained with it can be used.
+
+There is no second implementation here: every part is one of this package's modules, filled under translated names.
+``evaluate`` runs one part in the ``released`` reading; ``read_file``, ``load_released`` and ``to_released`` convert
+whole checkpoints.
+"""
+
+from spectralx.released.checkpoint import Checkpoint, Place, read_checkpoint
+from spectralx.released.files import read_file
+from spectralx.released.parts import PARTS, ReferenceCase, evaluate
+from spectralx.released.transfer import Mismatch, Report, load_released, to_released
+
+__all__ = [
+    "PARTS",
+    "Checkpoint",
+    "Mismatch",
+    "Place",
+    "ReferenceCase",
+    "Report",
+    "evaluate",
+    "load_released",
+    "read_checkpoint",
+    "read_file",
+    "to_released",
+]
