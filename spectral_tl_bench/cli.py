@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from spectral_tl_bench import __version__
+from spectral_tl_bench.cli_methods import methods_app
+from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
 from spectral_tl_bench.errors import UserError
 
 app = typer.Typer(
@@ -22,17 +23,7 @@ app = typer.Typer(
 )
 benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_markup_mode=None)
 app.add_typer(benchmarks_app, name="benchmarks")
-
-
-def say(text: str) -> None:
-    """Print one line at once, also into a pipe or a log file."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def complain(text: str) -> None:
-    """Print to standard error."""
-    sys.stderr.write(text + "\n")
+app.add_typer(methods_app, name="methods")
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,7 +55,7 @@ def list_benchmarks(context: typer.Context) -> None:
             (one.id, one.dataset, one.gap, str(len(one.sensor.bands)), str(len(one.labels.classes)),
              str(one.chip_size), f"{source} / {target}", one.title)
         )  # fmt: skip
-    _print_rows(rows)
+    print_rows(rows)
     say("")
     for group, members in sorted(groups().items()):
         say(f"group {group}: {', '.join(members)}")
@@ -107,21 +98,11 @@ def show_benchmark(
     say(f"cite      {benchmark.citation}")
 
 
-@app.command("methods")
-def list_methods() -> None:
-    """List the installed methods, ours and others, with the package that each comes from."""
-    from spectral_tl_bench.methods.registry import method_entries
-
-    rows = [("method", "package", "object")]
-    for name, entry in method_entries().items():
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
-        rows.append((name, package, entry.value))
-    _print_rows(rows)
-
-
 @app.command("run")
 def run(
-    method: Annotated[list[str], typer.Option("--method", "-m", help="Method; may be given more than once.")],
+    method: Annotated[
+        list[str], typer.Option("--method", "-m", help="Method, or method@preset; may be given more than once.")
+    ],
     benchmark: Annotated[
         list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
     ],
@@ -151,6 +132,10 @@ def run(
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")
     ] = False,
+    from_stage: Annotated[
+        Path | None,
+        typer.Option(help="Start from this trained first stage: a folder below OUT/stages of an earlier run."),
+    ] = None,
     allow_partial: Annotated[
         bool,
         typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
@@ -180,8 +165,8 @@ def run(
         raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
-    options = _pairs(option or [], "--option")
-    sizes = {key: _whole(value, key) for key, value in _pairs(backbone_size or [], "--backbone-size").items()}
+    options = pairs(option or [], "--option")
+    sizes = backbone_sizes(backbone_size or [])
     names = [part.strip() for entry in method for part in entry.split(",") if part.strip()]
     if not names:
         raise UserError("--method names no method", fix="`stbench methods` lists them")
@@ -198,7 +183,7 @@ def run(
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
         seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
-        overrides=overrides, oracle=oracle,
+        overrides=overrides, oracle=oracle, from_stage=from_stage,
     )  # fmt: skip
     try:
         cells, broken = plan(request, say)
@@ -231,7 +216,7 @@ def _print_outcomes(outcomes: list[Any]) -> None:
         rows.append(
             (cell.opened.benchmark.id, cell.method_name, str(cell.seed), miou, cell.opened.track, outcome.state)
         )
-    _print_rows(rows)
+    print_rows(rows)
 
 
 @app.command("report")
@@ -262,29 +247,6 @@ def sample() -> None:
     from spectral_tl_bench.data.sample import ensure_sample
 
     say(str(ensure_sample()))
-
-
-def _pairs(entries: list[str], flag: str) -> dict[str, str]:
-    pairs = {}
-    for entry in entries:
-        key, equals, value = entry.partition("=")
-        if not equals or not key:
-            raise UserError(f"{flag} {entry!r} is not of the form name=value")
-        pairs[key.strip().replace("-", "_")] = value.strip()
-    return pairs
-
-
-def _whole(value: str, name: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise UserError(f"--backbone-size {name}={value}", expected="a whole number") from None
-
-
-def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def main() -> None:

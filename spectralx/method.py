@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, cast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self, cast
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Stage, Task
-from spectralx.config import READINGS, Reading, SpectralXConfig
+from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
+from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
-from spectralx.trainable import chooser
+from spectralx.pictures import reconstruct
+from spectralx.trainable import chooser, is_norm
+
+SEGMENT_ONLY: dict[str, Any] = {"are_adapter": False, "matching": None, "decoder": "shared", "decoder_channels": None}
+"""Options that do not act in stage 1, with the values at which it is trained."""
+
+CARRIED_PARTS = ("hyper_tokenizer.", "patch_path.", "adapters.", "reconstruction.")
+"""Parts that stage 1 trains, or that are drawn at random and stay so."""
 
 
 def reconstruction_loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -28,6 +38,17 @@ def segmentation_loss(module: nn.Module, batch: Batch) -> Tensor:
     return total / labelled.clamp(min=1) + balance * (labelled > 0)
 
 
+def reconstruction_pictures(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Columns of the pictures of stage 1, always with the same mask."""
+    generator = torch.Generator(images.device).manual_seed(0)
+    shown = reconstruct(cast(SpectralX, module), images, generator)
+    return {"input": images, "masked": shown.masked, "reconstruction": shown.reconstruction}
+
+
+def _within(prefix: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(prefix)
+
+
 class SpectralXMethod(Method):
     """Hyper tokenizer, experts and Are-adapter on a frozen backbone, in two stages.
 
@@ -36,6 +57,30 @@ class SpectralXMethod(Method):
 
     family: ClassVar[str] = "spectralx"
     reference: ClassVar[str] = "SpectralX, ISPRS J. Photogramm. Remote Sens. 239, 2026, 774-792; arXiv 2508.01731"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "freeze": {
+            "pretrain": False,
+            "hyper_tokenizer": False,
+            "aomoa": False,
+            "are_adapter": False,
+            "backbone_trains": "none",
+        },
+        "full": {
+            "pretrain": False,
+            "hyper_tokenizer": False,
+            "aomoa": False,
+            "are_adapter": False,
+            "backbone_trains": "all",
+        },
+        "hypert": {"aomoa": False, "are_adapter": False},
+        "hypert-aomoa": {"are_adapter": False},
+        "hypert-aomoa-are": {},
+        "hypert-no-stage1": {"pretrain": False, "aomoa": False, "are_adapter": False},
+        "hypert-aomoa-no-stage1": {"pretrain": False, "are_adapter": False},
+        "no-stage1": {"pretrain": False},
+        "released": {"reading": "released"},
+    }
+    """The rows of the paper's ablation, and the authors' released code."""
 
     reading: Reading = Field("paper", description="follow the publication or the authors' released code")
     pretrain: bool = Field(True, description="run stage 1, masked reconstruction of unlabelled source chips")
@@ -43,9 +88,11 @@ class SpectralXMethod(Method):
     hyper_tokenizer: bool = Field(True, description="tokens from HyperT; otherwise from the frozen patch embedding")
     aomoa: bool = Field(True, description="experts beside the MLPs at the end of every quarter")
     are_adapter: bool = Field(True, description="re-weight tokens by attributes; needs the hyper tokenizer")
+    backbone_trains: BackboneTrains = Field("norms", description="what learns in the backbone")
     experts: int = Field(4, ge=2, description="experts per AoMoA layer, of which a token uses two")
     rank: int = Field(16, ge=1, description="inner channels of the low-rank patch path")
     stem_widths: tuple[int, ...] | None = Field(None, description="stem channels; by default from the token width")
+    attribute_cells: int | None = Field(None, ge=1, description="places of HyperT's attribute map per patch side")
     attribute_mlp: float | None = Field(
         None,
         gt=0,
@@ -55,9 +102,17 @@ class SpectralXMethod(Method):
     decoder_channels: int | None = Field(None, ge=1, description="inner channels of the decoder; by default its own")
     reconstruction_depth: int = Field(2, ge=1, description="blocks of the reconstruction decoder")
     train_hyper_tokenizer: bool | None = Field(None, description="train HyperT, or leave it at its random start")
+    drifting_statistics: bool | None = Field(None, description="whether statistics of a HyperT that is frozen move")
+    query_std: float | None = Field(None, ge=0, description="standard deviation of HyperT's queries at the start")
+    strict_wavelengths: bool | None = Field(None, description="whether every band needs its own wavelength")
+    gate_std: float | None = Field(None, ge=0, description="standard deviation of the gates' weights at the start")
+    ties: Literal["first", "topk"] | None = Field(None, description="which of equal experts a token gets")
     balance: float | None = Field(None, ge=0, description="coefficient of the balance loss")
     matching: Literal["soft", "hard"] | None = Field(None, description="how the Are-adapter matches attributes")
     combine: Literal["stable", "exponential"] | None = Field(None, description="how expert outputs are joined")
+    wavelengths: Literal["sensor", "whu-ohs"] | None = Field(
+        None, description="those of the sensor, or the 32 of WHU-OHS for every sensor, as in the released stage 2"
+    )
     positions: Literal["resolution", "mixed", "backbone"] | None = Field(
         None, description="position encoding; pretrained backbones other than Scale-MAE keep their own"
     )
@@ -66,6 +121,9 @@ class SpectralXMethod(Method):
     def _are_adapter_has_attributes(self) -> Self:
         if self.are_adapter and not self.hyper_tokenizer:
             raise ValueError("are_adapter needs the hyper tokenizer: set are_adapter=false too")
+        strict = self.reading == "paper" if self.strict_wavelengths is None else self.strict_wavelengths
+        if self.wavelengths == "whu-ohs" and strict:
+            raise ValueError("wavelengths=whu-ohs are those of another sensor: set strict_wavelengths=false too")
         return self
 
     def config(self, backbone: Backbone) -> SpectralXConfig:
@@ -73,24 +131,20 @@ class SpectralXMethod(Method):
         positions = self.positions
         if positions is None and backbone.pretrained != "none" and "scale" not in backbone.pretrained.lower():
             positions = "backbone"
-        chosen = {
-            "train_hyper_tokenizer": self.train_hyper_tokenizer,
-            "balance": self.balance,
-            "matching": self.matching,
-            "combine": self.combine,
-            "positions": positions,
-        }
+        chosen = {name: getattr(self, name) for name in READINGS[self.reading]} | {"positions": positions}
         differences = READINGS[self.reading] | {name: value for name, value in chosen.items() if value is not None}
         return SpectralXConfig(
             reading=self.reading,
             hyper_tokenizer=self.hyper_tokenizer,
             aomoa=self.aomoa,
             are_adapter=self.are_adapter,
+            backbone_trains=self.backbone_trains,
             reconstruction=self.pretrain,
             levels=backbone.levels,
             experts=self.experts,
             rank=self.rank,
             stem_widths=self.stem_widths,
+            attribute_cells=self.attribute_cells,
             attribute_mlp=self.attribute_mlp or (4.0 if backbone.width >= 384 else 2.0),
             head_channels=self.decoder_channels,
             mask_ratio=self.mask_ratio,
@@ -101,6 +155,9 @@ class SpectralXMethod(Method):
     def build(self, task: Task) -> SpectralX:
         """The model for a benchmark; what no stage trains has ``requires_grad=False``."""
         backbone = task.backbone.build(task.num_bands, task.window)
+        config = self.config(task.backbone)
+        if task.budget.pretrain_steps == 0:  # what no stage trains is not built
+            config = replace(config, reconstruction=False)
         decoder = None
         if self.decoder == "shared":
             from spectral_tl_bench.models.decoders import build_decoder
@@ -108,13 +165,34 @@ class SpectralXMethod(Method):
             decoder = build_decoder(task.backbone.width, task.num_classes, self.decoder_channels)
         return SpectralX(
             backbone,
-            task.wavelengths,
+            self._wavelengths(task),
             task.num_classes,
             task.window,
             task.gsd,
-            self.config(task.backbone),
+            config,
             decoder,
         )
+
+    def parts(self) -> list[Part]:
+        """The parts that the paper's table counts, in its order; then those that it leaves out."""
+        return [
+            Part("low-rank patch path and scale", _within("patch_path.")),
+            Part("LayerNorms", is_norm),
+            Part("AoMoA", _within("adapters.")),
+            Part("Are-adapter", _within("are_adapter.")),
+            Part("HyperT", _within("hyper_tokenizer."), counted=False),
+            Part("neck", _within("decoder.neck."), kind="decoder"),
+            Part("head", _within("decoder."), kind="decoder"),
+            Part("reconstruction decoder", _within("reconstruction."), kind="decoder"),
+            Part("backbone, rest", _within("backbone.")),
+        ]
+
+    def _wavelengths(self, task: Task) -> tuple[float, ...]:
+        if self.wavelengths == "sensor" or (self.wavelengths is None and self.reading == "paper"):
+            return task.wavelengths
+        from spectral_tl_bench.benchmarks import builtin_benchmarks
+
+        return builtin_benchmarks()["whuohs-s2t"].sensor.wavelengths
 
     def stages(self, task: Task) -> list[Stage]:
         """Reconstruction without labels, then segmentation."""
@@ -125,12 +203,35 @@ class SpectralXMethod(Method):
         )
         if not self.pretrain or task.budget.pretrain_steps == 0:
             return [segment]
-        reconstruct = Stage(
+        first = Stage(
             "reconstruct",
             task.budget.pretrain_steps,
             labelled=False,
             loss=reconstruction_loss,
             trainable=chooser(config, "reconstruct"),
             options={**facts, "mask_ratio": self.mask_ratio},
+            shared=self._shared(config),
+            pictures=reconstruction_pictures,
         )
-        return [reconstruct, segment]
+        return [first, segment]
+
+    def _shared(self, config: SpectralXConfig) -> Shared:
+        """How stage 1 serves other runs: by options that act in it alone, and weights that it trains or draws."""
+        # Written out where they come from the reading, which stays an option because it also sets what has none here.
+        canonical = self.model_copy(
+            update={
+                "pretrain": True,
+                **config.differences(),
+                "positions": "backbone" if config.positions == "backbone" else "resolution",
+                **SEGMENT_ONLY,
+            }
+        )
+        trained = chooser(config, "reconstruct")
+
+        def carries(name: str) -> bool:
+            return name.startswith(CARRIED_PARTS) or (name.startswith("backbone.") and trained(name))
+
+        def relies_on(name: str) -> bool:
+            return name.startswith("backbone.") and not carries(name)
+
+        return Shared(canonical, carries, relies_on, free=frozenset({"mask_ratio", "balance"}))

@@ -51,6 +51,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
         (["--help"], 0), (["--version"], 0), (["benchmarks"], 0), (["benchmarks", "show", "mts12-n2s"], 0),
         (["benchmarks", "show", "whuohs-s2t", "--yaml"], 0), (["methods"], 0), (["run", "--help"], 0),
         (["report", "--help"], 0), (["run", "-m", "fulll", "-b", "all"], 2), (["run", "-m", "full", "-b", "none"], 2),
+        (["methods", "show", "--help"], 0), (["methods", "probe", "--help"], 0), (["methods", "show", "ful"], 2),
+        (["methods", "show", "full", "--backbone", "vit-larg"], 2), (["methods", "probe", "ful"], 2),
     ]  # fmt: skip
     arguments = json.dumps([command for command, _ in quick])
     done = subprocess.run(
@@ -61,7 +63,18 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
 
 
 @pytest.mark.parametrize(
-    "verb", [(), ("run",), ("report",), ("methods",), ("benchmarks",), ("benchmarks", "show"), ("sample",)]
+    "verb",
+    [
+        (),
+        ("run",),
+        ("report",),
+        ("methods",),
+        ("methods", "show"),
+        ("methods", "probe"),
+        ("benchmarks",),
+        ("benchmarks", "show"),
+        ("sample",),
+    ],
 )
 def test_every_verb_explains_itself(stbench, verb):
     code, out, err = stbench(*verb, "--help")
@@ -97,7 +110,12 @@ def test_a_benchmark_shows_itself(stbench, tmp_path, name):
 
 def test_methods_are_listed_with_their_packages(stbench):
     code, out, _ = stbench("methods")
-    assert code == 0 and {line.split()[0] for line in out.splitlines()[1:]} >= {"full", "frozen", "lora", "spectralx"}
+    assert code == 0 and {line.split()[0] for line in out.splitlines()[1:] if line} >= {
+        "full",
+        "frozen",
+        "lora",
+        "spectralx",
+    }
     assert "spectralx.method:SpectralXMethod" in out and "spectral-tl-bench" in out
 
 

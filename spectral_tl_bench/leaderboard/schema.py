@@ -10,6 +10,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Pri
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is also a folder name: no separators, no leading dot."""
 
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+"""A method, or a method and one of its presets; a folder name too."""
+
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -76,7 +79,7 @@ class StageFacts(_Strict):
 
 
 class Times(_Strict):
-    """Wall-clock seconds."""
+    """Wall-clock seconds; a stage that was reused counts with the time that its training took."""
 
     train: Seconds
     evaluate: Seconds
@@ -163,7 +166,7 @@ class Record(_Strict):
     benchmark_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
     dataset: Text
     gap: Literal["region", "season", "none"]
-    method: Name
+    method: MethodName
     family: Text
     options: dict[str, JsonValue]
     backbone: BackboneFacts

@@ -8,7 +8,7 @@ evaluation, records) belongs to the suite, so that all methods get the same of i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -26,6 +26,9 @@ of the source domain; in labelled stages ``mask`` (B, H, W) int64 with classes 0
 
 Loss = Callable[["nn.Module", Batch], "Tensor"]
 """Maps (module, batch) to a scalar loss."""
+
+Pictures = Callable[["nn.Module", "Tensor"], "dict[str, Tensor]"]
+"""Maps (module, images (B, C, H, W), normalised) to images of the same shape by column title, to be looked at."""
 
 
 class Budget(BaseModel):
@@ -81,6 +84,27 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """How a first stage can be trained once and serve every run that needs the same one.
+
+    The stage is trained in a module that ``method`` builds, without knowing anything of the run that asked for it
+    but source, bands, backbone, sizes, budget and seed. What ``carries`` names is then put into the run's own module.
+
+    Attributes:
+        method: The method, with every option that does not act in this stage at one fixed value.
+        carries: Chooses by name in the module's ``state_dict`` what the stage trains, tracks or draws at random.
+        relies_on: Chooses what the stage uses unchanged and does not carry, such as the weights of a frozen backbone.
+        free: Options of ``method`` in which a given checkpoint may differ from the run that starts from it, because
+            they shape the training and not the module.
+    """
+
+    method: Method
+    carries: Callable[[str], bool]
+    relies_on: Callable[[str], bool]
+    free: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training stage.
 
@@ -93,6 +117,8 @@ class Stage:
             ``requires_grad`` was set when the module was built.
         learning_rate: Overrides the budget's.
         options: Free-form facts about the stage that the record should keep.
+        shared: How the stage is reused by other runs; only a first stage without labels can be.
+        pictures: Shows what the stage has learned; drawn now and then while a shared stage is trained.
     """
 
     name: str
@@ -102,10 +128,29 @@ class Stage:
     trainable: Callable[[str], bool] | None = None
     learning_rate: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    shared: Shared | None = None
+    pictures: Pictures | None = None
 
     def with_steps(self, steps: int) -> Stage:
         """The same stage with another length."""
         return replace(self, steps=steps)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of a method's parameters, for tables.
+
+    Attributes:
+        name: Shown in the table.
+        contains: Tells of a parameter name whether it belongs to this part; the first part that says yes has it.
+        kind: ``decoder`` for what turns features into logits or pixels; sums are given with and without.
+        counted: Whether the method's publication includes the part when it counts its parameters.
+    """
+
+    name: str
+    contains: Callable[[str], bool]
+    kind: Literal["encoder", "decoder"] = "encoder"
+    counted: bool = True
 
 
 class Method(BaseModel, ABC):
@@ -137,6 +182,8 @@ class Method(BaseModel, ABC):
     """Group on the board, for example ``peft``, ``full``, ``floor``."""
     reference: ClassVar[str] = ""
     """Paper or source, shown in listings."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
 
     @abstractmethod
     def build(self, task: Task) -> nn.Module:
@@ -150,5 +197,9 @@ class Method(BaseModel, ABC):
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
 
+    def parts(self) -> Sequence[Part]:
+        """How ``stbench methods show`` groups the parameters; what no part contains goes by module name."""
+        return ()
 
-__all__ = ["VOID", "Backbone", "Batch", "Budget", "Loss", "Method", "Stage", "Task"]
+
+__all__ = ["VOID", "Backbone", "Batch", "Budget", "Loss", "Method", "Part", "Pictures", "Shared", "Stage", "Task"]

@@ -1,10 +1,17 @@
-"""Methods by name, found through entry points: ours and anybody's in the same way."""
+"""Methods by name, found through entry points: ours and anybody's in the same way.
+
+A name may be followed by one of the method's presets: ``spectralx@hypert``.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +21,14 @@ from spectral_tl_bench.methods.base import Method
 
 GROUP = "spectral_tl_bench.methods"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SEPARATOR = "@"
+"""Stands between the name of a method and that of a preset."""
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """The method's own name, and that of the preset where there is one."""
+    base, separator, preset = name.partition(SEPARATOR)
+    return base, preset if separator else None
 
 
 def method_entries() -> dict[str, EntryPoint]:
@@ -35,13 +50,13 @@ def method_entries() -> dict[str, EntryPoint]:
 
 
 def check_known(names: Iterable[str]) -> None:
-    """Refuse names that no installed package offers; nothing is imported.
+    """Refuse names that no installed package offers; nothing is imported, hence presets are not looked at.
 
     Raises:
         MethodError: If a name is unknown; it names the closest ones.
     """
     entries = method_entries()
-    for name in names:
+    for name in (split_name(name)[0] for name in names):
         if name not in entries:
             raise MethodError(
                 f"there is no method {name!r}",
@@ -57,13 +72,14 @@ def check_known(names: Iterable[str]) -> None:
 
 
 def load_method(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method; a preset in the name changes nothing about it.
 
     Raises:
         MethodError: If the name is unknown, or its package cannot be imported or holds no method.
     """
     check_known([name])
     entries = method_entries()
+    name, _ = split_name(name)
     try:
         found = entries[name].load()
     except Exception as error:  # whatever a foreign package raises at import
@@ -81,15 +97,15 @@ def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
     """A method with options.
 
     Args:
-        name: Entry-point name.
-        options: Values by option name; text is converted to the option's type.
+        name: Entry-point name, by itself or with a preset.
+        options: Values by option name; text is converted to the option's type. They win over those of the preset.
 
     Raises:
-        MethodError: If an option is unknown or has an impossible value.
+        MethodError: If the preset or an option is unknown, or an option has an impossible value.
     """
     kind = load_method(name)
     try:
-        return kind(**(options or {}))
+        return kind(**{**preset_options(kind, name), **(options or {})})
     except ValidationError as error:
         item = error.errors()[0]
         option = ".".join(str(part) for part in item["loc"])
@@ -110,7 +126,69 @@ def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
         ) from None
 
 
+def preset_options(kind: type[Method], name: str) -> dict[str, Any]:
+    """The options that a full name stands for; none without a preset.
+
+    Args:
+        kind: The method's class.
+        name: Entry-point name, by itself or with a preset.
+
+    Raises:
+        MethodError: If the method has no such preset, or its name cannot be a folder name.
+    """
+    base, preset = split_name(name)
+    if preset is None:
+        return {}
+    if not kind.presets:
+        raise MethodError(f"method {base!r} has no presets", where=name, fix=f"use {base} and options")
+    if preset not in kind.presets:
+        raise MethodError(f"method {base!r} has no preset {preset!r}", expected=nearest(preset, kind.presets))
+    if not NAME.fullmatch(preset):
+        raise MethodError(
+            f"the preset name {preset!r} of method {base!r} cannot be part of a folder name, which records need",
+            where=f"{kind.__module__}.{kind.__name__}",
+            expected="letters, digits, dots, dashes and underscores, 64 at most",
+        )
+    return dict(kind.presets[preset])
+
+
+def listed_presets(entry: EntryPoint) -> tuple[str, ...]:
+    """Names of a method's presets, read from the source of its class: importing it would take seconds.
+
+    Presets that are inherited, or not written out in the class, are not seen here; ``load_method`` knows them.
+    """
+    path = _source_of(entry.module)
+    if path is None:
+        return ()
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return ()
+    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry.attr]
+    for node in (node for body in bodies for node in body):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        if any(isinstance(one, ast.Name) and one.id == "presets" for one in targets) and isinstance(value, ast.Dict):
+            keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
+            return tuple(key for key in keys if isinstance(key, str))
+    return ()
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of a module; neither it nor the packages around it are imported."""
+    top, *inner = module.split(".")
+    try:
+        spec = find_spec(top)
+        for part in inner:
+            if spec is None:
+                return None
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
 def distribution_of(name: str) -> tuple[str, str]:
     """Name and version of the installed package that a method comes from."""
-    distribution = method_entries()[name].dist
+    distribution = method_entries()[split_name(name)[0]].dist
     return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
