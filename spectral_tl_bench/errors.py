@@ -49,6 +49,10 @@ class RecordError(UserError):
     """A stored result that cannot be read or contradicts itself."""
 
 
+class StageError(UserError):
+    """A stored training stage that cannot be read, or does not fit a run."""
+
+
 def _rebuild(kind: type[UserError], what: str, where: object, expected: str | None, fix: str | None) -> UserError:
     return kind(what, where=where, expected=expected, fix=fix)
 

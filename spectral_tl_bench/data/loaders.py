@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,10 @@ class Normalise(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in the files' unit to (B, C, H, W) standardised."""
         return (image - self.mean) * self.scale
+
+    def undo(self, image: Tensor) -> Tensor:
+        """Back from standardised (B, C, H, W) to the files' unit; a constant band gets its mean."""
+        return image / torch.where(self.scale > 0, self.scale, 1.0) + self.mean
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,12 @@ class SourceData:
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
             collate_fn=_Collate(self.domains, labelled), drop_last=True, persistent_workers=False,
         )  # fmt: skip
+
+    def reordered(self, order_seed: int) -> SourceData:
+        """The same data, with windows in another order."""
+        other = copy.copy(self)
+        other.order_seed = order_seed
+        return other
 
     @property
     def majority_class(self) -> int:

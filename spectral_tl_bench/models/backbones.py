@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from spectral_tl_bench.errors import UserError, nearest
+from spectral_tl_bench.files import seed_from
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,8 @@ class Backbone:
         heads: Attention heads.
         patch: Patch side in pixels.
         make: Called by ``build``.
+        seed: Seed of the random weights. With one, they depend on it and on the sizes alone, so that all methods of
+            a seed stand on the same frozen weights; without, they come from the global random state.
     """
 
     name: str
@@ -32,10 +35,29 @@ class Backbone:
     patch: int
     make: Callable[[Backbone, int, int], nn.Module] = field(repr=False, compare=False)
     pretrained: str = "none"
+    seed: int | None = None
 
     def build(self, in_chans: int, image_size: int) -> nn.Module:
         """A ``timm.models.vision_transformer.VisionTransformer`` for (B, in_chans, image_size, image_size)."""
-        return self.make(self, in_chans, image_size)
+        if self.seed is None:
+            return self.make(self, in_chans, image_size)
+        import torch
+
+        state = torch.get_rng_state()
+        try:
+            # Weights are drawn on the CPU; torch.manual_seed would also change the state of every GPU.
+            torch.default_generator.manual_seed(
+                seed_from(
+                    "backbone", self.name, *(getattr(self, size) for size in SIZES), in_chans, image_size, self.seed
+                )
+            )
+            return self.make(self, in_chans, image_size)
+        finally:
+            torch.set_rng_state(state)
+
+    def facts(self) -> dict[str, Any]:
+        """Name and sizes, and which pretrained weights: what a record says about a backbone."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "seed")}
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -10,10 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,115 +18,23 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from spectral_tl_bench import __version__
-from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, Normalise, SourceData
-from spectral_tl_bench.data.source import SYNTHETIC, DataSource, Track
-from spectral_tl_bench.data.splits import SplitTable, make_split
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.files import atomic_path, digest, seed_from, write_text
-from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, write_record
-from spectral_tl_bench.methods.base import Backbone, Method, Task
-from spectral_tl_bench.methods.registry import distribution_of
-from spectral_tl_bench.runner.fingerprint import benchmark_facts, package_code, suite_code
-from spectral_tl_bench.runner.settings import RunSettings
+from spectral_tl_bench.files import atomic_path, write_text
+from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, verify, write_record
+from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
+from spectral_tl_bench.runner.facts import common_fields
+from spectral_tl_bench.runner.seeds import order_seed, weight_seed
+from spectral_tl_bench.runner.stages import prepare
 from spectral_tl_bench.training.fit import Fitted, Hardware, State, fit, load_state
-
-Say = Callable[[str], None]
+from spectral_tl_bench.training.progress import Say
 
 WEIGHTS_FILE = "selected.safetensors"
 ERROR_FILE = "error.txt"
-
-
-@dataclass(frozen=True)
-class OpenBenchmark:
-    """A benchmark with its chips found and checked."""
-
-    benchmark: Benchmark
-    source: DataSource
-    index: ChipIndex
-    track: Track
-    notes: tuple[str, ...]
-    _splits: dict[int, SplitTable] = field(init=False, repr=False, compare=False, default_factory=dict)
-
-    def split(self, seed: int) -> SplitTable:
-        """Who does what, from benchmark and seed; cut once for all methods of a run.
-
-        Raises:
-            DataError: If the source cannot be cut by place.
-        """
-        if seed not in self._splits:
-            self._splits[seed] = make_split(self.benchmark, self.index, seed)
-        return self._splits[seed]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is to be run.
-
-    Attributes:
-        opened: The benchmark and its chips.
-        method_name: Entry-point name of the method.
-        method: The method with its options.
-        backbone: The backbone.
-        settings: Protocol settings.
-        seed: Seed; 0 is a seed like any other.
-        oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
-    """
-
-    opened: OpenBenchmark
-    method_name: str
-    method: Method
-    backbone: Backbone
-    settings: RunSettings
-    seed: int
-    oracle: bool = False
-
-    @property
-    def title(self) -> str:
-        """Benchmark, method and seed, for progress lines."""
-        return f"{self.opened.benchmark.id} | {self.method_name} | seed {self.seed}"
-
-    def split(self) -> SplitTable:
-        """Who does what, from benchmark and seed."""
-        return self.opened.split(self.seed)
-
-    def backbone_facts(self) -> dict[str, Any]:
-        """The backbone's name and sizes."""
-        facts = asdict(self.backbone)
-        facts.pop("make")
-        return facts
-
-    def fingerprint(self, split: SplitTable) -> str:
-        """A hash of everything that can change the result, and of nothing else (no device, no readers)."""
-        benchmark = self.opened.benchmark
-        return digest(
-            benchmark_facts(benchmark.model_dump(mode="json")),
-            self.opened.index.manifest,
-            split.hash,
-            self.method_name,
-            f"{type(self.method).__module__}:{type(self.method).__qualname__}",
-            self.method.model_dump(mode="json"),
-            self.backbone_facts(),
-            self.settings.model_dump(mode="json"),
-            self.seed,
-            suite_code(),
-            package_code(type(self.method).__module__),
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell ended: ``done``, ``found`` (a finished record was there), ``failed`` or ``refused`` (user's data)."""
-
-    cell: Cell
-    state: str
-    record: Path | None
-    miou: float | None
-    message: str = ""
 
 
 def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool = False) -> Outcome:
@@ -151,13 +56,12 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     split = cell.split()
     fingerprint = cell.fingerprint(split)
     path = record_folder(out, cell.opened.benchmark.id, cell.method_name, fingerprint) / RECORD_FILE
-    if not fresh and path.is_file():
-        found = read_record(path)
-        if found.scores is not None and not (cell.oracle and found.scores.oracle is None):
-            return Outcome(cell, "found", path, found.scores.selected.miou)
-    fields = _common_fields(cell, split, fingerprint)
+    found = None if fresh else _finished(cell, path, say)
+    if found is not None and found.scores is not None:
+        return Outcome(cell, "found", path, found.scores.selected.miou)
+    fields = common_fields(cell, split, fingerprint)
     try:
-        result, evidence, weights = _measure(cell, split, hardware, workers, say)
+        result, evidence, weights = _measure(cell, split, out, hardware, workers, say)
     except UserError as error:
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         return Outcome(cell, "refused", stored, None, str(error))
@@ -176,6 +80,21 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     return Outcome(cell, "done", stored, record.scores.selected.miou if record.scores else None)
 
 
+def _finished(cell: Cell, path: Path, say: Say) -> Record | None:
+    """The record of a finished cell, if it holds all that is asked for; one that is damaged does not count."""
+    if not path.is_file():
+        return None
+    try:
+        found = read_record(path)
+        if found.scores is None or (cell.oracle and found.scores.oracle is None):
+            return None
+        verify(found)
+    except RecordError as error:
+        say(f"{cell.title} | its record cannot be used and is made again: {_short(error)} ({path})")
+        return None
+    return found
+
+
 def _short(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["(no message)"])[0][:300]
 
@@ -185,19 +104,15 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 def _measure(
-    cell: Cell, split: SplitTable, hardware: Hardware, workers: int, say: Say
+    cell: Cell, split: SplitTable, out: Path, hardware: Hardware, workers: int, say: Say
 ) -> tuple[dict[str, Any], pd.DataFrame, State]:
     started = time.monotonic()
     benchmark, settings, index = cell.opened.benchmark, cell.settings, cell.opened.index
     loading = LoaderSettings(settings.window, settings.stride, settings.budget.batch_size, workers)
-    source = SourceData(benchmark, index, split, loading, seed_from("order", benchmark.id, cell.seed))
-    task = Task(
-        benchmark=benchmark.id, bands=benchmark.sensor.band_names, wavelengths=benchmark.sensor.wavelengths,
-        gsd=benchmark.sensor.gsd, classes=benchmark.labels.names, domains=tuple(benchmark.source),
-        window=settings.window, budget=settings.budget, backbone=cell.backbone,
-    )  # fmt: skip
-    weight_seed = seed_from("weights", benchmark.id, cell.method_name, cell.seed)
-    torch.manual_seed(weight_seed)
+    source = SourceData(benchmark, index, split, loading, order_seed(benchmark.id, cell.seed))
+    task = cell.task()
+    seed = weight_seed(benchmark.id, cell.method_name, cell.seed)
+    torch.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     module = cell.method.build(task)
@@ -205,12 +120,15 @@ def _measure(
     trainable = sum(parameter.numel() for parameter in declared)
     total = sum(parameter.numel() for parameter in module.parameters())
     hardware = replace(hardware, precision=settings.precision)
+    stages = cell.method.stages(task)
+    first = prepare(cell, split, module, source, out, hardware, say)
     work = Path(tempfile.mkdtemp(prefix="stbench-"))
     try:
         fitted = fit(
-            module, cell.method.stages(task), source, settings.budget, task.num_classes, folder=work,
-            validations=settings.validations, weight_seed=weight_seed, hardware=hardware, say=say, title=cell.title,
-            keep_all=cell.oracle,
+            module, stages, source, settings.budget, task.num_classes, folder=work,
+            validations=settings.validations, weight_seed=seed, hardware=hardware, say=say, title=cell.title,
+            keep_all=cell.oracle, done=first.summary(stages[0].options) if first else None,
+            carried=first.carried if first else frozenset(),
         )  # fmt: skip
         trained = time.monotonic()
         device = _device(hardware)
@@ -220,12 +138,17 @@ def _measure(
         shutil.rmtree(work, ignore_errors=True)
         gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process
     finished = time.monotonic()
+    elsewhere = first.seconds_elsewhere if first else 0.0
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_memory()
     result = {
         "majority_class": source.majority_class,
         "parameters": {"total": total, "trainable": trainable},
         "stages": [asdict(stage) for stage in fitted.stages],
-        "seconds": {"train": trained - started, "evaluate": finished - trained, "total": finished - started},
+        "seconds": {
+            "train": trained - started + elsewhere,
+            "evaluate": finished - trained,
+            "total": finished - started + elsewhere,
+        },
         "peak_memory_mb": memory,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU",
         "selection": {
@@ -272,54 +195,4 @@ def _peak_memory() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def _data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
-    return {
-        "kind": cell.opened.source.kind,
-        "chips": {role: len(split.chips(role)) for role in ("train", "validation", "target")},
-        "split_hash": split.hash,
-        "manifest_hash": cell.opened.index.manifest,
-        "notes": [*cell.opened.notes, *split.notes],
-    }
-
-
-def _common_fields(cell: Cell, split: SplitTable, fingerprint: str) -> dict[str, Any]:
-    benchmark = cell.opened.benchmark
-    return {
-        "benchmark": benchmark.id,
-        "benchmark_version": benchmark.version,
-        "dataset": benchmark.dataset,
-        "gap": benchmark.gap,
-        "method": cell.method_name,
-        "family": cell.method.family,
-        "options": cell.method.model_dump(mode="json"),
-        "backbone": cell.backbone_facts(),
-        "protocol": cell.settings.protocol,
-        "seed": cell.seed,
-        "settings": cell.settings.model_dump(mode="json"),
-        "track": cell.opened.track,
-        "fingerprint": fingerprint,
-        "classes": list(benchmark.labels.names),
-        "source_domains": list(benchmark.source),
-        "target_domains": list(benchmark.target),
-        "environment": _environment(cell.method_name),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "statement": SYNTHETIC if cell.opened.track == "sample" else None,
-        "data": _data_facts(cell, split),
-    }
-
-
-def _environment(method_name: str) -> dict[str, str]:
-    package, package_version = distribution_of(method_name)
-    facts = {
-        "python": platform.python_version(),
-        "platform": platform.system().lower(),
-        "spectral-tl-bench": __version__,
-        f"method package {package}": package_version,
-        "suite code": suite_code(),
-    }
-    for name in ("torch", "torchgeo", "lightning", "timm", "peft", "rasterio", "kornia"):
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            facts[name] = "not installed"
-    return facts
+__all__ = ["Cell", "OpenBenchmark", "Outcome", "Say", "run_cell"]

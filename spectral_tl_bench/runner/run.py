@@ -14,6 +14,7 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
 from spectral_tl_bench.runner.settings import Overrides, make_settings
+from spectral_tl_bench.runner.stages import check_given, open_given
 from spectral_tl_bench.training.fit import Hardware
 
 
@@ -23,8 +24,8 @@ class Request:
 
     Attributes:
         benchmarks: Ids, groups or paths of YAML files.
-        methods: Entry-point names.
-        options: Method options, for every method of the request.
+        methods: Entry-point names, each by itself or with a preset (``name@preset``).
+        options: Method options, for every method of the request; they win over a preset's.
         backbone: Backbone name.
         backbone_sizes: Changed sizes of the backbone.
         seeds: Seeds.
@@ -32,6 +33,7 @@ class Request:
         allow_partial: Whether published data may be incomplete.
         overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
+        from_stage: Folder of a trained first stage to start from.
     """
 
     benchmarks: Sequence[str]
@@ -44,6 +46,7 @@ class Request:
     allow_partial: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     oracle: bool = False
+    from_stage: Path | None = None
 
 
 def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserError]]]:
@@ -60,6 +63,7 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
     """
     chosen = resolve(list(request.benchmarks))
+    given = open_given(request.from_stage) if request.from_stage is not None else None
     methods = {name: make_method(name, request.options) for name in request.methods}
     backbone = get_backbone(request.backbone, **request.backbone_sizes)
     opened, broken, said = [], [], set()
@@ -92,11 +96,21 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
             f"training: {budget.steps} steps of {budget.batch_size} windows of {settings.window} px, after "
             f"{budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
-        cells += [
-            Cell(one, name, method, backbone, settings, seed, request.oracle)
+        own = [
+            Cell(one, name, method, backbone, settings, seed, request.oracle, given)
             for name, method in methods.items()
             for seed in request.seeds
         ]
+        try:
+            if given is not None:
+                for cell in own:
+                    check_given(cell, cell.split(), given)
+        except UserError as error:
+            broken.append((one.benchmark.id, error))
+            continue
+        if given is not None and len(request.seeds) > 1:
+            once("the given stage serves all seeds: their spread leaves out what another first stage would change")
+        cells += own
     return cells, broken
 
 

@@ -6,17 +6,17 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 
-from spectral_tl_bench.data.loaders import Normalise, SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, Normalise, SourceData
 from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
@@ -113,6 +113,8 @@ def fit(
     say: Say,
     title: str,
     keep_all: bool = False,
+    done: StageSummary | None = None,
+    carried: frozenset[str] = frozenset(),
 ) -> Fitted:
     """Train ``module`` through ``stages``.
 
@@ -129,45 +131,35 @@ def fit(
         say: Prints one line of progress.
         title: What is running, for progress.
         keep_all: Keep every validated checkpoint, for the oracle.
+        done: What the first stage did, where the module holds its result already; it is not trained then.
+        carried: Names of the weights that came with ``done``; checkpoints hold them, whether they train or not.
 
     Raises:
         UserError: If the stages cannot lead to a selected checkpoint.
     """
-    _quiet()
     if not stages or not stages[-1].labelled or stages[-1].steps < 1:
         raise UserError("the last stage of a method must be labelled and have at least one step", where=title)
     declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    normalise = Normalise(source.statistics)
     fitted = Fitted(module)
     earlier: set[str] = set()
     for number, stage in enumerate(stages):
         if stage.steps < 1:
             continue
+        if number == 0 and done is not None:
+            fitted.stages.append(done)
+            earlier |= carried
+            continue
         final = number == len(stages) - 1
-        torch.manual_seed(seed_from("train", weight_seed, number))
-        # Methods name their stages freely; the last one must see the same windows whatever its name.
-        order = "segment" if final else stage.name
-        augmentation = FlipsAndTurns(seed_from("augment", source.order_seed, order))
-        task = StageTask(
-            module, normalise, stage, budget, declared, augmentation, source.validation if final else None, num_classes
-        )
         trace = _Trace(folder / stage.name, keep_all) if final else None
-        progress = ProgressLines(say, f"{title} | {stage.name}", stage.steps)
-        every = max(1, stage.steps // max(1, validations))
-        trainer = Trainer(
-            accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
-            max_steps=stage.steps, max_epochs=1, callbacks=[progress, *([trace] if trace else [])],
-            logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            enable_checkpointing=trace is not None, val_check_interval=every if final else None,
-            limit_val_batches=None if final else 0, default_root_dir=folder,
+        task, summary = train_stage(
+            module, stage, source, budget, declared, folder=folder,
+            # Methods name their stages freely; the last one must see the same windows whatever its name.
+            order="segment" if final else stage.name,
+            seed=seed_from("train", weight_seed, number), hardware=hardware, say=say, title=title,
+            callbacks=[trace] if trace else [],
+            validation=(source.validation, num_classes, validations) if final else None,
         )  # fmt: skip
-        started = time.monotonic()
-        loader = source.train_loader(stage.steps, stage.labelled, order)
-        _run(trainer, task, loader, source.validation.loader() if final else None)
-        trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-        fitted.stages.append(
-            StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, dict(stage.options))
-        )
+        fitted.stages.append(summary)
         if trace is not None:
             fitted.trace = trace.trace
             step, best = _read_checkpoint(Path(trace.best_model_path))
@@ -181,6 +173,65 @@ def fit(
             fitted.checkpoints = sorted((folder / stage.name).glob("*.ckpt")) if keep_all else []
         earlier |= {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     return fitted
+
+
+def train_stage(
+    module: nn.Module,
+    stage: Stage,
+    source: SourceData,
+    budget: Budget,
+    declared: set[str],
+    *,
+    folder: Path,
+    order: str,
+    seed: int,
+    hardware: Hardware,
+    say: Say,
+    title: str,
+    callbacks: Sequence[Callback] = (),
+    validation: tuple[EvaluationData, int, int] | None = None,
+) -> tuple[StageTask, StageSummary]:
+    """Train ``module`` through one stage.
+
+    Args:
+        module: What the method built.
+        stage: The stage.
+        source: Training windows.
+        budget: Optimiser settings.
+        declared: Parameters that required a gradient when the module was built.
+        folder: Where checkpoints go, if a callback writes any.
+        order: Name of the data order.
+        seed: Seed of everything random in training but the data order.
+        hardware: Device and precision.
+        say: Prints one line of progress.
+        title: What is running, for progress.
+        callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
+        validation: Source chips for validation, number of classes, and how often it is done; None for no validation.
+
+    Returns:
+        The task that trained, and what it did.
+    """
+    _quiet()
+    torch.manual_seed(seed)
+    augmentation = FlipsAndTurns(seed_from("augment", source.order_seed, order))
+    chips, num_classes, validations = validation or (None, 0, 0)
+    task = StageTask(
+        module, Normalise(source.statistics), stage, budget, declared, augmentation, chips, num_classes
+    )  # fmt: skip
+    every = max(1, stage.steps // max(1, validations))
+    trainer = Trainer(
+        accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
+        max_steps=stage.steps, max_epochs=1,
+        callbacks=[ProgressLines(say, f"{title} | {stage.name}", stage.steps), *callbacks],
+        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
+        val_check_interval=every if chips else None, limit_val_batches=None if chips else 0, default_root_dir=folder,
+    )  # fmt: skip
+    started = time.monotonic()
+    loader = source.train_loader(stage.steps, stage.labelled, order)
+    _run(trainer, task, loader, chips.loader() if chips else None)
+    trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, dict(stage.options))
 
 
 def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> None:

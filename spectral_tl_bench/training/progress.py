@@ -61,3 +61,22 @@ class ProgressLines(Callback):
             parts.append(f"source-validation mIoU {miou:.3f}")
         parts.append(f"{clock(left)} left")
         self.say(" | ".join(parts))
+
+
+class LossTrace(Callback):
+    """Keeps the training loss at evenly spread steps, the last one included.
+
+    Args:
+        steps: Steps of the stage.
+        points: How many values to keep at most; each of them waits for the device.
+    """
+
+    def __init__(self, steps: int, points: int = 50) -> None:
+        self.steps, self.every = steps, max(1, -(-steps // points))
+        self.values: list[tuple[int, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Note the loss when its time has come."""
+        step = trainer.global_step
+        if step % self.every == 0 or step == self.steps:
+            self.values.append((step, float(trainer.callback_metrics["train_loss"])))

@@ -78,10 +78,18 @@ class StageTask(LightningModule):
         self.train()  # Lightning leaves the modes as they are when fitting starts
 
     def train(self, mode: bool = True) -> StageTask:
-        """Switch to training mode, but leave the batch statistics of frozen normalisation layers alone."""
+        """Switch to training mode, but leave the batch statistics of frozen normalisation layers alone.
+
+        Except inside modules that declare ``statistics_drift = True``, as a method does that follows published code
+        in which the statistics of frozen layers move.
+        """
         super().train(mode)
         if mode:
+            declared = [child for child in self.module.modules() if getattr(child, "statistics_drift", False)]
+            drifting = {layer for child in declared for layer in child.modules()}
             for child in self.module.modules():
+                if child in drifting:
+                    continue
                 own = list(child.parameters(recurse=False))
                 if hasattr(child, "running_mean") and own and not any(parameter.requires_grad for parameter in own):
                     child.eval()

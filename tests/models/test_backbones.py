@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import SIZES
@@ -78,3 +80,27 @@ def test_segmenter_takes_the_outputs_of_the_blocks_it_was_told():
         torch.testing.assert_close(feature.flatten(2).transpose(1, 2), tokens)
     segmenter(torch.randn(1, 4, 32, 32))
     assert seen == [(32, 32)]
+
+
+def test_with_a_seed_the_weights_depend_on_seed_and_sizes_alone():
+    def weights(seed: int | None = 3, bands: int = 4, size: int = 32, before: int = 0, **sizes: int):
+        torch.manual_seed(before)
+        spec = replace(get_backbone("compact", **{"width": 32, "depth": 1, "heads": 2, **sizes}), seed=seed)
+        state = torch.get_rng_state()
+        built = spec.build(bands, size).state_dict()
+        assert torch.equal(torch.get_rng_state(), state) == (seed is not None), "a seeded one takes no random numbers"
+        return torch.cat([value.flatten() for value in built.values()])
+
+    assert torch.equal(weights(), weights(before=9)) and torch.equal(weights(seed=0), weights(seed=0, before=9))
+    others = [weights(seed=0), weights(heads=4), weights(bands=5), weights(size=40), weights(depth=2), weights(patch=4)]
+    assert all(len(one) != len(weights()) or not torch.equal(one, weights()) for one in others)
+    assert not torch.equal(weights(heads=4)[-1000:], weights()[-1000:])
+    assert torch.equal(weights(seed=None), weights(seed=None))
+    assert not torch.equal(weights(seed=None), weights(seed=None, before=9))
+
+
+def test_a_seed_is_no_fact_about_a_backbone():
+    spec = get_backbone("compact")
+    assert replace(spec, seed=5).facts() == spec.facts()
+    assert set(spec.facts()) >= {"name", "width", "depth", "heads", "patch", "pretrained"}
+    assert not {"seed", "make"} & set(spec.facts())

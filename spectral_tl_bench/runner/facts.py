@@ -1,0 +1,70 @@
+"""What a record says about a cell apart from what is measured."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from spectral_tl_bench import __version__
+from spectral_tl_bench.data.source import SYNTHETIC
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.methods.registry import distribution_of
+from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.runner.fingerprint import suite_code
+
+
+def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
+    """Which pixels the run sees."""
+    return {
+        "kind": cell.opened.source.kind,
+        "chips": {role: len(split.chips(role)) for role in ("train", "validation", "target")},
+        "split_hash": split.hash,
+        "manifest_hash": cell.opened.index.manifest,
+        "notes": [*cell.opened.notes, *split.notes],
+    }
+
+
+def common_fields(cell: Cell, split: SplitTable, fingerprint: str) -> dict[str, Any]:
+    """The fields of a record that are known before anything is measured."""
+    benchmark = cell.opened.benchmark
+    return {
+        "benchmark": benchmark.id,
+        "benchmark_version": benchmark.version,
+        "dataset": benchmark.dataset,
+        "gap": benchmark.gap,
+        "method": cell.method_name,
+        "family": cell.method.family,
+        "options": cell.method.model_dump(mode="json"),
+        "backbone": cell.backbone.facts(),
+        "protocol": cell.settings.protocol,
+        "seed": cell.seed,
+        "settings": cell.settings.model_dump(mode="json"),
+        "track": cell.opened.track,
+        "fingerprint": fingerprint,
+        "classes": list(benchmark.labels.names),
+        "source_domains": list(benchmark.source),
+        "target_domains": list(benchmark.target),
+        "environment": _environment(cell.method_name),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "statement": SYNTHETIC if cell.opened.track == "sample" else None,
+        "data": data_facts(cell, split),
+    }
+
+
+def _environment(method_name: str) -> dict[str, str]:
+    package, package_version = distribution_of(method_name)
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.system().lower(),
+        "spectral-tl-bench": __version__,
+        f"method package {package}": package_version,
+        "suite code": suite_code(),
+    }
+    for name in ("torch", "torchgeo", "lightning", "timm", "peft", "rasterio", "kornia"):
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    return facts

@@ -1,0 +1,259 @@
+"""Trained first stages on disk: one folder each, with the tensors and a card that says what they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spectral_tl_bench.errors import StageError
+from spectral_tl_bench.files import atomic_path, digest, file_digest, seed_from, write_json
+
+CARD_FILE = "stage.json"
+TENSORS_FILE = "stage.safetensors"
+PICTURES_FOLDER = "pictures"
+
+State = dict[str, Tensor]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StageIdentity(_Strict):
+    """All that a trained stage depends on: nothing of the target, the classes, the device or the readers.
+
+    Attributes:
+        method: Class of the method, as ``module:Class``.
+        options: Its options, those that do not act in the stage at a fixed value.
+        backbone: Name, sizes and pretrained weights of the backbone.
+        dataset: Dataset of the source.
+        domains: Ids of the source domains.
+        chips: Content (the first 16 hex digits of a hash of pixels and labels) by chip, by domain; training only.
+        nodata: What is done with pixels that hold no measurement.
+        bands: Band names.
+        wavelengths: Centre wavelengths in micrometres.
+        gsd: Ground sampling distance in metres.
+        window: Side of the training windows in pixels.
+        normalisation: How images are normalised.
+        augment: Which augmentation windows get.
+        stage: Name of the stage.
+        steps: Optimiser steps.
+        batch_size: Windows per step.
+        learning_rate: Of the optimiser.
+        weight_decay: Of the optimiser.
+        schedule: Of the learning rate.
+        precision: Of the computation.
+        seed: The run's seed.
+        code: Hashes of the code, by package.
+    """
+
+    method: str
+    options: dict[str, JsonValue]
+    backbone: dict[str, JsonValue]
+    dataset: str
+    domains: tuple[str, ...]
+    chips: dict[str, dict[str, str]]
+    nodata: str
+    bands: tuple[str, ...]
+    wavelengths: tuple[float, ...]
+    gsd: float
+    window: int
+    normalisation: Literal["training chips, mean and standard deviation"] = (
+        "training chips, mean and standard deviation"
+    )
+    augment: str
+    stage: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    precision: str
+    seed: int
+    code: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything here."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def weight_seed(self) -> int:
+        """Seed of the weights: from the content, so that it does not matter which run comes first."""
+        # Without the code: a seed that moved with every edit would hide what the edit did.
+        return seed_from("stage weights", digest(self.model_dump(mode="json", exclude={"code"})))
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the data order, from source and seed: methods that share these see the same windows."""
+        return seed_from("stage order", digest(self.dataset, self.domains, self.chips), self.seed)
+
+
+class StageCard(_Strict):
+    """What is written beside the tensors.
+
+    Attributes:
+        format: Version of this file.
+        fingerprint: Of ``identity``.
+        identity: What the stage depends on.
+        relies_on: Hash of the weights that it uses and does not hold, see ``weights_digest``.
+        tensors: SHA-256 of the file of tensors.
+        seconds: How long the training took.
+        trainable: How many parameters it trained.
+        loss: (step, training loss) at some steps.
+        environment: Versions of what it was trained with.
+    """
+
+    format: Literal[1] = 1
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    identity: StageIdentity
+    relies_on: str
+    tensors: str = Field(pattern=r"^[0-9a-f]{64}$")
+    seconds: float = Field(ge=0)
+    trainable: int = Field(ge=0)
+    loss: tuple[tuple[int, float], ...]
+    environment: dict[str, str]
+
+
+def stage_folder(out: Path, fingerprint: str) -> Path:
+    """The folder of a trained stage in a record store."""
+    return out / "stages" / fingerprint[:16]
+
+
+def weights_digest(module: nn.Module, chosen: Callable[[str], bool]) -> str:
+    """A hash of the names, shapes and values that ``chosen`` picks from a module's state."""
+    total = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if chosen(name):
+            plain = value.detach().cpu().contiguous()
+            total.update(f"{name} {plain.dtype} {tuple(plain.shape)}\0".encode())
+            total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_stage(
+    folder: Path, identity: StageIdentity, state: State, *, relies_on: str, seconds: float, trainable: int,
+    loss: list[tuple[int, float]], environment: Mapping[str, str],
+) -> StageCard:  # fmt: skip
+    """Store a trained stage: tensors first, so that a card never speaks of tensors that are missing.
+
+    Args:
+        folder: Where it goes.
+        identity: What it depends on.
+        state: What the stage carries.
+        relies_on: Hash of the weights that it uses and does not hold.
+        seconds: How long the training took.
+        trainable: How many parameters it trained.
+        loss: (step, training loss).
+        environment: Versions of what it was trained with.
+
+    Raises:
+        StageError: If a tensor is not finite: the training has diverged.
+    """
+    broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise StageError(
+            f"stage {identity.stage!r} has diverged: {broken[0]} is not finite after {identity.steps} steps",
+            fix="lower --learning-rate, or use --precision 32-true",
+        )
+    with atomic_path(folder / TENSORS_FILE) as temporary:
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary)
+        tensors = file_digest(temporary)
+    card = StageCard(
+        fingerprint=identity.fingerprint, identity=identity, relies_on=relies_on, tensors=tensors, seconds=seconds,
+        trainable=trainable, loss=tuple(loss), environment=dict(environment),
+    )  # fmt: skip
+    write_json(folder / CARD_FILE, card.model_dump(mode="json"))
+    return card
+
+
+def read_card(folder: Path) -> StageCard:
+    """Read and check the card of a trained stage.
+
+    Raises:
+        StageError: If there is none, or it is damaged or was changed.
+    """
+    path = folder / CARD_FILE
+    fix = "name a folder below <out>/stages that a finished run has left"
+    if not path.is_file():
+        raise StageError(f"there is no trained stage: {CARD_FILE} is missing", where=folder, fix=fix)
+    try:
+        card = StageCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(str(part) for part in item["loc"]) or "the file as a whole"
+        raise StageError(
+            f"this is not the card of a trained stage: key {key!r}: {item['msg'].lower()}", where=path, fix=fix
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"the card of the stage cannot be read: {error}", where=path, fix=fix) from None
+    if card.fingerprint != card.identity.fingerprint:
+        raise StageError("the card of the stage was changed: its fingerprint is not that of its content", where=path,
+                         fix="restore the file, or train the stage again")  # fmt: skip
+    return card
+
+
+def read_tensors(folder: Path, card: StageCard) -> State:
+    """Read the tensors that a card speaks of.
+
+    Raises:
+        StageError: If the file is missing, damaged, or not the one that the card was written for.
+    """
+    path = folder / TENSORS_FILE
+    fix = "restore the file, or train the stage again"
+    if not path.is_file():
+        raise StageError(f"the trained stage has no tensors: {TENSORS_FILE} is missing", where=folder, fix=fix)
+    try:
+        same = file_digest(path) == card.tensors
+        state = load_file(path) if same else {}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StageError(f"the tensors of the stage cannot be read: {error}", where=path, fix=fix) from None
+    if not same:
+        raise StageError(
+            f"the tensors are not those that {CARD_FILE} was written for: the file is damaged or foreign",
+            where=path, fix=fix,
+        )  # fmt: skip
+    return state
+
+
+def misfits(module: nn.Module, state: State, carries: Callable[[str], bool]) -> list[str]:
+    """Why a stage's tensors cannot go into a module, one sentence each; empty where they can."""
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items() if carries(name)}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    return [
+        f"tensor {name}: the checkpoint has {found.get(name, 'none')}, this run needs {wanted.get(name, 'none')}"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name) != found.get(name)
+    ]
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one process of this machine at a time work on a folder; a process that dies lets the next one in.
+
+    Args:
+        folder: What is worked on; it is made.
+        waiting: Called when another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            # A file system without locks: both train, files are replaced whole, and the results are the same.
+            pass
+        yield
