@@ -1,26 +1,49 @@
-"""Time of a training step, method against method, in one run: medians of interleaved rounds, as ratios to LoRA.
+"""Time and memory of a training step, method against method, in one run: medians of interleaved rounds, as ratios.
 
 python benchmarks/step_time.py --threads 2
+python benchmarks/step_time.py --backbone vit-large --window 224 --batch 2 --rounds 3
+python benchmarks/step_time.py --stage reconstruct --methods spectralx spectralx@released
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
+from collections.abc import Callable
 
 import torch
+from measuring import MEBIBYTE, interleaved, paired_ratio, peak_bytes
+from torch import nn
 
-from spectral_tl_bench.methods.base import Budget, Task
+from spectral_tl_bench.methods.base import Batch, Budget, Stage, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.training.task import segmentation_loss
+from spectral_tl_bench.training.task import segmentation_loss, trained_parameters
 
 METHODS = ("lora", "full", "frozen", "spectralx")
 
 
+def one_step(module: nn.Module, stage: Stage, batch: Batch) -> Callable[[], None]:
+    """A training step of a stage, as often as it is called."""
+    declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    names = trained_parameters(module, stage, declared)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names)
+    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
+    loss = stage.loss or segmentation_loss
+
+    def run() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss(module, batch).backward()
+        optimiser.step()
+
+    return run
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="ratios are to the first")
+    parser.add_argument("--stage", choices=("segment", "reconstruct"), default="segment")
     parser.add_argument("--backbone", default="compact")
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--bands", type=int, default=13)
@@ -49,29 +72,24 @@ def main() -> None:
         "domain": torch.zeros(wanted.batch, dtype=torch.long, device=wanted.device),
     }
     steps = {}
-    for name in METHODS:
+    for name in wanted.methods:
         method = make_method(name)
-        module = method.build(task).to(wanted.device).train()
-        stage = method.stages(task)[-1]
-        if stage.trainable is not None:
-            for parameter_name, parameter in module.named_parameters():
-                parameter.requires_grad_(stage.trainable(parameter_name))
-        optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
-        steps[name] = (module, stage.loss or segmentation_loss, optimiser)
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    for number in range(wanted.rounds + 2):
-        for name, (module, loss, optimiser) in steps.items():
-            started = time.perf_counter()
-            optimiser.zero_grad(set_to_none=True)
-            loss(module, batch).backward()
-            optimiser.step()
-            if wanted.device != "cpu":
-                torch.cuda.synchronize()
-            if number >= 2:  # the first two rounds warm up
-                seconds[name].append(time.perf_counter() - started)
+        stage = next((stage for stage in method.stages(task) if stage.name == wanted.stage), None)
+        if stage is None:
+            print(f"{name} has no stage {wanted.stage}")
+            continue
+        steps[name] = one_step(method.build(task).to(wanted.device).train(), stage, batch)
+    if not steps:
+        parser.error(f"no method has a stage {wanted.stage}")
+    seconds = interleaved(steps, wanted.rounds, wanted.device)
+    first = next(iter(steps))
+    print(f"{wanted.stage}, {wanted.backbone}, {wanted.window} px, batch {wanted.batch}, on {wanted.device}")
     for name, values in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(values, seconds["lora"], strict=True))
-        print(f"{name:10s} median {statistics.median(values) * 1000:8.1f} ms   {ratio:5.2f} x lora")
+        print(
+            f"{name:20s} median {statistics.median(values) * 1000:8.1f} ms   "
+            f"{paired_ratio(values, seconds[first]):5.2f} x {first}   "
+            f"peak {peak_bytes(steps[name], wanted.device) / MEBIBYTE:8.1f} MiB beside weights, gradients and optimiser"
+        )
 
 
 if __name__ == "__main__":
