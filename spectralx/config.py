@@ -13,6 +13,7 @@ READINGS: dict[str, dict[str, Any]] = {
         "train_hyper_tokenizer": True,
         "drifting_statistics": False,
         "query_std": 0.1,
+        "token_scale": 0.1,
         "strict_wavelengths": True,
         "balance": 1e-3,
         "matching": "soft",
@@ -25,6 +26,7 @@ READINGS: dict[str, dict[str, Any]] = {
         "train_hyper_tokenizer": False,
         "drifting_statistics": True,
         "query_std": 1.0,
+        "token_scale": 1.0,
         "strict_wavelengths": False,
         "balance": 0.0,
         "matching": "hard",
@@ -54,6 +56,8 @@ class SpectralXConfig:
         query_std: Standard deviation of the attribute queries at the start (by reading). Queries enter the
             tokens directly: with 1 about 1 % of the tokens' variance comes from the image at the start, with 0.02
             hardly any from the place; near 0.1 what depends on both is largest (measured on random images).
+        token_scale: Fixed factor on the hyper tokenizer's tokens (by reading). Below 1 they begin smaller, and change
+            more slowly, than the low-rank path beside them: better on source validation (docs/spectralx.md).
         strict_wavelengths: Whether the number of wavelengths has to equal the number of bands (by reading).
         balance: Coefficient of the load-balancing loss of the experts (by reading).
         matching: How attributes find their patch in the Are-adapter (by reading): ``hard`` takes the best patch and
@@ -94,6 +98,7 @@ class SpectralXConfig:
     train_hyper_tokenizer: bool = _by_reading()
     drifting_statistics: bool = _by_reading()
     query_std: float = _by_reading()
+    token_scale: float = _by_reading()
     strict_wavelengths: bool = _by_reading()
     balance: float = _by_reading()
     matching: Literal["soft", "hard"] = _by_reading()

@@ -151,6 +151,7 @@ class HyperTokenizer(nn.Module):
         window: Largest side of the windows of spatial attention.
         mlp: Hidden width of the perception MLPs, relative to the token width.
         query_std: Standard deviation of the queries at the start.
+        token_scale: Fixed factor on the tokens.
 
     Raises:
         ValueError: If the stem does not have one width per step and one more, or ends in an unusable one.
@@ -174,8 +175,10 @@ class HyperTokenizer(nn.Module):
         window: int = 14,
         mlp: float = 4.0,
         query_std: float = 0.1,
+        token_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.token_scale = token_scale
         widths = tuple(widths or stem_widths(width, patch, cells))
         steps = stem_steps(patch, cells)
         if len(widths) != steps + 1:
@@ -195,7 +198,7 @@ class HyperTokenizer(nn.Module):
         # Resized too for patch sides that are no power of two, such as 14.
         attributes = self.perception(resized(self.stem(images), self.size))
         grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
-        return self.match(attributes, grid), attributes
+        return self.token_scale * self.match(attributes, grid), attributes
 
 
 def stem_steps(patch: int, cells: int = 2) -> int:

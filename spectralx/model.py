@@ -142,6 +142,7 @@ class SpectralX(nn.Module):
             window=self.config.attribute_window,
             mlp=self.config.attribute_mlp,
             query_std=self.config.query_std,
+            token_scale=self.config.token_scale,
         )
 
     def trainable_names(self, stage: StageName | None = None) -> frozenset[str]:
