@@ -100,7 +100,8 @@ class LowRankConv(nn.Module):
         super().__init__()
         self.proj = proj.requires_grad_(False)
         self.path = LowRankPatchPath(proj.in_channels, proj.out_channels, proj.kernel_size[0], rank)
-        self.path.to(device=proj.weight.device, dtype=proj.weight.dtype)
+        own = next(proj.parameters())  # a layer that makes its filters from wavelengths has no weight
+        self.path.to(device=own.device, dtype=own.dtype)
         self.path.scale.requires_grad_(scaled)
 
     def forward(self, images: Tensor) -> Tensor:

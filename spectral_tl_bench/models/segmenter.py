@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+
+from spectral_tl_bench.models.decoders import build_decoder
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.methods.base import Task
 
 
 class ViTSegmenter(nn.Module):
@@ -32,3 +38,19 @@ class ViTSegmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, K, H, W)."""
         return self.decoder(self.features(images), tuple(images.shape[-2:]))
+
+
+def build_segmenter(task: Task, decoder: str = "upernet") -> ViTSegmenter:
+    """The task's backbone with a decoder on it; everything in it trains until a method freezes some.
+
+    Args:
+        task: What the method is told.
+        decoder: Kind of decoder, as ``build_decoder`` knows it.
+
+    Raises:
+        UserError: If there is no such decoder.
+    """
+    backbone = task.backbone.build(task.num_bands, task.window)
+    backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
+    head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
+    return ViTSegmenter(backbone, head, task.backbone.levels)

@@ -9,7 +9,7 @@ import torch
 from tiny import SIZES
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones import BACKBONES, get_backbone
+from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.models.segmenter import ViTSegmenter
 
 
@@ -35,12 +35,12 @@ def test_takes_any_number_of_bands(bands):
 def test_sizes_change_one_by_one_and_leave_the_registry_alone():
     spec = get_backbone("compact", depth=3, patch=4)
     assert (spec.width, spec.depth, spec.heads, spec.patch) == (
-        BACKBONES["compact"].width,
+        load_backbone("compact").width,
         3,
-        BACKBONES["compact"].heads,
+        load_backbone("compact").heads,
         4,
     )
-    assert BACKBONES["compact"] == get_backbone("compact")
+    assert load_backbone("compact") == get_backbone("compact")
     assert len(spec.build(3, 16).blocks) == 3
 
 
@@ -48,6 +48,8 @@ def test_sizes_change_one_by_one_and_leave_the_registry_alone():
     ("name", "sizes", "message"),
     [
         ("vit-bas", {}, "did you mean vit-base"),
+        ("resnet50", {"width": 64}, "none can be changed"),
+        ("timm:vit_smal_patch16_224", {}, "did you mean vit_small_patch16_224"),
         ("compact", {"widht": 32}, "did you mean width"),
         ("compact", {"name": 3}, "has no size 'name'"),
         ("compact", {"depth": 0}, "a whole number above 0"),

@@ -1,23 +1,45 @@
-"""The decoder gives logits of the image's size, whatever that is, from any batch."""
+"""Decoders give logits of the image's size, whatever that is, from any batch and any four maps."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from spectral_tl_bench.models.decoders import STRIDES, PyramidNeck, build_decoder
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.decoders import DECODERS, STRIDES, PyramidNeck, build_decoder
+
+WIDTHS = (8, 12, 16, 24)
+SIZES = [(32, 32), (37, 53), (8, 8), (96, 40), (224, 224)]
+decoders = pytest.mark.parametrize("kind", DECODERS)
 
 
-def features(batch: int = 2, width: int = 16, side: int = 4) -> list[torch.Tensor]:
+def features(batch: int = 2, width: int = 16, side: int = 4) -> list[Tensor]:
+    """Four maps of one size, as a plain vision transformer gives them."""
     torch.manual_seed(1)
     return [torch.randn(batch, width, side, side, requires_grad=True) for _ in STRIDES]
 
 
-@pytest.mark.parametrize("size", [(32, 32), (37, 53), (8, 8), (96, 40), (224, 224)])
-def test_logits_have_the_size_of_the_image(size):
-    decoder = build_decoder(16, 5).eval()
-    assert decoder(features(), size).shape == (2, 5, *size)
+def pyramid(size: tuple[int, int], batch: int = 2) -> list[Tensor]:
+    """Four maps of falling size, as a convolutional network gives them."""
+    torch.manual_seed(1)
+    return [
+        torch.randn(batch, width, *(-(-side // stride) for side in size), requires_grad=True)
+        for width, stride in zip(WIDTHS, STRIDES, strict=True)
+    ]
+
+
+def built(kind: str, width=16) -> nn.Module:
+    torch.manual_seed(2)
+    return build_decoder(width, 5, kind=kind)
+
+
+@decoders
+@pytest.mark.parametrize("size", SIZES)
+def test_logits_have_the_size_of_the_image(kind, size):
+    assert built(kind).eval()(features(), size).shape == (2, 5, *size)
+    assert built(kind, WIDTHS).eval()(pyramid(size), size).shape == (2, 5, *size)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (5, 5)])
@@ -27,32 +49,111 @@ def test_the_pyramid_has_the_strides_it_says(size):
         assert level.shape == (2, 6, -(-size[0] // stride), -(-size[1] // stride))
 
 
-def test_a_batch_of_one_trains_and_all_four_maps_matter():
-    decoder, maps = build_decoder(16, 5).train(), features(batch=1, side=1)
-    decoder(maps, (8, 8)).square().sum().backward()
-    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in maps)
+@pytest.mark.parametrize("size", [(64, 64), (37, 53), (5, 5)])
+def test_a_doubling_pyramid_doubles(size):
+    levels = PyramidNeck(16, (6, 7, 8, 9), doubling=True)(features(), size)
+    assert [level.shape[1] for level in levels] == [6, 7, 8, 9]
+    coarse = [-(-side // 32) for side in size]
+    assert [list(level.shape[2:]) for level in levels] == [
+        [factor * side for side in coarse] for factor in (8, 4, 2, 1)
+    ]
+
+
+@pytest.mark.parametrize("doubling", [False, True])
+def test_a_map_that_has_its_stride_is_projected_and_not_resampled(doubling):
+    neck, maps = PyramidNeck(WIDTHS, 6, doubling), pyramid((64, 96))
+    for level, one, projection in zip(neck(maps, (64, 96)), maps, neck.projections, strict=True):
+        assert torch.equal(level, projection(one))
+
+
+@decoders
+@pytest.mark.parametrize("width", [16, WIDTHS], ids=["one size", "pyramid"])
+def test_a_batch_of_one_trains_all_parameters_and_every_map_that_counts(kind, width):
+    decoder = built(kind, width).train()
+    maps = features(batch=1, side=1) if width == 16 else pyramid((8, 8), batch=1)
+    (decoder(maps, (8, 8)) * torch.randn(5, 8, 8)).sum().backward()
+    used = [one.grad is not None and bool(one.grad.abs().sum() > 0) for one in maps]
+    assert used == [kind not in ("linear", "fcn")] * 3 + [True]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in decoder.parameters())
 
 
-def test_a_prediction_does_not_depend_on_the_rest_of_the_batch():
-    decoder, maps = build_decoder(16, 5).eval(), features(batch=3)
+@decoders
+def test_every_parameter_gets_a_gradient(kind):
+    decoder = built(kind).train()
+    (decoder(features(batch=4, side=6), (96, 64)) * torch.randn(5, 96, 64)).sum().backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@decoders
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(kind):
+    decoder, maps = built(kind).eval(), features(batch=3)
     together = decoder(maps, (32, 32))
     alone = decoder([one[1:2] for one in maps], (32, 32))
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+    norms = [module for module in decoder.modules() if isinstance(module, nn.GroupNorm)]
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in decoder.modules())
-    assert any(isinstance(module, nn.GroupNorm) for module in decoder.modules())
+    assert bool(norms) == (kind != "linear")
+    assert all(norm.num_channels >= 2 * norm.num_groups for norm in norms)
 
 
-@pytest.mark.parametrize(("width", "channels", "expected"), [(96, None, 32), (1024, None, 512), (1024, 24, 24)])
-def test_inner_channels(width, channels, expected):
+@pytest.mark.parametrize("kind", ["upernet", "fcn", "dpt", "fpn"])
+@pytest.mark.parametrize("channels", [2, 16, 24])
+def test_few_channels_train_on_a_batch_of_one_too(kind, channels):
+    build_decoder(16, 3, channels, kind).train()(features(batch=1, side=1), (8, 8)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("width", "channels", "kind", "expected"),
+    [
+        (96, None, "upernet", 32), (1024, None, "upernet", 512), (1024, 24, "upernet", 24),
+        ((64, 128, 256, 512), None, "upernet", 512), ((8, 16, 32, 64), None, "upernet", 32),
+        (1024, None, "fcn", 512), (96, None, "fcn", 32), (1024, None, "dpt", 256), (1024, None, "fpn", 128),
+        (96, None, "fpn", 32), (1024, None, "linear", 1024), ((8, 16, 32, 64), None, "linear", 64),
+    ],
+)  # fmt: skip
+def test_inner_channels(width, channels, kind, expected):
     with torch.device("meta"):
-        decoder = build_decoder(width, 5, channels)
+        decoder = build_decoder(width, 5, channels, kind)
     assert decoder.classifier.in_channels == expected and decoder.classifier.out_channels == 5
 
 
-def test_dropout_acts_in_training_only():
-    decoder, maps = build_decoder(16, 5), features()
+@decoders
+def test_dropout_acts_in_training_only(kind):
+    decoder, maps = built(kind), features()
     decoder.eval()
     assert torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16)))
     decoder.train()
-    assert not torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16)))
+    assert torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16))) == (kind == "linear")
+
+
+def test_linear_is_a_matrix_and_a_bias_for_every_token():
+    decoder, maps = built("linear"), features(side=4)
+    assert sum(p.numel() for p in decoder.parameters()) == 16 * 5 + 5
+    weight, bias = decoder.classifier.weight[:, :, 0, 0], decoder.classifier.bias
+    logits = torch.einsum("kd,bdhw->bkhw", weight, maps[-1]) + bias[:, None, None]
+    torch.testing.assert_close(decoder(maps, (4, 4)), logits, rtol=1e-4, atol=1e-5)
+    larger = functional.interpolate(logits, size=(12, 20), mode="bilinear")
+    torch.testing.assert_close(decoder(maps, (12, 20)), larger, rtol=1e-4, atol=1e-5)
+
+
+def test_fcn_sees_two_cells_to_each_side_and_no_more():
+    decoder = built("fcn").eval()
+    for module in decoder.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.forward = lambda x: x  # its statistics see the whole map
+    maps = features(side=9)
+    decoder(maps, (9, 9))[0, :, 4, 4].sum().backward()
+    seen = maps[-1].grad[0].abs().sum(0) > 0
+    assert seen[2:7, 2:7].any() and int(seen.sum()) == int(seen[2:7, 2:7].sum())
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(UserError, match=r"there is no decoder 'upernett'[\s\S]*did you mean upernet"):
+        build_decoder(16, 5, kind="upernett")
+
+
+@decoders
+@pytest.mark.parametrize("width", [(8, 16), (8,) * 5])
+def test_maps_are_four(kind, width):
+    with pytest.raises(ValueError, match="takes 4 feature maps"):
+        build_decoder(width, 5, kind=kind)

@@ -1,0 +1,107 @@
+"""The verbs ``stbench backbones``: list, show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.models.backbones import Backbone
+
+backbones_app = typer.Typer(help="List the backbones, or show one.", rich_markup_mode=None)
+
+COUNTED_BANDS = 3
+"""Image channels for which parameters are counted: pretrained models mostly have these."""
+
+
+@backbones_app.callback(invoke_without_command=True)
+def list_backbones(
+    context: typer.Context,
+    count: Annotated[
+        bool, typer.Option("--count/--no-count", help="Count the parameters, which takes some seconds.")
+    ] = True,
+) -> None:
+    """List the backbones: size, pretraining, bands, licence, and how to get the weights."""
+    if context.invoked_subcommand is not None:
+        return
+    from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
+
+    rows = [("backbone", "parameters", "kind", "patch", "bands", "pretraining", "licence", "weights")]
+    notes = []
+    for name in backbone_entries():
+        try:
+            spec = load_backbone(name)
+            parameters = _counted(spec) if count else "-"
+        except UserError as error:
+            notes.append(f"{name} cannot be used here: {error.what}; {error.fix or ''}".rstrip("; "))
+            rows.append((name, "-", "-", "-", "-", "-", "-", "-"))
+            continue
+        bands = str(len(spec.card.bands)) if spec.card.bands else "any"
+        patch = f"{spec.patch} px"
+        rows.append(
+            (name, parameters, spec.kind, patch, bands, _short(spec.card.data), spec.card.licence, _weights(spec))
+        )
+    print_rows(rows, right=(1,))
+    say("")
+    for note in notes:
+        say(note)
+    say(f"parameters: for {COUNTED_BANDS} bands at the image size of the pretraining, without head")
+    say("timm:NAME is any vision transformer or four-level network of timm")
+    say("stbench backbones show NAME tells more")
+
+
+@backbones_app.command("show")
+def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, or timm:NAME.")]) -> None:
+    """Show one backbone: sizes, pretraining, what its weights expect, licence, citation, where to get them."""
+    from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
+    from spectral_tl_bench.models.patch_embedding import STRATEGIES
+
+    spec = load_backbone(name)
+    card, entry = spec.card, backbone_entries().get(name)
+    say(f"{spec.name}  {_counted(spec)} parameters for {COUNTED_BANDS} bands")
+    if entry is not None and entry.dist is not None:
+        say(f"package       {entry.dist.name} {entry.dist.version}")
+    if spec.kind == "vit":
+        say(f"sizes         width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
+        say(f"features      after blocks {', '.join(map(str, spec.levels))} (0-based), all of one size")
+    else:
+        widths = ", ".join(map(str, spec.widths))
+        say(f"features      four maps of {widths} channels, at strides of 4, 8, 16, 32 px")
+    say(f"window        a multiple of {spec.patch} px; trained on {card.image_size} px")
+    say(f"changeable    {', '.join(spec.sizes) or 'no size'} (--backbone-size)")
+    say(f"pretraining   {card.data}")
+    wavelengths = ", ".join(f"{value:g}" for value in card.bands)
+    say(f"bands         {f'{len(card.bands)} at {wavelengths} um' if card.bands else 'any, told by their wavelengths'}")
+    say(f"normalisation {card.normalisation} (the suite normalises by the source's statistics for every method)")
+    say(f"licence       {card.licence}")
+    say(f"cite          {card.citation or '-'}")
+    say(f"weights       {_weights(spec)}")
+    if card.how:
+        say(f"to get them   {card.how}")
+    names = [one for one in STRATEGIES if (one == "hypernetwork") == spec.reads_wavelengths]
+    say("patch embedding (--patch-embedding)")
+    for one in names:
+        say(f"  {one}: {STRATEGIES[one]}")
+
+
+def _counted(spec: Backbone) -> str:
+    import torch
+
+    side = max(1, spec.card.image_size // spec.patch) * spec.patch
+    with torch.device("meta"):
+        network = spec.for_sensor((0.665, 0.56, 0.49), None).build(COUNTED_BANDS, side)
+    return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
+
+
+def _weights(spec: Backbone) -> str:
+    choices = [name for name, there in (("bundled", spec.bundled), ("hub", spec.hub)) if there]
+    default = "bundled" if spec.bundled else ("must be chosen" if spec.named_weights else "none")
+    return f"{', '.join([*choices, 'FILE', 'none'])} (default: {default})"
+
+
+def _short(text: str, most: int = 48) -> str:
+    return text if len(text) <= most else text[: most - 3].rstrip(" ,;") + "..."

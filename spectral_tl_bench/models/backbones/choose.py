@@ -1,0 +1,61 @@
+"""Puts weights on a backbone: which file, and how it fits, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import file_digest
+from spectral_tl_bench.models.backbones.assemble import fit_state
+from spectral_tl_bench.models.backbones.backbone import RGB, Backbone, Weights
+from spectral_tl_bench.models.backbones.files import read_state
+from spectral_tl_bench.models.backbones.hub import locate_hub
+
+
+def with_weights(spec: Backbone, choice: str) -> Backbone:
+    """The backbone with the weights that a user chose.
+
+    The file's names and shapes are compared with the network at once, without its numbers.
+
+    Args:
+        spec: The backbone; its ``patch_embedding`` says what becomes of the bands.
+        choice: ``hub``, ``hub:NAME``, ``bundled``, or the path of a file.
+
+    Raises:
+        UserError: If the weights cannot be had or do not fit.
+    """
+    source, path = _located(spec, choice)
+    if not path.is_file():
+        raise UserError(
+            f"there are no weights for {spec.name}", where=path, expected=f"hub, none, or a file; {spec.card.how}"
+        )
+    weights = Weights(source, str(path), file_digest(path))
+    spec = replace(spec, weights=weights)  # named in errors
+    bands = spec.card.bands or RGB
+    side = max(1, spec.card.image_size // spec.patch) * spec.patch
+    with torch.device("meta"):
+        network = spec.make(spec.for_sensor(bands, None), len(bands), side)
+    found = fit_state(spec.for_sensor(bands, None), network, read_state(path, "meta"), len(bands))
+    examples = [f"missing {name}" for name in found.missing[:3]] + [f"unexpected {n}" for n in found.unexpected[:3]]
+    weights = replace(
+        weights, matched=round(found.matched, 4), missing=len(found.missing), unexpected=len(found.unexpected),
+        examples=tuple(examples),
+    )  # fmt: skip
+    return replace(spec, weights=weights, pretrained=spec.tag or f"file:{weights.digest[:12]}")
+
+
+def _located(spec: Backbone, choice: str) -> tuple[str, Path]:
+    if choice == "hub" or choice.startswith("hub:"):
+        name, path = locate_hub(spec, choice.partition(":")[2])
+        return f"hub:{name}", path
+    if choice == "bundled":
+        if spec.bundled is None:
+            raise UserError(f"{spec.name} comes without weights", expected=f"--weights FILE or none; {spec.card.how}")
+        package, _, inside = spec.bundled.partition(":")
+        with as_file(files(package).joinpath(inside)) as path:
+            return "bundled", path
+    return "file", Path(choice).expanduser().resolve()

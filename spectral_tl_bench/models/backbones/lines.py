@@ -1,0 +1,18 @@
+"""What to say about a backbone in one line."""
+
+from __future__ import annotations
+
+from spectral_tl_bench.models.backbones.backbone import Backbone
+
+
+def weights_line(spec: Backbone) -> str | None:
+    """One line about the weights of a backbone, for the output of a run; None where they are random."""
+    weights = spec.weights
+    if weights is None:
+        return None
+    counted = f"{weights.missing} tensors missing, {weights.unexpected} unexpected"
+    examples = f" ({', '.join(weights.examples)})" if weights.examples else ""
+    return (
+        f"weights of {spec.name}: {weights.source}, sha256 {weights.digest[:12]}, {weights.matched:.1%} of its "
+        f"parameters, {counted}{examples}; patch embedding: {spec.patch_embedding}"
+    )

@@ -1,0 +1,108 @@
+"""Networks of timm by backbone: plain vision transformers, Scale-MAE, and anything that timm makes by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones.backbone import Backbone
+from spectral_tl_bench.models.backbones.pyramid import Pyramid
+
+
+def vit(spec: Backbone, in_chans: int, image_size: int, **options: Any) -> VisionTransformer:
+    """A plain vision transformer without a head, with the sizes of ``spec``.
+
+    Args:
+        spec: The backbone.
+        in_chans: Bands.
+        image_size: Side of the images in pixels.
+        **options: Further ones of ``VisionTransformer``.
+    """
+    return VisionTransformer(**_vit_sizes(spec, in_chans, image_size), **options)
+
+
+def scale_mae(spec: Backbone, in_chans: int, image_size: int) -> VisionTransformer:
+    """TorchGeo's Scale-MAE: positions are encoded in metres, so they depend on the ground sampling distance."""
+    from torchgeo.models.scale_mae import ScaleMAE
+
+    return ScaleMAE(res=spec.gsd or 1.0, **_vit_sizes(spec, in_chans, image_size))
+
+
+def _vit_sizes(spec: Backbone, in_chans: int, image_size: int) -> dict[str, Any]:
+    return {
+        "img_size": image_size, "patch_size": spec.patch, "in_chans": in_chans, "num_classes": 0, "global_pool": "",
+        "embed_dim": spec.width, "depth": spec.depth, "num_heads": spec.heads,
+    }  # fmt: skip
+
+
+def by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+    """The network that timm has under ``spec.architecture``, without a head.
+
+    Raises:
+        UserError: If timm has no such network, or cannot build it for these images.
+    """
+    options: dict[str, Any] = {"in_chans": in_chans}
+    if spec.kind == "vit":
+        options |= {
+            "img_size": image_size, "patch_size": spec.patch, "embed_dim": spec.width, "depth": spec.depth,
+            "num_heads": spec.heads, "global_pool": "",
+        }  # fmt: skip
+        return _create(spec.architecture, **options)
+    if _fixed_size(spec.architecture):
+        options["img_size"] = image_size
+    return Pyramid(_create(spec.architecture, **options))
+
+
+def look_up(architecture: str) -> dict[str, Any]:
+    """Kind and sizes of a network of timm.
+
+    Args:
+        architecture: timm's name, without a tag.
+
+    Returns:
+        Fields of ``Backbone``.
+
+    Raises:
+        UserError: If timm has no such network, or it is neither a vision transformer nor a pyramid of four maps.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = _create(architecture)
+    if isinstance(network, VisionTransformer | Eva):
+        patch = network.patch_embed.patch_size
+        if patch[0] != patch[1]:
+            raise UserError(f"{architecture} has patches of {patch[0]} x {patch[1]} px", expected="square patches")
+        heads = int(network.blocks[0].attn.num_heads)
+        return {
+            "kind": "vit", "width": int(network.embed_dim), "depth": len(network.blocks), "heads": heads,
+            "patch": int(patch[0]), "sizes": ("width", "depth", "heads", "patch"),
+        }  # fmt: skip
+    with torch.device("meta"):
+        pyramid = Pyramid(network)
+    return {
+        "kind": "pyramid", "width": pyramid.widths[-1], "depth": 4, "heads": 0, "patch": 32, "sizes": (),
+        "stages": pyramid.widths,
+    }  # fmt: skip
+
+
+def _create(architecture: str, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=0, **options)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"timm {timm.__version__} cannot build {architecture}: {str(error).strip() or type(error).__name__}",
+            fix="`timm.list_models()` lists its networks; a newer timm may have more",
+        ) from None
+
+
+def _fixed_size(architecture: str) -> bool:
+    """Whether the network must be told the size of its images."""
+    found = get_pretrained_cfg(architecture)
+    return bool(found is not None and found.fixed_input_size)

@@ -1,0 +1,128 @@
+"""Backbones by name, found through entry points: ours and anybody's in the same way; and timm's by theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from spectral_tl_bench.errors import UserError, nearest
+from spectral_tl_bench.models.backbones.backbone import SIZES, Backbone
+from spectral_tl_bench.models.patch_embedding import STRATEGIES, check_strategy
+from spectral_tl_bench.plugins import installed
+
+GROUP = "spectral_tl_bench.backbones"
+
+TIMM = "timm:"
+"""In front of the name of any network of timm."""
+
+
+def backbone_entries() -> dict[str, EntryPoint]:
+    """All installed backbones by name; nothing is imported.
+
+    Raises:
+        MethodError: If two different packages offer a backbone of the same name.
+    """
+    return installed(GROUP, "a backbone")
+
+
+def check_backbone_known(name: str) -> None:
+    """Refuse a name that no installed package offers; nothing is imported, and timm's names are not looked up.
+
+    Raises:
+        UserError: If it is unknown; the closest ones are named.
+    """
+    known = backbone_entries()
+    if name not in known and not name.startswith(TIMM):
+        raise UserError(
+            f"there is no backbone {name!r}",
+            expected=f"{nearest(name, known)} (or {TIMM}NAME for a network of timm)",
+            fix=f"a backbone of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
+        )
+
+
+def load_backbone(name: str) -> Backbone:
+    """A backbone as its package declares it, before any choice of sizes or weights.
+
+    Raises:
+        UserError: If the name is unknown, or its package cannot be imported or holds no ``Backbone``.
+    """
+    check_backbone_known(name)
+    if name.startswith(TIMM):
+        from spectral_tl_bench.models.backbones.timm_names import timm_backbone
+
+        return timm_backbone(name.removeprefix(TIMM))
+    entry = backbone_entries()[name]
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a foreign package raises at import
+        raise UserError(
+            f"backbone {name!r} cannot be imported: {type(error).__name__}: {error}", where=entry.value
+        ) from error
+    if not isinstance(found, Backbone):
+        raise UserError(f"backbone {name!r} is not a spectral_tl_bench.models.backbones.Backbone", where=entry.value)
+    return replace(found, name=name)
+
+
+def get_backbone(
+    name: str, /, weights: str | None = None, patch_embedding: str | None = None, **sizes: Any
+) -> Backbone:
+    """A backbone by name, with weights, and with any of its sizes changed.
+
+    Args:
+        name: Name of an entry point, or ``timm:NAME``.
+        weights: ``hub``, ``hub:NAME``, ``bundled``, the path of a file, or ``none`` for a random start. By default the
+            bundled ones where there are any, else random; a backbone that is named after a pretraining has no default.
+        patch_embedding: How the layer that reads the bands comes from the weights; by default ``wavelength`` with
+            weights and ``random`` without.
+        **sizes: ``width``, ``depth``, ``heads``, ``patch``: whole numbers above 0.
+
+    Raises:
+        UserError: If the name, a size or the patch embedding is unknown or impossible, or the weights cannot be had.
+    """
+    spec = _with_sizes(load_backbone(name), sizes)
+    if weights is None:
+        weights = "bundled" if spec.bundled else "none"
+        if spec.named_weights:
+            raise UserError(
+                f"which weights for {name}? It stands for a pretraining, so there is no default",
+                expected=spec.card.how,
+                fix="--weights FILE, --weights hub where a library has them, or --weights none for a random start",
+            )
+    spec = replace(spec, patch_embedding=_strategy(spec, patch_embedding, weights != "none"))
+    if weights == "none":
+        return spec
+    from spectral_tl_bench.models.backbones.choose import with_weights
+
+    return with_weights(spec, weights)
+
+
+def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
+    own = "hypernetwork"
+    if chosen is None:
+        return own if spec.reads_wavelengths else ("wavelength" if pretrained else "random")
+    check_strategy(chosen)
+    if spec.reads_wavelengths != (chosen == own):
+        others = ", ".join(name for name in STRATEGIES if name != own)
+        raise UserError(
+            f"backbone {spec.name} cannot have the patch embedding {chosen!r}",
+            expected=f"{own}, its own" if spec.reads_wavelengths else f"one of {others}",
+            fix="leave out --patch-embedding, or choose another backbone",
+        )
+    return chosen
+
+
+def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:
+    for key, value in sizes.items():
+        if key not in spec.sizes:
+            known = nearest(key, spec.sizes) if spec.sizes else "none can be changed"
+            raise UserError(f"backbone {spec.name} has no size {key!r}", expected=known)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"backbone size {key} is {value!r}", expected="a whole number above 0")
+    spec = replace(spec, **{key: value for key, value in sizes.items() if key in SIZES})
+    if spec.heads and spec.width % spec.heads:
+        raise UserError(
+            f"width {spec.width} of backbone {spec.name} is not divisible by its {spec.heads} heads",
+            fix="change one of the two",
+        )
+    return spec

@@ -1,0 +1,42 @@
+"""Any network of timm as a backbone, under timm's own name."""
+
+from __future__ import annotations
+
+import difflib
+
+import timm
+from timm.models import get_pretrained_cfg
+
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones.backbone import Backbone, Card, Hub
+from spectral_tl_bench.models.backbones.entries import make_by_name
+from spectral_tl_bench.models.backbones.networks import look_up
+
+
+def timm_backbone(name: str) -> Backbone:
+    """The backbone for a name of timm, with or without a tag: ``vit_base_patch16_224.augreg_in21k``.
+
+    Raises:
+        UserError: If timm has no such network, or it has neither equal maps nor maps at strides of 4 to 32 pixels.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.6)
+        raise UserError(
+            f"timm {timm.__version__} has no network {architecture!r}",
+            expected=f"did you mean {' or '.join(close)}?" if close else "a name of timm.list_models()",
+        )
+    fields = look_up(architecture)
+    found = get_pretrained_cfg(name)
+    card = Card(
+        data=f"timm's {found.tag or 'default'} weights" if found else "no weights in timm",
+        normalisation=f"mean {found.mean}, std {found.std}" if found else "none",
+        image_size=int(found.input_size[-1]) if found else 224,
+        licence=(found.license if found else None) or "see timm",
+        citation="timm, https://github.com/huggingface/pytorch-image-models",
+        how="--weights hub (timm), or --weights FILE",
+    )
+    return Backbone(
+        f"timm:{name}", make=make_by_name, architecture=architecture, card=card,
+        hub=Hub("timm", architecture, tag), named_weights=True, tag=f"timm:{name}", **fields,
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""From the bands that weights were trained on to those of a sensor: the patch embedding by named strategies.
+
+A patch embedding is a convolution with weights W (D, K, p, p) for K pretrained bands. Every strategy that keeps
+something of it is a matrix M (C, K) that makes the filter of each of the C new bands from the pretrained ones,
+``W'[:, c] = sum_k M[c, k] W[:, k]``, so that the strategies can be compared and looked at by themselves. Where the
+columns of M sum to one, ``sum_c W'[:, c] = sum_k W[:, k]``: an image with one value in all bands and pixels gets the
+response that the pretrained model gives to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spectral_tl_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RGB = (0.665, 0.560, 0.490)
+"""Centre wavelengths of red, green and blue in micrometres, in the order of the channels of RGB models."""
+
+STRATEGIES = {
+    "random": "drawn at random, nothing is kept",
+    "repeat": "pretrained filters in turn, rescaled to keep the response to a constant image",
+    "mean": "every band gets the mean filter, rescaled to keep the response to a constant image",
+    "wavelength": "filters interpolated by centre wavelength, clamped outside the pretrained range",
+    "rgb": "only the bands nearest to red, green and blue are read",
+    "lowrank": "rgb with frozen filters, and a trained low-rank path that reads all bands beside it",
+    "hypernetwork": "the backbone's own network makes filters from wavelengths",
+}
+"""Name -> what it does."""
+
+
+def check_strategy(name: str) -> str:
+    """The name, if there is such a strategy.
+
+    Raises:
+        UserError: If there is not.
+    """
+    if name not in STRATEGIES:
+        raise UserError(f"there is no patch embedding {name!r}", expected=nearest(name, STRATEGIES))
+    return name
+
+
+def repeat(bands: int, pretrained: int) -> Tensor:
+    """Pretrained filters in turn: ``M[c, k] = 1 / n_k`` where ``k = c mod K``, with n_k the number of such bands.
+
+    With fewer bands than pretrained ones, ``M[c, k] = 1`` where ``c = k mod C``. Columns sum to one.
+
+    Args:
+        bands: C.
+        pretrained: K.
+
+    Returns:
+        (C, K).
+    """
+    import torch
+
+    band, source = torch.arange(bands)[:, None], torch.arange(pretrained)[None]
+    if bands < pretrained:
+        return (source % bands == band).float()
+    used = (band % pretrained == source).float()
+    return used / used.sum(dim=0)
+
+
+def mean(bands: int, pretrained: int) -> Tensor:
+    """The mean filter for every band: ``M[c, k] = 1 / C``. Columns sum to one.
+
+    Args:
+        bands: C.
+        pretrained: K.
+
+    Returns:
+        (C, K).
+    """
+    import torch
+
+    return torch.full((bands, pretrained), 1.0 / bands)
+
+
+def wavelength(wavelengths: Sequence[float], pretrained: Sequence[float]) -> Tensor:
+    """Linear interpolation by centre wavelength, and the end filters outside the pretrained range.
+
+    For a band at w between the neighbouring pretrained bands a <= w <= b: ``M[c, a] = K / C (b - w) / (b - a)`` and
+    ``M[c, b] = K / C (w - a) / (b - a)``. The factor K / C keeps the size of the response when there are more bands;
+    for the pretrained bands themselves M is the identity. Rows sum to K / C.
+
+    Args:
+        wavelengths: Those of the C bands, in micrometres.
+        pretrained: Those of the K pretrained bands, in any order; equal ones share.
+
+    Returns:
+        (C, K).
+    """
+    import torch
+
+    known = sorted(set(pretrained))
+    scale = len(pretrained) / len(wavelengths)
+    matrix = torch.zeros(len(wavelengths), len(pretrained))
+    for band, value in enumerate(wavelengths):
+        place = min(max(value, known[0]), known[-1])
+        right = next(number for number, one in enumerate(known) if one >= place)
+        left = right if known[right] == place else right - 1
+        share = 0.0 if left == right else (place - known[left]) / (known[right] - known[left])
+        for number, part in ((left, 1 - share), (right, share)):
+            sources = [k for k, one in enumerate(pretrained) if one == known[number]]
+            for k in sources:
+                matrix[band, k] += scale * part / len(sources)
+    return matrix
+
+
+def rgb(wavelengths: Sequence[float], pretrained: Sequence[float] = RGB) -> Tensor:
+    """Only the bands nearest to red, green and blue are read, through the pretrained filters for these colours.
+
+    ``M[c, k] = 1 / n`` if k is the pretrained band nearest to a colour and c one of the n bands nearest to it (a time
+    series has one per date); every other entry is zero. Columns sum to one, or to zero where k is no colour.
+
+    Args:
+        wavelengths: Those of the C bands, in micrometres.
+        pretrained: Those of the K pretrained bands.
+
+    Returns:
+        (C, K).
+    """
+    import torch
+
+    matrix = torch.zeros(len(wavelengths), len(pretrained))
+    for colour in RGB:
+        source = min(range(len(pretrained)), key=lambda k: abs(pretrained[k] - colour))
+        closest = min(abs(value - colour) for value in wavelengths)
+        bands = [c for c, value in enumerate(wavelengths) if abs(abs(value - colour) - closest) < 1e-9]
+        matrix[bands, source] = 1.0 / len(bands)
+    return matrix
+
+
+def mixing(name: str, wavelengths: Sequence[float], pretrained: Sequence[float]) -> Tensor:
+    """The matrix M (C, K) of a strategy.
+
+    Args:
+        name: ``repeat``, ``mean``, ``wavelength``, ``rgb``, or ``lowrank``, whose frozen filters are those of ``rgb``.
+        wavelengths: Those of the C bands, in micrometres.
+        pretrained: Those of the K pretrained bands.
+
+    Raises:
+        ValueError: If the strategy has no matrix.
+    """
+    if name in ("repeat", "mean"):
+        return (repeat if name == "repeat" else mean)(len(wavelengths), len(pretrained))
+    if name in ("wavelength", "rgb", "lowrank"):
+        return (wavelength if name == "wavelength" else rgb)(wavelengths, pretrained)
+    raise ValueError(f"patch embedding {name!r} keeps nothing of pretrained filters")
+
+
+def mixed(weight: Tensor, matrix: Tensor) -> Tensor:
+    """New filters from pretrained ones, ``W'[:, c] = sum_k M[c, k] W[:, k]``.
+
+    Args:
+        weight: (D, K, p, p).
+        matrix: (C, K).
+
+    Returns:
+        (D, C, p, p), of the type of ``weight``.
+    """
+    import torch
+
+    matrix = matrix.to(device=weight.device)
+    return torch.einsum("ck,dkhw->dchw", matrix, weight.float()).to(weight.dtype)
