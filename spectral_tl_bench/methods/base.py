@@ -8,7 +8,7 @@ evaluation, records) belongs to the suite, so that all methods get the same of i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,8 +27,18 @@ of the source domain; in labelled stages ``mask`` (B, H, W) int64 with classes 0
 Loss = Callable[["nn.Module", Batch], "Tensor"]
 """Maps (module, batch) to a scalar loss."""
 
+Fit = Callable[["nn.Module", "Iterable[Batch]"], None]
+"""Sets a module's parameters and buffers from batches that hold every source training pixel, without an optimiser."""
+
+Outputs = Callable[["nn.Module", Batch], "tuple[Tensor, Tensor]"]
+"""Maps (module, batch) to logits (B, K, H, W) and a scalar that is added to their cross-entropy."""
+
 Pictures = Callable[["nn.Module", "Tensor"], "dict[str, Tensor]"]
 """Maps (module, images (B, C, H, W), normalised) to images of the same shape by column title, to be looked at."""
+
+
+AfterStep = Callable[["nn.Module", int, int], None]
+"""Called with (module, optimiser steps that are done, steps of the stage), while gradients are still there."""
 
 
 class Budget(BaseModel):
@@ -110,15 +120,28 @@ class Stage:
 
     Attributes:
         name: Shown in progress and stored in the record.
-        steps: Optimiser steps.
+        steps: Optimiser steps; 1 in closed form, or 0 to leave the stage out.
         labelled: Whether batches carry ``mask``. An unlabelled stage never sees a label.
         loss: Loss of a batch; by default ``segmentation_loss`` (cross-entropy without void).
+        outputs: For a ``loss`` that is the default and something added, such as a balance loss: gives logits and what
+            is added. Objectives that weigh domains then need one forward pass; otherwise one for each domain.
         trainable: Chooses by parameter name what this stage trains; by default every parameter whose
             ``requires_grad`` was set when the module was built.
         learning_rate: Overrides the budget's.
         options: Free-form facts about the stage that the record should keep.
         shared: How the stage is reused by other runs; only a first stage without labels can be.
         pictures: Shows what the stage has learned; drawn now and then while a shared stage is trained.
+        after_step: Called after every optimiser step and before validation, for schedules that change weights, such as
+            the cutting of ranks.
+        fit: Makes this a stage in closed form: instead of being trained by gradients, the module is set by this
+            function, which is called once. Its batches hold whole windows of the source training chips, side by side,
+            without augmentation, so that every labelled pixel comes exactly once; where windows overlap at the rim of
+            a chip, a mask holds ``VOID`` for what came before (an image without labels repeats there). They can be
+            gone through again. The module is in evaluation mode, and no gradients are kept. It may change its buffers
+            and the parameters that ``trainable`` chooses; a stage in closed form may have no parameters at all.
+
+    Raises:
+        ValueError: If a stage in closed form has more than one step, a loss or a learning rate, or is shared.
     """
 
     name: str
@@ -130,6 +153,18 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     shared: Shared | None = None
     pictures: Pictures | None = None
+    fit: Fit | None = None
+    outputs: Outputs | None = None
+    after_step: AfterStep | None = None
+
+    def __post_init__(self) -> None:
+        if self.fit is None:
+            return
+        if self.steps not in (0, 1):
+            raise ValueError(f"stage {self.name!r} is in closed form and has 1 step, or 0, not {self.steps}")
+        for name in ("loss", "outputs", "learning_rate", "shared", "pictures", "after_step"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"stage {self.name!r} is in closed form, where {name} has no meaning")
 
     def with_steps(self, steps: int) -> Stage:
         """The same stage with another length."""
@@ -153,6 +188,26 @@ class Part:
     counted: bool = True
 
 
+@dataclass(frozen=True)
+class FixedFeatures:
+    """A run whose backbone is frozen as a whole, on a fixed set of training windows.
+
+    Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, and a submodule called as
+    ``decoder(features, (H, W))`` that makes the logits of them; nothing outside the decoder trains. Training windows
+    lie side by side over all training chips. The features of all windows, of source and target, are then the same
+    for all runs that share backbone, data and window, and are computed once.
+
+    Attributes:
+        copies: Of each training window: 1 as it is, 8 with the symmetries of the square.
+        dtype: What features are rounded to; they are computed in float32.
+        head_seed: Draws other weights and another training of the decoder where it is not 0.
+    """
+
+    copies: Literal[1, 8] = 1
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    head_seed: int = 0
+
+
 class Method(BaseModel, ABC):
     """Base class of all methods. Fields are the method's options: typed, validated, kept in the record.
 
@@ -173,7 +228,7 @@ class Method(BaseModel, ABC):
     and in its ``pyproject.toml``::
 
         [project.entry-points."spectral_tl_bench.methods"]
-        pixel-mlp = "my_package:PixelMLP"
+        my-mlp = "my_package:PixelMLP"
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -197,9 +252,29 @@ class Method(BaseModel, ABC):
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
 
+    def fixed_features(self) -> FixedFeatures | None:
+        """How the method runs on features that are computed once; None (the default) for a run on images."""
+        return None
+
     def parts(self) -> Sequence[Part]:
         """How ``stbench methods show`` groups the parameters; what no part contains goes by module name."""
         return ()
 
 
-__all__ = ["VOID", "Backbone", "Batch", "Budget", "Loss", "Method", "Part", "Pictures", "Shared", "Stage", "Task"]
+__all__ = [
+    "VOID",
+    "AfterStep",
+    "Backbone",
+    "Batch",
+    "Budget",
+    "Fit",
+    "FixedFeatures",
+    "Loss",
+    "Method",
+    "Outputs",
+    "Part",
+    "Pictures",
+    "Shared",
+    "Stage",
+    "Task",
+]

@@ -1,4 +1,4 @@
-"""The baselines: what to compare with before anything clever."""
+"""Baselines that add nothing to a backbone: they differ in which of its weights train."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.methods.base import Method, Task
-from spectral_tl_bench.models.decoders import build_decoder
-from spectral_tl_bench.models.segmenter import ViTSegmenter
-
-LINEAR_LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
-"""The linear layers of every transformer block, in timm's names."""
-
-
-def _segmenter(task: Task) -> ViTSegmenter:
-    backbone = task.backbone.build(task.num_bands, task.window)
-    backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
-    decoder = build_decoder(task.backbone.width, task.num_classes)
-    return ViTSegmenter(backbone, decoder, task.backbone.levels)
+from spectral_tl_bench.methods.cached import OnKeptFeatures
+from spectral_tl_bench.methods.options import DECODER_TEXT, PATCH_EMBED_TEXT, Decoder
+from spectral_tl_bench.models.segmenter import build_segmenter
 
 
 class Full(Method):
@@ -27,49 +18,65 @@ class Full(Method):
 
     family: ClassVar[str] = "full"
 
+    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
+
     def build(self, task: Task) -> nn.Module:
         """Everything trains."""
-        return _segmenter(task)
+        return build_segmenter(task, self.decoder)
 
 
-class Frozen(Method):
+class Frozen(OnKeptFeatures):
     """Frozen backbone: the decoder trains, and the patch embedding, which no RGB model has for these bands."""
 
     family: ClassVar[str] = "frozen"
 
-    train_patch_embed: bool = Field(True, description="train the patch embedding (C bands to tokens)")
+    train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
+    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
     def build(self, task: Task) -> nn.Module:
         """The transformer blocks keep their weights."""
-        module = _segmenter(task)
+        module = build_segmenter(task, self.decoder)
         module.backbone.requires_grad_(False)
         module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
         return module
 
 
-class Lora(Method):
-    """Low-rank adaptation of every linear layer of the frozen backbone, by HuggingFace peft."""
+class LinearProbe(OnKeptFeatures):
+    """Linear probe: one 1x1 convolution on the last feature map of a frozen backbone."""
 
-    family: ClassVar[str] = "peft"
-    reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022"
+    family: ClassVar[str] = "frozen"
+    reference: ClassVar[str] = (
+        "Alain and Bengio, ICLR Workshop 2017; on patch tokens as in Oquab et al., DINOv2, TMLR 2024, sec. 7.4"
+    )
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    train_patch_embed: bool = Field(True, description="train the patch embedding (C bands to tokens)")
-    train_norms: bool = Field(True, description="train the LayerNorms of the backbone")
+    train_patch_embed: bool = Field(False, description=PATCH_EMBED_TEXT)
 
     def build(self, task: Task) -> nn.Module:
-        """Low-rank matrices, patch embedding, norms and decoder train; the frozen weights do not."""
-        from peft import LoraConfig, inject_adapter_in_model
-
-        module = _segmenter(task)
+        """The convolution trains; its logits are resized to the image."""
+        module = build_segmenter(task, "linear")
         module.backbone.requires_grad_(False)
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=LINEAR_LAYERS)
-        module.backbone = inject_adapter_in_model(config, module.backbone)
         module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
-        if self.train_norms:
-            for child in module.backbone.modules():
-                if isinstance(child, nn.LayerNorm):
-                    child.requires_grad_(True)
+        return module
+
+
+class BitFit(Method):
+    """BitFit: every bias of the frozen backbone trains, those of its LayerNorms included.
+
+    timm has one bias for queries, keys and values together. Its third for the keys trains without effect, since it
+    adds the same number to all entries of a row of the attention before the softmax.
+    """
+
+    family: ClassVar[str] = "peft"
+    reference: ClassVar[str] = "Ben Zaken et al., BitFit, ACL 2022, sec. 3"
+
+    train_patch_embed: bool = Field(True, description=f"{PATCH_EMBED_TEXT}; without, its bias alone trains")
+    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
+
+    def build(self, task: Task) -> nn.Module:
+        """Biases, patch embedding and decoder train."""
+        module = build_segmenter(task, self.decoder)
+        for name, parameter in module.backbone.named_parameters():
+            parameter.requires_grad_(name.endswith("bias"))
+        if self.train_patch_embed:
+            module.backbone.patch_embed.requires_grad_(True)
         return module

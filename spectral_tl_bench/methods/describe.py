@@ -37,12 +37,16 @@ class Option:
 
 @dataclass(frozen=True)
 class StageCount:
-    """One stage: optimiser steps under each training budget, and how many parameters it trains."""
+    """One stage: optimiser steps under each training budget, and how many parameters it trains.
+
+    A stage in closed form is one step under any budget.
+    """
 
     name: str
     labelled: bool
     steps: Mapping[str, int]
     trainable: int
+    closed_form: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def describe(
         chosen[stage_name] = _trained(module, stage, declared)
         steps = {budget: found[stage_name].steps if stage_name in found else 0 for budget, found in stages.items()}
         trainable = sum(p.numel() for key, p in module.named_parameters() if key in chosen[stage_name])
-        counts.append(StageCount(stage_name, stage.labelled, steps, trainable))
+        counts.append(StageCount(stage_name, stage.labelled, steps, trainable, stage.fit is not None))
     kind = type(method)
     return Description(
         method=name, summary=(inspect.getdoc(kind) or "").partition("\n")[0], family=kind.family,
@@ -248,16 +252,17 @@ def _trained(module: nn.Module, stage: Stage, declared: set[str]) -> set[str]:
 
 
 def _task(backbone: Backbone, bands: int, classes: int, window: int, budget: Budget) -> Task:
+    wavelengths = tuple(0.45 + 1.75 * number / max(1, bands - 1) for number in range(bands))
     return Task(
         benchmark="none",
         bands=tuple(f"band {number + 1}" for number in range(bands)),
-        wavelengths=tuple(0.45 + 1.75 * number / max(1, bands - 1) for number in range(bands)),
+        wavelengths=wavelengths,
         gsd=10.0,
         classes=tuple(f"class {number + 1}" for number in range(classes)),
         domains=("source",),
         window=window,
         budget=budget,
-        backbone=backbone,
+        backbone=backbone.for_sensor(wavelengths, 10.0),
     )
 
 

@@ -1,15 +1,14 @@
 """Methods by name, found through entry points: ours and anybody's in the same way.
 
-A name may be followed by one of the method's presets: ``spectralx@hypert``.
+A name may be followed by one of the method's presets, and by objectives: ``spectralx@hypert+vrex+swad``.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,17 @@ from pydantic import ValidationError
 
 from spectral_tl_bench.errors import MethodError, nearest
 from spectral_tl_bench.methods.base import Method
+from spectral_tl_bench.objectives.registry import check_objectives, split_objectives
+from spectral_tl_bench.plugins import NAME, installed
 
 GROUP = "spectral_tl_bench.methods"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SEPARATOR = "@"
 """Stands between the name of a method and that of a preset."""
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """The method's own name, and that of the preset where there is one."""
-    base, separator, preset = name.partition(SEPARATOR)
+    """The method's own name, and that of the preset where there is one; objectives are left out."""
+    base, separator, preset = split_objectives(name)[0].partition(SEPARATOR)
     return base, preset if separator else None
 
 
@@ -37,16 +37,7 @@ def method_entries() -> dict[str, EntryPoint]:
     Raises:
         MethodError: If two different packages offer a method of the same name.
     """
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        other = found.get(entry.name)
-        if other is not None and other.value != entry.value:
-            raise MethodError(
-                f"two installed packages offer a method {entry.name!r}: {other.value} and {entry.value}",
-                fix="uninstall one of them, or rename its entry point",
-            )
-        found[entry.name] = entry
-    return dict(sorted(found.items()))
+    return installed(GROUP, "a method")
 
 
 def check_known(names: Iterable[str]) -> None:
@@ -56,7 +47,8 @@ def check_known(names: Iterable[str]) -> None:
         MethodError: If a name is unknown; it names the closest ones.
     """
     entries = method_entries()
-    for name in (split_name(name)[0] for name in names):
+    for full_name in names:
+        name, _ = split_name(full_name)
         if name not in entries:
             raise MethodError(
                 f"there is no method {name!r}",
@@ -69,6 +61,7 @@ def check_known(names: Iterable[str]) -> None:
                 where=entries[name].value,
                 expected="letters, digits, dots, dashes and underscores, 64 at most",
             )
+        check_objectives(full_name)
 
 
 def load_method(name: str) -> type[Method]:

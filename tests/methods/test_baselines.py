@@ -11,7 +11,9 @@ from tiny import SIZES, make_task
 from torch import nn
 
 from spectral_tl_bench.methods.base import Task
-from spectral_tl_bench.methods.baselines import LINEAR_LAYERS, Frozen, Full, Lora
+from spectral_tl_bench.methods.baselines import Frozen, Full
+from spectral_tl_bench.methods.peft_methods import Lora
+from spectral_tl_bench.methods.tuners import block_layers
 from spectral_tl_bench.training.task import StageTask
 
 METHODS = [Full(), Frozen(), Frozen(train_patch_embed=False), Lora(), Lora(train_norms=False, train_patch_embed=False)]
@@ -81,8 +83,7 @@ def test_lora_wraps_every_linear_layer_of_every_block_and_nothing_else():
     assert wrapped == {f"backbone.blocks.{block}.{layer}" for block in range(SIZES["depth"]) for layer in layers}
     assert all(p.shape[0] == 3 for name, p in module.named_parameters() if "lora_A" in name)
     assert isinstance(module.backbone.patch_embed, PatchEmbed)
-    names = [name for name, _ in build(Full()).backbone.named_modules()]
-    assert not any(re.fullmatch(LINEAR_LAYERS, name) for name in names if name.startswith("patch_embed"))
+    assert {f"backbone.{name}" for name in block_layers(build(Full()).backbone, nn.Linear)} == wrapped
 
 
 def test_untrained_lora_changes_nothing_and_a_trained_one_does():

@@ -42,18 +42,18 @@ def exit_code_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_a_method_of_ten_lines_is_found_and_runs(tmp_path, monkeypatch):
-    install(tmp_path / "site", "tiny_pixel_mlp", PIXEL_MLP, {"pixel-mlp": "tiny_pixel_mlp:PixelMLP"}, monkeypatch)
-    assert {"full", "frozen", "lora", "spectralx", "pixel-mlp"} <= set(method_entries())
+    install(tmp_path / "site", "tiny_pixel_mlp", PIXEL_MLP, {"tiny-mlp": "tiny_pixel_mlp:PixelMLP"}, monkeypatch)
+    assert {"full", "frozen", "lora", "spectralx", "tiny-mlp"} <= set(method_entries())
     assert "tiny_pixel_mlp" not in sys.modules, "listing methods must not import them"
-    assert distribution_of("pixel-mlp") == ("tiny_pixel_mlp", "1.2")
+    assert distribution_of("tiny-mlp") == ("tiny_pixel_mlp", "1.2")
 
-    request = make_request(make_tree(tmp_path / "data"), "pixel-mlp", options={"hidden": "5"})
+    request = make_request(make_tree(tmp_path / "data"), "tiny-mlp", options={"hidden": "5"})
     cells, broken = plan(request, lambda _: None)
     outcome, *rest = execute(cells, tmp_path / "runs", Hardware("cpu"), 0, lambda _: None)
     assert (broken, rest, outcome.state) == ([], [], "done"), outcome.message
     record = read_record(outcome.record)
     verify(record)
-    assert (record.method, record.family, record.options) == ("pixel-mlp", "floor", {"hidden": 5})
+    assert (record.method, record.family, record.options) == ("tiny-mlp", "floor", {"hidden": 5})
     assert record.environment["method package tiny_pixel_mlp"] == "1.2"
     assert record.parameters.total == record.parameters.trainable == 24 * 5 + 5 + 5 * 8 + 8
 

@@ -123,7 +123,8 @@ def test_counts_on_meta_are_those_of_the_module(name):
 def test_everything_that_is_installed_can_be_described():
     for name in registry.method_entries():
         found = describe(name, {}, get_backbone("compact", **SIZES), BUDGETS, bands=3, classes=2)
-        assert found.window == 224 and found.sums["trainable"] > 0 and found.stages[-1].labelled
+        assert found.window == 224 and found.stages[-1].labelled
+        assert found.sums["trainable"] > 0 or all(stage.closed_form for stage in found.stages)
 
 
 def test_mistakes_are_told(shown):

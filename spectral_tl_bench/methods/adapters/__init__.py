@@ -1,0 +1,1 @@
+"""Adapters in frozen vision transformers: AdaptFormer, Houlsby, VPT, SSF, Rein, Earth-Adapter, Land-MoE."""

@@ -1,0 +1,36 @@
+"""Options of methods whose backbone is frozen as a whole: train on features that are computed once."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from spectral_tl_bench.methods.base import FixedFeatures, Method
+
+
+class OnKeptFeatures(Method):
+    """Base of methods that can train on kept features; see ``FixedFeatures`` for what their module must offer."""
+
+    cache: bool = Field(
+        False, description="train on a fixed grid of windows, whose features are computed once and kept"
+    )
+    cache_copies: Literal[1, 8] = Field(
+        1, description="with cache: 1 takes each training window as it is, 8 in all symmetries of the square"
+    )
+    cache_dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="with cache: what features are rounded to"
+    )
+    head_seed: int = Field(0, ge=0, description="with cache: other decoder weights on the same features")
+
+    @model_validator(mode="after")
+    def _frozen_as_a_whole(self) -> Self:
+        if self.cache and getattr(self, "train_patch_embed", False):
+            raise ValueError("cache=true needs a backbone that is frozen as a whole: add -o train_patch_embed=false")
+        if not self.cache and (self.cache_copies, self.cache_dtype, self.head_seed) != (1, "float32", 0):
+            raise ValueError("cache_copies, cache_dtype and head_seed do nothing without cache=true")
+        return self
+
+    def fixed_features(self) -> FixedFeatures | None:
+        """What the options say."""
+        return FixedFeatures(self.cache_copies, self.cache_dtype, self.head_seed) if self.cache else None

@@ -1,0 +1,123 @@
+"""Stages without an optimiser: the method computes its module from the source training pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.evaluation.evaluate import evaluate
+from spectral_tl_bench.evaluation.metrics import score
+from spectral_tl_bench.methods.base import Batch, Stage
+from spectral_tl_bench.training.progress import Say
+from spectral_tl_bench.training.stage_store import weights_digest
+from spectral_tl_bench.training.task import trained_parameters, trained_state
+
+
+class Sweep:
+    """The batches of a stage in closed form: every source training pixel, normalised, as often as they are asked for.
+
+    Args:
+        source: What training may see.
+        labelled: Whether batches carry ``mask``.
+        device: Where the batches go.
+    """
+
+    def __init__(self, source: SourceData, labelled: bool, device: torch.device) -> None:
+        self._loader = source.sweep_loader(labelled)
+        self._normalise = source.normaliser().to(device)
+        self._device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches in the order of the chips."""
+        for batch in self._loader:
+            moved = {name: value.to(self._device) for name, value in batch.items()}
+            yield {**moved, "image": self._normalise(moved["image"])}
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What a stage in closed form did.
+
+    Attributes:
+        state: What it may have changed: buffers and chosen parameters.
+        trainable: Number of the parameters that it was to set.
+        seconds: How long it took, with the validation.
+        miou: Source-validation mIoU; None without a validation.
+    """
+
+    state: dict[str, Tensor]
+    trainable: int
+    seconds: float
+    miou: float | None
+
+
+def solve_stage(
+    module: nn.Module,
+    stage: Stage,
+    source: SourceData,
+    declared: set[str],
+    *,
+    seed: int,
+    device: torch.device,
+    say: Say,
+    title: str,
+    validation: tuple[EvaluationData, int] | None = None,
+) -> Solved:
+    """Let a stage set ``module`` in closed form, in float32.
+
+    Args:
+        module: What the method built, as earlier stages left it.
+        stage: A stage with ``fit``.
+        source: Training pixels.
+        declared: Parameters that required a gradient when the module was built.
+        seed: Seed of whatever is random in the stage.
+        device: Where to compute.
+        say: Prints one line of progress.
+        title: What is running, for progress.
+        validation: Source chips for validation and the number of classes; None for no validation.
+
+    Raises:
+        MethodError: If the stage changed a parameter that it does not name.
+        ValueError: If the stage is not in closed form.
+    """
+    if stage.fit is None:
+        raise ValueError(f"stage {stage.name!r} is not in closed form")
+    started = time.monotonic()
+    torch.manual_seed(seed)
+    module.to(device).eval()
+    names = trained_parameters(module, stage, declared)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names)
+    others = {name for name, _ in module.named_parameters()} - names
+    before = weights_digest(module, lambda name: name in others)
+    batches = Sweep(source, stage.labelled, device)
+    say(f"{title} | {stage.name}: in closed form, from {len(batches)} batches of source training pixels")
+    with torch.no_grad():
+        stage.fit(module, batches)
+    if weights_digest(module, lambda name: name in others) != before:
+        raise MethodError(
+            f"stage {stage.name!r} changed parameters that it does not name",
+            where=title,
+            expected="`trainable` chooses every parameter that `fit` sets; what no gradient reaches may be a buffer",
+        )
+    miou = None
+    if validation is not None:
+        chips, classes = validation
+        table = evaluate(module, source.normaliser(), chips, classes, device)
+        found = score(np.sum(list(table["matrix"]), axis=0)).miou
+        miou = found if math.isfinite(found) else 0.0
+        say(f"{title} | {stage.name} 1/1 | source-validation mIoU {miou:.3f}")
+    trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    state = {name: value.detach().cpu().clone() for name, value in trained_state(module).items()}
+    return Solved(state, trainable, time.monotonic() - started, miou)
