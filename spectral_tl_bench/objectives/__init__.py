@@ -1,0 +1,1 @@
+"""Training objectives for several source domains, to be combined with any method."""

@@ -1,0 +1,125 @@
+"""CORAL: pixel features with the same covariance in every source domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import combinations
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, PrivateAttr
+from torch import Tensor, nn
+
+from spectral_tl_bench.errors import MethodError, nearest
+from spectral_tl_bench.methods.base import Batch
+from spectral_tl_bench.objectives.base import Objective, Setting
+
+
+def covariance(features: Tensor) -> Tensor:
+    """The covariance (C, C) of features (N, C), N >= 2: Deep CORAL, equations 2 and 3."""
+    centred = features - features.mean(dim=0)
+    return centred.T @ centred / (len(features) - 1)
+
+
+def coral_distance(one: Tensor, other: Tensor) -> Tensor:
+    """||C_one - C_other||_F^2 / (4 C^2) of features (N, C): Deep CORAL, equation 1."""
+    return (covariance(one) - covariance(other)).square().sum() / (4 * one.shape[1] ** 2)
+
+
+def pixel_features(tensor: Tensor) -> Tensor:
+    """Features (B, N, C) of maps (B, C, h, w) or tokens (B, N, C)."""
+    return tensor.flatten(2).transpose(1, 2) if tensor.ndim == 4 else tensor
+
+
+class Coral(Objective):
+    """Aligns the second-order statistics of pixel features over all pairs of source domains in a batch.
+
+    The features are the input of the classifier: of the linear layer or convolution with one output per class that is
+    called last, before logits are resized. Every place counts, labelled or not. ``layer`` names another module, whose
+    input is then taken. The distance is that of Deep CORAL between each two source domains, averaged over the pairs.
+    ``weight`` is that of DomainBed.
+    """
+
+    reference: ClassVar[str] = "Sun and Saenko, Deep CORAL, ECCV Workshops 2016, equations 1-3"
+    domains_needed: ClassVar[int] = 2
+
+    weight: float = Field(1.0, ge=0, description="multiple of the distance")
+    layer: str = Field("", description="name of the module whose input is aligned; default: the classifier")
+    balanced: bool = Field(True, description="draw each source domain equally often")
+
+    _classes: int = PrivateAttr(0)
+    _caught: list[tuple[Tensor, Tensor]] = PrivateAttr(default_factory=list)
+    _used: str = PrivateAttr("")
+
+    def wants_balance(self) -> bool:
+        """As the option says."""
+        return self.balanced
+
+    def begin(self, setting: Setting) -> None:
+        """Note how a classifier is known."""
+        self._classes, self._caught = setting.num_classes, []
+
+    @contextmanager
+    def wrap(self, module: nn.Module, batch: Batch) -> Iterator[None]:
+        """Keep the features of a forward pass."""
+        found: dict[str, Tensor] = {}
+
+        def hook(name: str) -> Any:
+            def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+                found.pop(name, None)
+                found[name] = arguments[0]
+
+            return keep
+
+        handles = [one.register_forward_pre_hook(hook(name)) for name, one in self._layers(module)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not found:
+            raise MethodError(
+                "coral found no classifier to take features from: no layer with one output per class was called"
+                if not self.layer
+                else f"coral: the forward pass does not call the module {self.layer!r}",
+                fix="name a module: -O coral.layer=NAME",
+            )
+        self._used, features = list(found.items())[-1]
+        self._caught.append((pixel_features(features), batch["domain"]))
+
+    def _layers(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
+        named = dict(module.named_modules())
+        if not self.layer:
+            return [(name, one) for name, one in named.items() if _outputs(one) == self._classes]
+        if self.layer not in named:
+            raise MethodError(
+                f"coral.layer is {self.layer!r}, which is no module of the method", expected=nearest(self.layer, named)
+            )
+        return [(self.layer, named[self.layer])]
+
+    def penalty(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The distance, averaged over the pairs of domains; zero where a batch holds one domain."""
+        del module
+        caught, self._caught = self._caught, []
+        by_domain = []
+        for domain in batch["domain"].unique().tolist():
+            parts = [features[owner == domain].flatten(0, 1) for features, owner in caught if (owner == domain).any()]
+            joined = torch.cat(parts).float() if parts else batch["image"].new_zeros(0, 1)
+            if len(joined) > 1:
+                by_domain.append(joined)
+        pairs = list(combinations(by_domain, 2))
+        if not pairs:
+            return batch["image"].new_zeros(())
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            return self.weight * torch.stack([coral_distance(one, other) for one, other in pairs]).mean()
+
+    def facts(self) -> dict[str, Any]:
+        """Which features were aligned."""
+        return {"features": f"input of {self._used}"}
+
+
+def _outputs(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Conv2d):
+        return module.out_channels
+    return module.out_features if isinstance(module, nn.Linear) else None

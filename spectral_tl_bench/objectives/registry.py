@@ -1,0 +1,182 @@
+"""Objectives by name, as parts of a method's full name: ``lora+groupdro``, ``spectralx@hypert+vrex+swad``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from pydantic import ValidationError
+
+from spectral_tl_bench.errors import MethodError, UserError, nearest
+from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.plugins import NAME, installed
+
+GROUP = "spectral_tl_bench.objectives"
+SEPARATOR = "+"
+"""Stands between a method, with its preset if it has one, and every objective."""
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Values by objective and option."""
+
+
+def split_objectives(name: str) -> tuple[str, tuple[str, ...]]:
+    """The method, with its preset, and the objectives of a full name."""
+    method, *objectives = name.split(SEPARATOR)
+    return method, tuple(objectives)
+
+
+def objective_entries() -> dict[str, EntryPoint]:
+    """All installed objectives by name; nothing is imported.
+
+    Raises:
+        MethodError: If two different packages offer an objective of the same name.
+    """
+    return installed(GROUP, "an objective")
+
+
+def check_objectives(name: str) -> None:
+    """Refuse objectives in a full name that no installed package offers; nothing is imported.
+
+    Raises:
+        MethodError: If one is unknown, or named twice.
+    """
+    _, objectives = split_objectives(name)
+    entries = objective_entries() if objectives else {}
+    for objective in objectives:
+        if "@" in objective:
+            raise MethodError(
+                f"objective {objective!r} in {name!r} has a preset, which only methods have",
+                expected="method@preset+objective",
+            )
+        if objective not in entries:
+            raise MethodError(
+                f"there is no objective {objective!r}",
+                where=name,
+                expected=nearest(objective, entries),
+                fix=f"an objective of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
+            )
+        if not NAME.fullmatch(objective):
+            raise MethodError(
+                f"the objective name {objective!r} cannot be part of a folder name, which records need",
+                where=entries[objective].value,
+                expected="letters, digits, dots, dashes and underscores, 64 at most",
+            )
+    twice = sorted({objective for objective in objectives if objectives.count(objective) > 1})
+    if twice:
+        raise MethodError(f"objective {twice[0]!r} is named twice", where=name)
+
+
+def check_options(names: Iterable[str], options: Options) -> None:
+    """Refuse options of objectives that no method of a run has.
+
+    Raises:
+        UserError: If there are any.
+    """
+    used = {objective for name in names for objective in split_objectives(name)[1]}
+    for objective, values in options.items():
+        if objective not in used:
+            raise UserError(
+                f"--objective-option {objective}.{next(iter(values), '')}: no method of this run has the objective "
+                f"{objective!r}",
+                expected=nearest(objective, used) if used else None,
+                fix=f"add it to a method: --method lora{SEPARATOR}{objective}",
+            )
+
+
+def load_objective(name: str) -> type[Objective]:
+    """The class of one objective.
+
+    Raises:
+        MethodError: If its package cannot be imported or holds no objective.
+    """
+    entry = objective_entries()[name]
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a foreign package raises at import
+        raise MethodError(
+            f"objective {name!r} cannot be imported: {type(error).__name__}: {error}", where=entry.value
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise MethodError(
+            f"objective {name!r} is not a subclass of spectral_tl_bench.objectives.base.Objective", where=entry.value
+        )
+    return found
+
+
+def make_objectives(name: str, options: Options | None = None) -> dict[str, Objective]:
+    """The objectives of a full name, in its order.
+
+    Args:
+        name: A method's full name.
+        options: Values by objective and option; those of other objectives are passed over. Text is converted.
+
+    Raises:
+        MethodError: If an objective or option is unknown, a value impossible, or two objectives exclude each other.
+    """
+    check_objectives(name)
+    found = {one: _make(one, (options or {}).get(one, {})) for one in split_objectives(name)[1]}
+    for hook, what in (("risk", "say what is made of the losses of the domains"), ("average", "average the weights")):
+        both = [one for one, objective in found.items() if objective.has(hook)]
+        if len(both) > 1:
+            raise MethodError(f"{' and '.join(both)} cannot be combined: each of them would {what}", where=name)
+    return found
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Objective:
+    kind = load_objective(name)
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        item = error.errors()[0]
+        option = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            raise MethodError(
+                f"objective {name!r} has no option {option!r}", expected=nearest(option, kind.model_fields)
+            ) from None
+        message = item["msg"].removeprefix("Value error, ")
+        if not option:  # a rule about several options
+            raise MethodError(f"options of objective {name!r}: {message}") from None
+        raise MethodError(
+            f"option {option!r} of objective {name!r}: {message[0].lower()}{message[1:]}",
+            expected=f"not {item['input']!r}",
+        ) from None
+
+
+def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Values by objective and option, from texts of the form ``objective.option=value``.
+
+    Raises:
+        UserError: If a text is of another form.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        objective, dot, option = key.strip().rpartition(".")
+        if not (equals and dot and objective and option):
+            raise UserError(f"--objective-option {entry!r} is not of the form objective.option=value")
+        found.setdefault(objective, {})[option.replace("-", "_")] = value.strip()
+    return found
+
+
+def check_domains(name: str, objectives: Mapping[str, Objective], benchmark: str, domains: Sequence[str]) -> None:
+    """Refuse objectives that need more source domains than there are.
+
+    Args:
+        name: The method's full name.
+        objectives: Its objectives.
+        benchmark: Id of the benchmark.
+        domains: The source domains that have training chips.
+
+    Raises:
+        UserError: If one of them cannot act.
+    """
+    for key, objective in objectives.items():
+        if len(domains) < objective.needs():
+            raise UserError(
+                f"objective {key!r} of {name} needs {objective.needs()} source domains, {benchmark} has "
+                f"{len(domains)} with training chips ({', '.join(domains)})",
+                where=benchmark,
+                fix="leave the objective out, or choose a benchmark with several source domains: whuohs-s2t, "
+                "whuohs-t2s, dfc2020-autumn",
+            )

@@ -1,0 +1,151 @@
+"""SWAD: the mean of all weights between the first rest of the source-validation loss and its rise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from spectral_tl_bench.objectives.base import Average, Averager, Objective
+
+
+@dataclass(frozen=True)
+class Valley:
+    """A range of validations, first and last included, counted from 0.
+
+    Attributes:
+        start: The first.
+        end: The last so far.
+        closed: Whether the loss has risen since, so that the end is final.
+        limit: The loss above which it has.
+    """
+
+    start: int
+    end: int
+    closed: bool
+    limit: float
+
+
+def find_valley(losses: Sequence[float], start_patience: int, end_patience: int, tolerance: float) -> Valley | None:
+    """Algorithm 1 of SWAD.
+
+    The valley starts at the first loss that none of the next ``start_patience - 1`` is below; the limit is the mean of
+    these losses times ``tolerance``. It ends before the first ``end_patience`` losses in a row that all lie above.
+
+    Args:
+        losses: Loss of every validation so far.
+        start_patience: N_s.
+        end_patience: N_e.
+        tolerance: r.
+
+    Returns:
+        The valley; None where none has started.
+    """
+    found: Valley | None = None
+    for now in range(len(losses)):
+        if found is None:
+            first = now - start_patience + 1
+            recent = losses[max(0, first) : now + 1]
+            if first >= 0 and losses[first] == min(recent):
+                found = Valley(first, now, False, tolerance * sum(recent) / start_patience)
+        elif now + 1 >= end_patience and min(losses[now - end_patience + 1 : now + 1]) > found.limit:
+            # The window begins with the start at the earliest, which lies below the limit unless r is below 1.
+            return Valley(found.start, max(found.start, now - end_patience), True, found.limit)
+    return None if found is None else Valley(found.start, len(losses) - 1, False, found.limit)
+
+
+class Swad(Objective):
+    """Averages the weights of every step of the last stage over a valley of the source-validation loss.
+
+    Algorithm 1 of the paper: the valley is found from the cross-entropy on source validation, at every validation
+    (``--validations``; with fewer than N_s none is found). Between validations every step counts. As in the authors'
+    code the average begins with the steps that lead to the first validation of the valley, and where no valley is found
+    it is that of the steps before the last validation.
+
+    The average is the selected checkpoint. N_s = 3, N_e = 6; r = 1.2 is the paper's for VLCS, 1.3 for its other sets.
+    """
+
+    reference: ClassVar[str] = "Cha et al., SWAD, NeurIPS 2021, Algorithm 1"
+
+    start_patience: int = Field(3, ge=1, description="N_s, validations without a lower loss that start the average")
+    end_patience: int = Field(6, ge=1, description="N_e, validations above the limit that end it")
+    tolerance: float = Field(1.2, ge=1, description="r, the limit in multiples of the mean loss at the start")
+
+    def average(self, folder: Path) -> Averager:
+        """The averager."""
+        return ValleyAverager(self, folder)
+
+
+class ValleyAverager:
+    """Keeps the mean weights between each two validations in files, and joins those in the valley.
+
+    Args:
+        objective: Its options.
+        folder: For the files.
+    """
+
+    def __init__(self, objective: Swad, folder: Path) -> None:
+        self.objective, self.folder = objective, folder
+        self._mean: dict[str, Tensor] = {}
+        self._count = 0
+        self._losses: list[float] = []
+        self._steps: list[tuple[int, int]] = []  # last step of each segment, and how many steps it holds
+        self._closed = False
+
+    def after_step(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Update the running mean of this segment."""
+        del step
+        if self._closed:
+            return
+        self._count += 1
+        for name, value in weights.items():
+            if self._count == 1:
+                self._mean[name] = value.detach().float().clone()
+            else:
+                self._mean[name] += (value.detach().float() - self._mean[name]) / self._count
+
+    def after_validation(self, step: int, loss: float) -> None:
+        """End a segment; forget those that no valley can reach any more."""
+        if self._closed or not self._count:
+            return
+        torch.save({name: value.cpu() for name, value in self._mean.items()}, self._file(len(self._losses)))
+        self._losses.append(loss)
+        self._steps.append((step, self._count))
+        self._count = 0
+        valley = self._valley()
+        oldest = len(self._losses) - self.objective.start_patience if valley is None else valley.start
+        for number in range(oldest):
+            self._file(number).unlink(missing_ok=True)
+        self._closed = valley is not None and valley.closed
+
+    def result(self) -> Average | None:
+        """The mean over all steps in the valley."""
+        if not self._losses:
+            return None
+        valley, last = self._valley(), len(self._losses) - 1
+        start, end = (last, last) if valley is None else (valley.start, valley.end)
+        total: dict[str, Tensor] = {}
+        steps = sum(count for _, count in self._steps[start : end + 1])
+        for number in range(start, end + 1):
+            share = self._steps[number][1] / steps
+            for name, value in torch.load(self._file(number), map_location="cpu", weights_only=True).items():
+                total[name] = total[name] + share * value if name in total else share * value
+        facts: dict[str, Any] = {
+            "valley": valley is not None,
+            "first_step": self._steps[start][0] - self._steps[start][1] + 1,
+            "last_step": self._steps[end][0],
+            "validation_loss": [round(loss, 6) for loss in self._losses],
+        }
+        return Average(total, self._steps[end][0], facts)
+
+    def _valley(self) -> Valley | None:
+        options = self.objective
+        return find_valley(self._losses, options.start_patience, options.end_patience, options.tolerance)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"segment-{number}.pt"
