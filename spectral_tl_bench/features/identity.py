@@ -1,0 +1,95 @@
+"""What features depend on, gathered from a run's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import nn
+
+from spectral_tl_bench.data.loaders import BandStatistics
+from spectral_tl_bench.data.rasters import ChipCollection
+from spectral_tl_bench.features.modules import DECODER
+from spectral_tl_bench.features.store import FeatureIdentity
+from spectral_tl_bench.methods.base import FixedFeatures, Task
+from spectral_tl_bench.runner.fingerprint import package_code, suite_code
+from spectral_tl_bench.training.stage_store import weights_digest
+
+CONTENT_DIGITS = 16
+LIBRARIES = ("torch", "timm")
+
+
+class Identify:
+    """Gives the identity of features from chips, stride, symmetries and kept levels; all else is fixed for a run.
+
+    It knows the bands and the weights, and no chip: chips are named when it is called.
+
+    Args:
+        task: What the method is told.
+        module: What the method built; its weights are hashed now.
+        wanted: What the method declares.
+        statistics: Of the source training chips.
+        dataset: Dataset of the chips.
+        nodata: What is done with pixels that hold no measurement.
+        device: Where features are computed.
+    """
+
+    def __init__(
+        self, task: Task, module: nn.Module, wanted: FixedFeatures, statistics: BandStatistics, dataset: str,
+        nodata: str, device: torch.device,
+    ) -> None:  # fmt: skip
+        kind = type(module)
+        levels = getattr(module, "levels", None)
+        extractor = getattr(kind, "features", kind.forward)
+        self._fixed = {
+            "backbone": task.backbone.facts(),
+            "seed": task.backbone.seed,
+            "weights": weights_digest(module, lambda name: not name.startswith(DECODER)),
+            "extractor": f"{extractor.__module__}:{extractor.__qualname__}",
+            "levels": tuple(levels if levels is not None else task.backbone.levels),
+            "dataset": dataset,
+            "bands": task.bands,
+            "wavelengths": task.wavelengths,
+            "gsd": task.gsd,
+            "nodata": nodata,
+            "mean": tuple(float(value) for value in statistics.mean),
+            "std": tuple(float(value) for value in statistics.std),
+            "window": task.window,
+            "dtype": wanted.dtype,
+            "device": device.type,
+            "code": code_of(module),
+        }
+
+    def __call__(self, collection: ChipCollection, stride: int, copies: int, kept: tuple[int, ...]) -> FeatureIdentity:
+        """The identity of the features of all windows of a collection."""
+        chips = tuple(
+            (str(row["chip"]), str(row["content"])[:CONTENT_DIGITS], int(row["height"]), int(row["width"]))
+            for _, _, row in collection.chips()
+        )
+        return FeatureIdentity.model_validate(
+            {**self._fixed, "chips": chips, "stride": stride, "copies": copies, "kept": kept}
+        )
+
+
+def code_of(module: nn.Module) -> Mapping[str, str]:
+    """Hashes of the code that features come from, and versions of the libraries; a plug-in's decoder does not count.
+
+    Args:
+        module: What the method built.
+    """
+    frozen = [child for name, child in module.named_modules() if not f"{name}.".startswith(DECODER)]
+    extractor = getattr(type(module), "features", None)
+    modules = {type(child).__module__ for child in frozen[1:]}  # the first is the whole, the decoder's code with it
+    modules |= {extractor.__module__} if extractor is not None else set()
+    packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench"})
+    code = {"suite": suite_code()} | {package: package_code(package) for package in packages}
+    for library in LIBRARIES:
+        try:
+            code[library] = version(library)
+        except PackageNotFoundError:
+            code[library] = "unknown"
+    return code
+
+
+__all__ = ["Identify", "code_of"]

@@ -1,0 +1,34 @@
+"""What the tests of kept features share: a small tree, and runs on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_request, make_tree
+
+from spectral_tl_bench.leaderboard.records import read_record
+from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.training.fit import Hardware
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture
+def kept_run(tree: Path):
+    """Runs a method on kept features; gives the record, the outcome, and what was said."""
+
+    def run(out: Path, method: str = "linear-probe", limit: float = 1.0, options: Any = None, **more: Any):
+        said: list[str] = []
+        options = {"cache": True, **({"train_patch_embed": False} if method == "frozen" else {}), **(options or {})}
+        cells, broken = plan(make_request(tree, method, options=options, **more), said.append)
+        assert broken == []
+        (outcome,) = execute(cells, out, Hardware("cpu", feature_limit=limit), 0, said.append, True)
+        record = read_record(outcome.record) if outcome.record is not None else None
+        return record, outcome, said
+
+    return run
