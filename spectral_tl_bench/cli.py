@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from spectral_tl_bench import __version__
+from spectral_tl_bench.cli_backbones import backbones_app
 from spectral_tl_bench.cli_methods import methods_app
 from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
 from spectral_tl_bench.errors import UserError
@@ -24,6 +25,7 @@ app = typer.Typer(
 benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_markup_mode=None)
 app.add_typer(benchmarks_app, name="benchmarks")
 app.add_typer(methods_app, name="methods")
+app.add_typer(backbones_app, name="backbones")
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,7 +103,7 @@ def show_benchmark(
 @app.command("run")
 def run(
     method: Annotated[
-        list[str], typer.Option("--method", "-m", help="Method, or method@preset; may be given more than once.")
+        list[str], typer.Option("--method", "-m", help="Method, method@preset, with any +objective; may be repeated.")
     ],
     benchmark: Annotated[
         list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
@@ -114,9 +116,20 @@ def run(
         list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")
     ] = None,
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")] = None,
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value."),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="Backbone.")] = "compact",
     backbone_size: Annotated[
         list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights: hub, hub:NAME, a file, or none. See `stbench backbones`.")
+    ] = None,
+    patch_embedding: Annotated[
+        str | None,
+        typer.Option(help="How pretrained filters become those of the sensor's bands. See `stbench backbones show`."),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Training budget: small or paper. Default: paper for published data, else small.")
@@ -142,6 +155,12 @@ def run(
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    compile_steps: Annotated[
+        bool, typer.Option("--compile", help="Compile training steps; pays on large backbones and long runs.")
+    ] = False,
+    feature_cache_limit: Annotated[
+        float, typer.Option(min=0, help="GiB for the features that methods with cache=true keep; 0 keeps none.")
+    ] = 50.0,
     workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
     jobs: Annotated[
         int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
@@ -157,7 +176,7 @@ def run(
         overrides = Overrides(
             budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,
             learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,
-            precision=precision,
+            precision=precision, compile=compile_steps,
         )  # fmt: skip
     except ValidationError as error:
         item = error.errors()[0]
@@ -173,23 +192,30 @@ def run(
     # Names are looked up before the heavy imports, so that a typing mistake is answered at once.
     from spectral_tl_bench.benchmarks import resolve
     from spectral_tl_bench.methods.registry import check_known
+    from spectral_tl_bench.models.backbones import check_backbone_known
+    from spectral_tl_bench.models.patch_embedding import check_strategy
 
     resolve(benchmark)
     check_known(names)
+    objective_options = _objective_options(names, objective_option or [])
+    check_backbone_known(backbone)
+    if patch_embedding is not None:
+        check_strategy(patch_embedding)
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.run import Request, execute, plan
     from spectral_tl_bench.training.fit import checked_hardware
 
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
+        weights=weights, patch_embedding=patch_embedding,
         seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
-        overrides=overrides, oracle=oracle, from_stage=from_stage,
+        overrides=overrides, oracle=oracle, from_stage=from_stage, objective_options=objective_options,
     )  # fmt: skip
     try:
         cells, broken = plan(request, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        hardware = checked_hardware(accelerator)
+        hardware = checked_hardware(accelerator, feature_cache_limit)
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
         if jobs > 1:
             outcomes = execute_in_processes(cells, out, hardware, workers, say, fresh, jobs)
@@ -206,6 +232,14 @@ def run(
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _objective_options(names: list[str], entries: list[str]) -> dict[str, dict[str, str]]:
+    from spectral_tl_bench.objectives.registry import check_options, read_options
+
+    options = read_options(entries)
+    check_options(names, options)
+    return options
 
 
 def _print_outcomes(outcomes: list[Any]) -> None:

@@ -22,12 +22,18 @@ Sizes = Annotated[
 ]
 
 
+PatchEmbedding = Annotated[
+    str | None, typer.Option(help="How pretrained filters become those of other bands. See `stbench backbones show`.")
+]
+
+
 @methods_app.callback(invoke_without_command=True)
 def list_methods(context: typer.Context) -> None:
-    """List the installed methods, ours and others, with the package that each comes from, and their presets."""
+    """List the installed methods and objectives, ours and others, with the package that each comes from."""
     if context.invoked_subcommand is not None:
         return
     from spectral_tl_bench.methods.registry import SEPARATOR, listed_presets, method_entries
+    from spectral_tl_bench.objectives.registry import objective_entries
 
     rows, presets = [("method", "package", "object")], []
     for name, entry in method_entries().items():
@@ -38,6 +44,14 @@ def list_methods(context: typer.Context) -> None:
     if presets:
         say("")
         say("presets, each a method with options: " + ", ".join(presets))
+    say("")
+    table = [("objective", "package", "object")]
+    for name, entry in objective_entries().items():
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+        table.append((f"+{name}", package, entry.value))
+    print_rows(table)
+    say("")
+    say("an objective is added to any method: lora+groupdro, spectralx@hypert+vrex+swad")
 
 
 @methods_app.command("show")
@@ -52,6 +66,10 @@ def show_method(
         typer.Option(min=1, help="Side of windows in pixels; default: 224, or a multiple of the patch below."),
     ] = None,
     option: Options = None,
+    weights: Annotated[
+        str, typer.Option(help="Pretrained weights: hub, hub:NAME, a file, or none, which suffices for counting.")
+    ] = "none",
+    patch_embedding: PatchEmbedding = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show one method: options, stages, and its parameters part by part."""
@@ -60,7 +78,7 @@ def show_method(
     from spectral_tl_bench.models.backbones import get_backbone
 
     check_known([method])
-    spec = get_backbone(backbone, **sizes)
+    spec = get_backbone(backbone, weights, patch_embedding, **sizes)
     from spectral_tl_bench.methods.describe import describe
     from spectral_tl_bench.runner.settings import BUDGETS
 
@@ -70,6 +88,7 @@ def show_method(
         say(json.dumps(found.as_json(), indent=2))
     else:
         _print_description(found)
+        _print_objectives(method)
 
 
 def _print_description(found: Description) -> None:
@@ -97,11 +116,28 @@ def _print_description(found: Description) -> None:
     budgets = list(found.stages[0].steps) if found.stages else []
     table = [("stage", "labels", *(f"steps ({budget})" for budget in budgets), "trainable parameters")]
     for stage in found.stages:
-        steps = (f"{stage.steps[budget]:,}" for budget in budgets)
+        steps = ("closed form" if stage.closed_form else f"{stage.steps[budget]:,}" for budget in budgets)
         table.append((stage.name, "yes" if stage.labelled else "no", *steps, f"{stage.trainable:,}"))
     print_rows(table, right=range(2, len(table[0])))
     say("")
     _print_parts(found)
+
+
+def _print_objectives(name: str) -> None:
+    from spectral_tl_bench.objectives.registry import make_objectives
+
+    for key, objective in make_objectives(name).items():
+        kind = type(objective)
+        say("")
+        say(f"+{key}  {(kind.__doc__ or '').strip().partition(chr(10))[0]}")
+        say(f"reference {kind.reference}")
+        if kind.model_fields:
+            rows = [("option (-O)", "default", "")]
+            rows += [
+                (f"{key}.{option}", str(field.default), field.description or "")
+                for option, field in kind.model_fields.items()
+            ]
+            print_rows(rows)
 
 
 def _print_parts(found: Description) -> None:
@@ -147,6 +183,10 @@ def probe_method(
         Path | None, typer.Option(help="selected.safetensors of a record, whose settings then hold.")
     ] = None,
     option: Options = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights of the backbone: hub, hub:NAME, a file, or none.")
+    ] = None,
+    patch_embedding: PatchEmbedding = None,
 ) -> None:
     """Report how much of the tokens depends on the image, part by part."""
     options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
@@ -154,7 +194,7 @@ def probe_method(
     from spectral_tl_bench.models.backbones import get_backbone
 
     check_known([method])
-    spec = get_backbone(backbone, **sizes)
+    spec = get_backbone(backbone, backbone_weights, patch_embedding, **sizes)
     from spectral_tl_bench.runner.probe import ProbeRequest, run_probe
 
     found = run_probe(

@@ -49,6 +49,10 @@ class RecordError(UserError):
     """A stored result that cannot be read or contradicts itself."""
 
 
+class AdapterError(UserError):
+    """Stored trained weights that cannot be read, or do not fit a module."""
+
+
 class StageError(UserError):
     """A stored training stage that cannot be read, or does not fit a run."""
 

@@ -38,6 +38,12 @@ def segmentation_loss(module: nn.Module, batch: Batch) -> Tensor:
     return total / labelled.clamp(min=1) + balance * (labelled > 0)
 
 
+def segmentation_outputs(module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits, and the balance of the experts: what ``segmentation_loss`` is made of."""
+    logits, balance = cast(SpectralX, module).segment(batch["image"])
+    return logits, balance
+
+
 def reconstruction_pictures(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Columns of the pictures of stage 1, always with the same mask."""
     generator = torch.Generator(images.device).manual_seed(0)
@@ -104,6 +110,7 @@ class SpectralXMethod(Method):
     train_hyper_tokenizer: bool | None = Field(None, description="train HyperT, or leave it at its random start")
     drifting_statistics: bool | None = Field(None, description="whether statistics of a HyperT that is frozen move")
     query_std: float | None = Field(None, ge=0, description="standard deviation of HyperT's queries at the start")
+    token_scale: float | None = Field(None, gt=0, description="fixed factor on HyperT's tokens")
     strict_wavelengths: bool | None = Field(None, description="whether every band needs its own wavelength")
     gate_std: float | None = Field(None, ge=0, description="standard deviation of the gates' weights at the start")
     ties: Literal["first", "topk"] | None = Field(None, description="which of equal experts a token gets")
@@ -199,7 +206,12 @@ class SpectralXMethod(Method):
         config = self.config(task.backbone)
         facts = config.differences()
         segment = Stage(
-            "segment", task.budget.steps, loss=segmentation_loss, trainable=chooser(config, "segment"), options=facts
+            "segment",
+            task.budget.steps,
+            loss=segmentation_loss,
+            outputs=segmentation_outputs,
+            trainable=chooser(config, "segment"),
+            options=facts,
         )
         if not self.pretrain or task.budget.pretrain_steps == 0:
             return [segment]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
-from spectral_tl_bench.data.samplers import GridCollectionWindows, RandomCollectionWindows
+from spectral_tl_bench.data.samplers import BalancedDomainWindows, GridCollectionWindows, RandomCollectionWindows
 from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.files import seed_from
 
 
@@ -116,6 +117,21 @@ class _Collate:
         return collate(samples, self.domains, self.labelled)
 
 
+class _CollateOnce(_Collate):
+    """Collates windows that lie side by side; what an earlier window of the chip has held is void.
+
+    The last window of a line or column is moved inwards, so that it ends with the chip.
+    """
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = super().__call__(samples)
+        for mask, sample in zip(batch.get("mask", ()), samples, strict=False):
+            for start, lines in ((sample["line"], mask), (sample["column"], mask.T)):
+                beyond = start % len(lines)
+                lines[: len(lines) - beyond if beyond else 0] = VOID
+        return batch
+
+
 class EvaluationData:
     """Whole chips to be predicted, window by window.
 
@@ -194,9 +210,9 @@ class SourceData:
     def __init__(
         self, benchmark: Benchmark, index: ChipIndex, split: SplitTable, settings: LoaderSettings, order_seed: int
     ) -> None:
-        self.settings, self.order_seed = settings, order_seed
+        self.settings, self.order_seed, self.balanced = settings, order_seed, False
         train, validation = split.chips("train"), split.chips("validation")
-        self.domains = tuple(benchmark.source)
+        self.domains, self.wavelengths = tuple(benchmark.source), benchmark.sensor.wavelengths
         self.statistics = BandStatistics.of(index, train)
         self.class_pixels = np.sum(index.frame.loc[train, "class_counts"].tolist(), axis=0)
         cache = ChipCache()
@@ -207,13 +223,36 @@ class SourceData:
         """``steps`` batches of random windows; without ``labelled`` they carry no mask."""
         settings = self.settings
         length = steps * settings.batch_size
-        sampler = RandomCollectionWindows(
+        sampler = (BalancedDomainWindows if self.balanced else RandomCollectionWindows)(
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage)
         )
         return DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
             collate_fn=_Collate(self.domains, labelled), drop_last=True, persistent_workers=False,
         )  # fmt: skip
+
+    def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:
+        """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""
+        settings = self.settings
+        sampler = GridCollectionWindows(self.collection, settings.window, settings.window)
+        return DataLoader(
+            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
+            collate_fn=_CollateOnce(self.domains, labelled),
+        )  # fmt: skip
+
+    def normaliser(self) -> nn.Module:
+        """What comes before the module, for images in the files' unit."""
+        return Normalise(self.statistics)
+
+    def augmentation(self, stage: str) -> FlipsAndTurns | None:
+        """What happens to the training windows of a stage."""
+        return FlipsAndTurns(seed_from("augment", self.order_seed, stage))
+
+    def balanced_domains(self) -> SourceData:
+        """The same data, with each domain drawn equally often, and not in proportion to its chips."""
+        other = copy.copy(self)
+        other.balanced = True
+        return other
 
     def reordered(self, order_seed: int) -> SourceData:
         """The same data, with windows in another order."""

@@ -46,9 +46,10 @@ class RandomWindows(GeoSampler):
         _check_fit(dataset, size)
         self.dataset, self.size, self.length, self.generator = dataset, size, length, generator
 
-    def draw(self) -> GeoQuery:
-        """One window."""
-        number = int(torch.randint(len(self.dataset), (1,), generator=self.generator))
+    def draw(self, number: int | None = None) -> GeoQuery:
+        """One window, of any chip or of the one with a given number."""
+        if number is None:
+            number = int(torch.randint(len(self.dataset), (1,), generator=self.generator))
         row = self.dataset.chip_rows()[number]
         line = int(torch.randint(row["height"] - self.size + 1, (1,), generator=self.generator))
         column = int(torch.randint(row["width"] - self.size + 1, (1,), generator=self.generator))
@@ -115,6 +116,37 @@ class RandomCollectionWindows(Sampler[tuple[int, GeoQuery]]):
 
     def __len__(self) -> int:
         return self.length
+
+
+class BalancedDomainWindows(RandomCollectionWindows):
+    """Random windows, each domain equally often: of D windows in a row, one is of each of the D domains.
+
+    Domains come in random order; in a domain every window position of every chip is equally likely.
+
+    Args:
+        collection: The datasets.
+        size: Side of a window in pixels.
+        length: Number of windows.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, collection: ChipCollection, size: int, length: int, seed: int) -> None:
+        super().__init__(collection, size, length, seed)
+        self.chips: dict[str, list[tuple[int, int]]] = {}
+        for dataset, number, row in collection.chips():
+            self.chips.setdefault(row["domain"], []).append((dataset, number))
+
+    def __iter__(self) -> Iterator[tuple[int, GeoQuery]]:
+        """Yield (dataset number, query)."""
+        self.generator.manual_seed(self.seed)
+        names = sorted(self.chips)
+        for window in range(self.length):
+            turn = window % len(names)
+            if turn == 0:
+                order = torch.randperm(len(names), generator=self.generator).tolist()
+            chips = self.chips[names[order[turn]]]
+            dataset, number = chips[int(torch.randint(len(chips), (1,), generator=self.generator))]
+            yield dataset, self.samplers[dataset].draw(number)
 
 
 class GridCollectionWindows(Sampler[tuple[int, GeoQuery]]):

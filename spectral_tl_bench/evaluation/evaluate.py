@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.evaluation.metrics import confusion
 from spectral_tl_bench.evaluation.windows import ChipStitcher
@@ -23,10 +25,13 @@ class ChipEvaluator:
     Args:
         data: The chips.
         num_classes: Number of classes K.
+        with_loss: Also sum the cross-entropy of every window.
     """
 
-    def __init__(self, data: EvaluationData, num_classes: int) -> None:
-        self.data, self.num_classes = data, num_classes
+    def __init__(self, data: EvaluationData, num_classes: int, with_loss: bool = False) -> None:
+        self.data, self.num_classes, self.with_loss = data, num_classes, with_loss
+        self._truth: dict[str, Tensor] = {}
+        self._loss, self._pixels = 0.0, 0
         self._remaining = data.windows_per_chip()
         self._open: dict[str, ChipStitcher] = {}
         self._rows: list[dict[str, Any]] = []
@@ -48,11 +53,26 @@ class ChipEvaluator:
                     self.num_classes, row["height"], row["width"], self.data.settings.window, device=logits.device
                 )
             self._open[chip].add(logits[number], batch["line"][number], batch["column"][number])
+            if self.with_loss:
+                self._add_loss(logits[number], chip, batch["line"][number], batch["column"][number])
             self._remaining[chip] -= 1
             if self._remaining[chip] == 0:
                 self._finish(chip, self._open.pop(chip).finish().cpu().numpy())
 
+    def _add_loss(self, logits: Tensor, chip: str, line: int, column: int) -> None:
+        if chip not in self._truth:
+            self._truth[chip] = torch.from_numpy(self.data.truth(chip)).long().to(logits.device)
+        height, width = logits.shape[-2:]
+        truth = self._truth[chip][None, line : line + height, column : column + width]
+        total = functional.cross_entropy(logits[None].float(), truth, ignore_index=VOID, reduction="sum")
+        self._loss, self._pixels = self._loss + float(total), self._pixels + int((truth != VOID).sum())
+
+    def loss(self) -> float:
+        """Mean cross-entropy over the labelled pixels of all windows; a pixel counts once for each window."""
+        return self._loss / max(1, self._pixels)
+
     def _finish(self, chip: str, prediction: np.ndarray[Any, Any]) -> None:
+        self._truth.pop(chip, None)
         matrix = confusion(self.data.truth(chip), prediction, self.num_classes)
         domain = self.data.rows[chip]["domain"]
         self._rows.append({"chip": chip, "domain": domain, "site": self.data.site(chip), "matrix": matrix})

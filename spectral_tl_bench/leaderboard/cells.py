@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from spectral_tl_bench.leaderboard.records import check_scores, evidence
 from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
 
 RowKey = tuple[str, str, str, str, str, str]
-"""Method, backbone name, then the digests of options and backbone, the protocol, and the digest of settings."""
+"""Method, backbone name, then the digests of options (those of objectives, too) and backbone, protocol, settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,16 @@ def row_key(record: Record) -> RowKey:
     return (
         record.method,
         record.backbone.name,
-        digest(record.options)[:8],
+        digest(record.options, *([record.objectives] if record.objectives else []))[:8],
         digest(record.backbone.model_dump(mode="json"))[:8],
         record.protocol,
         digest(record.settings)[:8],
     )
+
+
+def all_options(record: Record) -> dict[str, Any]:
+    """Options of the method, and those of its objectives below ``+name``, to be shown."""
+    return {**record.options, **{f"+{name}": options for name, options in record.objectives.items()}}
 
 
 def load_cell(record: Record) -> Cell:

@@ -11,7 +11,7 @@ from typing import Any
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.files import digest, write_text
 from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors, make_boards, mean, spread
-from spectral_tl_bench.leaderboard.cells import Cell, RowKey
+from spectral_tl_bench.leaderboard.cells import Cell, RowKey, all_options
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.table import long_table
 
@@ -206,7 +206,7 @@ def _configurations(board: Board) -> str:
     for key, group in board.groups().items():
         record = next(cell.record for by_seed in group.values() for cell in by_seed.values())
         backbone = _json(record.backbone.model_dump(mode="json"))
-        rows.append([_name(key), key[0], _json(record.options), backbone, record.protocol, _json(record.settings)])
+        rows.append([_name(key), key[0], _json(all_options(record)), backbone, record.protocol, _json(record.settings)])
     return _table(["Configuration", "Method", "Options", "Backbone", "Protocol", "Settings"], rows)
 
 

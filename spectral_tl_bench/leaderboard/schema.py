@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Pri
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is also a folder name: no separators, no leading dot."""
 
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
-"""A method, or a method and one of its presets; a folder name too."""
+MethodName = Annotated[str, Field(pattern=r"^{0}(@{0})?(\+{0})*$".format(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"))]
+"""A method, with one of its presets or without, and the objectives it is trained with; a folder name too."""
 
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Count = Annotated[int, Field(ge=0)]
@@ -24,6 +24,24 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class WeightFacts(_Strict):
+    """Pretrained weights.
+
+    Attributes:
+        source: ``hub:NAME``, ``file`` or ``bundled``.
+        digest: SHA-256 of the file.
+        matched: Share of the encoder's parameters that the file has.
+        missing: Tensors of the network that the file lacks.
+        unexpected: Tensors of the file that the network has no place for.
+    """
+
+    source: str
+    digest: str
+    matched: Annotated[float, Field(ge=0, le=1)]
+    missing: Count
+    unexpected: Count
+
+
 class BackboneFacts(_Strict):
     """The backbone of a run, without the means to build it."""
 
@@ -33,6 +51,8 @@ class BackboneFacts(_Strict):
     heads: Count
     patch: Count
     pretrained: str = "none"
+    patch_embedding: str = "random"
+    weights: WeightFacts | None = None
 
 
 class ChipCounts(_Strict):
@@ -151,6 +171,7 @@ class Record(_Strict):
 
     Attributes:
         options: The method's options, complete.
+        objectives: Options of the objectives that the method was trained with, by name.
         settings: Everything else that changes the result: budget, window, stride, batch.
         track: ``real``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
             ``own``: a user's own benchmark.
@@ -169,6 +190,7 @@ class Record(_Strict):
     method: MethodName
     family: Text
     options: dict[str, JsonValue]
+    objectives: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     backbone: BackboneFacts
     protocol: Name = "strict"
     seed: Count

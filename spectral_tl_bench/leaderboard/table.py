@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.cells import Cell, all_options
 from spectral_tl_bench.leaderboard.schema import ScoreBlock
 
 _IDENTITY = (
@@ -71,7 +71,7 @@ def _about_method(cell: Cell) -> dict[str, Any]:
     return {
         "method": method,
         "family": record.family,
-        "options": _json(record.options),
+        "options": _json(all_options(record)),
         "options_digest": options,
         "backbone": backbone,
         "pretrained": record.backbone.pretrained,

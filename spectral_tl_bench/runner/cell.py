@@ -10,24 +10,27 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from torch import nn
 
-from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, Normalise, SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.files import atomic_path, write_text
+from spectral_tl_bench.files import seed_from, write_text
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, verify, write_record
 from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.methods.adapters_io import card_of, changeable, save_adapter
+from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
+from spectral_tl_bench.runner.features import on_features
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.stages import prepare
 from spectral_tl_bench.training.fit import Fitted, Hardware, State, fit, load_state
@@ -61,7 +64,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         return Outcome(cell, "found", path, found.scores.selected.miou)
     fields = common_fields(cell, split, fingerprint)
     try:
-        result, evidence, weights = _measure(cell, split, out, hardware, workers, say)
+        result, evidence, trained = _measure(cell, split, out, hardware, workers, say)
     except UserError as error:
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         return Outcome(cell, "refused", stored, None, str(error))
@@ -71,9 +74,9 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         write_text(log, traceback.format_exc())
         message = f"{type(error).__name__}: {_short(error)}\n  where: {log} holds the traceback"
         return Outcome(cell, "failed", stored, None, message)
-    # The record comes last: a cell counts as finished from then on. Clones, since safetensors refuses shared memory.
-    with atomic_path(path.parent / WEIGHTS_FILE) as temporary:
-        save_file({name: value.contiguous().clone() for name, value in weights.items()}, temporary)
+    # The record comes last: a cell counts as finished from then on.
+    card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task())
+    save_adapter(trained.module, path.parent / WEIGHTS_FILE, card, trained.state)
     stored = write_record(out, {**fields, **result, "status": "completed"}, evidence)
     (stored.parent / ERROR_FILE).unlink(missing_ok=True)
     record = read_record(stored)
@@ -103,42 +106,63 @@ def _failure(error: Exception) -> dict[str, str]:
     return {"kind": type(error).__name__, "message": str(error)[:4000]}
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """What the method built, and the selected weights of what training can change in it."""
+
+    module: nn.Module
+    state: State
+
+
 def _measure(
     cell: Cell, split: SplitTable, out: Path, hardware: Hardware, workers: int, say: Say
-) -> tuple[dict[str, Any], pd.DataFrame, State]:
+) -> tuple[dict[str, Any], pd.DataFrame, _Trained]:
     started = time.monotonic()
     benchmark, settings, index = cell.opened.benchmark, cell.settings, cell.opened.index
     loading = LoaderSettings(settings.window, settings.stride, settings.budget.batch_size, workers)
     source = SourceData(benchmark, index, split, loading, order_seed(benchmark.id, cell.seed))
     task = cell.task()
     seed = weight_seed(benchmark.id, cell.method_name, cell.seed)
+    fixed = cell.method.fixed_features()
+    if fixed is not None and fixed.head_seed:
+        seed = seed_from(seed, "head", fixed.head_seed)
     torch.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    module = cell.method.build(task)
+    module = built = cell.method.build(task)
+    kept = changeable(module)
     declared = {parameter for parameter in module.parameters() if parameter.requires_grad}
     trainable = sum(parameter.numel() for parameter in declared)
     total = sum(parameter.numel() for parameter in module.parameters())
-    hardware = replace(hardware, precision=settings.precision)
+    hardware = replace(hardware, precision=settings.precision, compile=settings.compile)
     stages = cell.method.stages(task)
     first = prepare(cell, split, module, source, out, hardware, say)
+    features = on_features(cell, split, module, source, out, hardware, say)
+    if features is not None:
+        module, source = features.source()
     work = Path(tempfile.mkdtemp(prefix="stbench-"))
     try:
         fitted = fit(
             module, stages, source, settings.budget, task.num_classes, folder=work,
             validations=settings.validations, weight_seed=seed, hardware=hardware, say=say, title=cell.title,
             keep_all=cell.oracle, done=first.summary(stages[0].options) if first else None,
-            carried=first.carried if first else frozenset(),
+            carried=first.carried if first else frozenset(), objectives=cell.objectives,
         )  # fmt: skip
         trained = time.monotonic()
-        device = _device(hardware)
+        device = hardware.device
         target = EvaluationData(benchmark, index, split.chips("target"), loading, source.statistics)
+        if features is not None:
+            target = features.target(target)
+            fitted.stages[-1].options.update(features.facts())
         evidence = _evaluate_checkpoints(cell, fitted, source, target, task.num_classes, device, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process
     finished = time.monotonic()
     elsewhere = first.seconds_elsewhere if first else 0.0
+    later = 0.0
+    if features is not None:
+        elsewhere, later = elsewhere + features.training.elsewhere, features.testing.elsewhere
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_memory()
     result = {
         "majority_class": source.majority_class,
@@ -146,36 +170,40 @@ def _measure(
         "stages": [asdict(stage) for stage in fitted.stages],
         "seconds": {
             "train": trained - started + elsewhere,
-            "evaluate": finished - trained,
-            "total": finished - started + elsewhere,
+            "evaluate": finished - trained + later,
+            "total": finished - started + elsewhere + later,
         },
         "peak_memory_mb": memory,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU",
         "selection": {
             "step": fitted.selected[0],
-            "value": max(value for _, value in fitted.trace),
+            "value": fitted.selected_value,
             "trace": fitted.trace,
         },
     }
-    return result, evidence, fitted.selected[1]
+    if first is not None:
+        kept |= first.carried
+    return result, evidence, _Trained(built, {name: x for name, x in fitted.selected[1].items() if name in kept})
 
 
 def _evaluate_checkpoints(
     cell: Cell, fitted: Fitted, source: SourceData, target: EvaluationData, classes: int, device: torch.device, say: Say
 ) -> pd.DataFrame:
     """The target is opened here, after training and selection are over."""
-    normalise = Normalise(source.statistics)
-    done: dict[int, pd.DataFrame] = {}
+    normalise = source.normaliser()
+    done: dict[tuple[int, bool], pd.DataFrame] = {}
 
-    def table(step: int, state: State) -> pd.DataFrame:
-        if step not in done:
+    def table(step: int, state: State, averaged: bool = False) -> pd.DataFrame:
+        key = (step, averaged)
+        if key not in done:
             load_state(fitted.module, state)
-            say(f"{cell.title} | testing step {step} on {len(target.rows)} target chips")
-            done[step] = evaluate(fitted.module, normalise, target, classes, device)
-        return done[step]
+            what = "the average up to step" if averaged else "step"
+            say(f"{cell.title} | testing {what} {step} on {len(target.rows)} target chips")
+            done[key] = evaluate(fitted.module, normalise, target, classes, device)
+        return done[key]
 
     parts = [
-        table(*fitted.selected).assign(checkpoint="selected"),
+        table(*fitted.selected, averaged=fitted.averaged is not None).assign(checkpoint="selected"),
         table(*fitted.last).assign(checkpoint="last"),
     ]
     if cell.oracle:
@@ -183,11 +211,6 @@ def _evaluate_checkpoints(
         best = max([*tables, *done.values()], key=lambda part: score(sum(part["matrix"])).miou)
         parts.append(best.assign(checkpoint="oracle"))
     return pd.concat(parts, ignore_index=True)
-
-
-def _device(hardware: Hardware) -> torch.device:
-    cuda = torch.cuda.is_available() and hardware.accelerator in ("auto", "gpu", "cuda")
-    return torch.device("cuda" if cuda else "cpu")
 
 
 def _peak_memory() -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
@@ -11,6 +13,7 @@ from spectral_tl_bench.data.source import DataSource, Track
 from spectral_tl_bench.data.splits import SplitTable, make_split
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.methods.base import Backbone, Method, Task
+from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.runner.fingerprint import benchmark_facts, package_code, suite_code
 from spectral_tl_bench.runner.settings import RunSettings
 from spectral_tl_bench.training.stage_store import StageCard
@@ -52,13 +55,14 @@ class Cell:
 
     Attributes:
         opened: The benchmark and its chips.
-        method_name: Entry-point name of the method.
+        method_name: Full name of the method, with preset and objectives.
         method: The method with its options.
         backbone: The backbone.
         settings: Protocol settings.
         seed: Seed; 0 is a seed like any other.
         oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
         given: A trained first stage to start from; by default the run looks for its own, or trains it.
+        objectives: What it is trained with, by name.
     """
 
     opened: OpenBenchmark
@@ -69,6 +73,7 @@ class Cell:
     seed: int
     oracle: bool = False
     given: GivenStage | None = None
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -87,12 +92,17 @@ class Cell:
         return Task(
             benchmark=benchmark.id, bands=benchmark.sensor.band_names, wavelengths=benchmark.sensor.wavelengths,
             gsd=benchmark.sensor.gsd, classes=benchmark.labels.names, domains=tuple(benchmark.source),
-            window=self.settings.window, budget=self.settings.budget, backbone=replace(self.backbone, seed=seed),
+            window=self.settings.window, budget=self.settings.budget,
+            backbone=replace(self.backbone, seed=seed).for_sensor(benchmark.sensor.wavelengths, benchmark.sensor.gsd),
         )  # fmt: skip
 
     def method_class(self) -> str:
         """Where the method's class is, as ``module:Class``."""
         return f"{type(self.method).__module__}:{type(self.method).__qualname__}"
+
+    def objective_options(self) -> dict[str, dict[str, Any]]:
+        """Options by objective, complete."""
+        return {name: objective.model_dump(mode="json") for name, objective in self.objectives.items()}
 
     def fingerprint(self, split: SplitTable) -> str:
         """A hash of everything that can change the result, and of nothing else (no device, no readers)."""
@@ -110,6 +120,11 @@ class Cell:
             suite_code(),
             package_code(type(self.method).__module__),
             self.given and self.given.card.tensors,
+            self.objective_options(),
+            [
+                (f"{type(one).__module__}:{type(one).__qualname__}", package_code(type(one).__module__))
+                for one in self.objectives.values()
+            ],
         )
 
 

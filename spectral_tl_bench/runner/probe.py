@@ -19,7 +19,7 @@ from spectral_tl_bench.errors import MethodError, RecordError, UserError
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.settings import Overrides, RunSettings, make_settings
@@ -87,7 +87,7 @@ def run_probe(request: ProbeRequest) -> ProbeReport:
     noise = request.benchmark == RANDOM
     task, images, lines = _random_images(request) if noise else _source_images(request, method)
     if request.backbone.seed is not None:  # that of a given stage
-        task = replace(task, backbone=request.backbone)
+        task = replace(task, backbone=replace(task.backbone, seed=request.backbone.seed))
     torch.manual_seed(weight_seed(task.benchmark, request.method, request.seed))
     try:
         module = method.build(task)
@@ -125,10 +125,25 @@ def _as_recorded(request: ProbeRequest, weights: Path) -> ProbeRequest:
     facts, settings = record.backbone, RunSettings.model_validate(record.settings)
     # A first stage that was given by the user brings the random weights of its own backbone.
     seeds = [stage.options["stage_seed"] for stage in record.stages if "stage_seed" in stage.options]
-    backbone = replace(
-        get_backbone(facts.name, width=facts.width, depth=facts.depth, heads=facts.heads, patch=facts.patch),
-        seed=next((seed for seed in seeds if isinstance(seed, int)), record.seed),
-    )
+    declared = load_backbone(facts.name)
+    sizes = {size: getattr(facts, size) for size in declared.sizes}
+    if facts.weights is None:
+        backbone = get_backbone(facts.name, "none", facts.patch_embedding, **sizes)
+    elif request.backbone.weights is not None:
+        backbone = get_backbone(facts.name, request.backbone.weights.path, facts.patch_embedding, **sizes)
+    else:
+        if facts.weights.source == "file":
+            raise UserError(
+                f"the record's backbone stands on a file of weights with sha256 {facts.weights.digest}", where=path,
+                fix="name that file with --backbone-weights",
+            )  # fmt: skip
+        backbone = get_backbone(facts.name, facts.weights.source, facts.patch_embedding, **sizes)
+    if facts.weights and backbone.weights and backbone.weights.digest != facts.weights.digest:
+        raise UserError(
+            f"the weights of {facts.name} are not those of the record", where=backbone.weights.path,
+            expected=f"a file with sha256 {facts.weights.digest}",
+        )  # fmt: skip
+    backbone = replace(backbone, seed=next((seed for seed in seeds if isinstance(seed, int)), record.seed))
     return replace(
         request, options=record.options, backbone=backbone, benchmark=request.benchmark or record.benchmark,
         seed=record.seed, window=settings.window, settings=settings,
@@ -157,7 +172,7 @@ def _random_images(request: ProbeRequest) -> tuple[Task, Tensor, tuple[str, ...]
     task = Task(
         benchmark=RANDOM, bands=tuple(f"band {band + 1}" for band in range(request.bands)), wavelengths=wavelengths,
         gsd=10.0, classes=("one", "other"), domains=("source",), window=window, budget=Budget(),
-        backbone=replace(request.backbone, seed=request.seed),
+        backbone=replace(request.backbone, seed=request.seed).for_sensor(wavelengths, 10.0),
     )  # fmt: skip
     return task, images, (f"images: {request.chips} of white noise, {request.bands} bands, {window} px",)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.backbones.lines import weights_line
+from spectral_tl_bench.objectives.registry import check_domains, check_options, make_objectives
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
+from spectral_tl_bench.runner.pairs import check_pair
 from spectral_tl_bench.runner.settings import Overrides, make_settings
 from spectral_tl_bench.runner.stages import check_given, open_given
 from spectral_tl_bench.training.fit import Hardware
@@ -24,16 +27,19 @@ class Request:
 
     Attributes:
         benchmarks: Ids, groups or paths of YAML files.
-        methods: Entry-point names, each by itself or with a preset (``name@preset``).
+        methods: Entry-point names, each by itself or with a preset and objectives (``name@preset+objective``).
         options: Method options, for every method of the request; they win over a preset's.
         backbone: Backbone name.
         backbone_sizes: Changed sizes of the backbone.
+        weights: Pretrained weights of the backbone; see ``get_backbone``.
+        patch_embedding: How its patch embedding comes from them.
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
         overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
+        objective_options: Options of objectives by name, for every method that has the objective.
     """
 
     benchmarks: Sequence[str]
@@ -41,12 +47,15 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     backbone: str = "compact"
     backbone_sizes: dict[str, int] = field(default_factory=dict)
+    weights: str | None = None
+    patch_embedding: str | None = None
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     oracle: bool = False
     from_stage: Path | None = None
+    objective_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserError]]]:
@@ -57,7 +66,8 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         say: Prints one line.
 
     Returns:
-        The cells, and for each benchmark whose data cannot be used its id and the reason. The others can run.
+        The cells, and what cannot run with the reason: benchmarks whose data cannot be used, and benchmarks with a
+        method whose objectives need more source domains. The others can run.
 
     Raises:
         UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
@@ -65,7 +75,9 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     chosen = resolve(list(request.benchmarks))
     given = open_given(request.from_stage) if request.from_stage is not None else None
     methods = {name: make_method(name, request.options) for name in request.methods}
-    backbone = get_backbone(request.backbone, **request.backbone_sizes)
+    check_options(request.methods, request.objective_options)
+    objectives = {name: make_objectives(name, request.objective_options) for name in request.methods}
+    backbone = get_backbone(request.backbone, request.weights, request.patch_embedding, **request.backbone_sizes)
     opened, broken, said = [], [], set()
 
     def once(line: str) -> None:
@@ -73,6 +85,8 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
             said.add(line)
             say(line)
 
+    if line := weights_line(backbone):
+        once(line)
     for benchmark, own_folder in chosen:
         try:
             one = _open(benchmark, own_folder, request)
@@ -96,11 +110,12 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
             f"training: {budget.steps} steps of {budget.batch_size} windows of {settings.window} px, after "
             f"{budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
-        own = [
-            Cell(one, name, method, backbone, settings, seed, request.oracle, given)
+        own, refused = _able(
+            Cell(one, name, method, backbone, settings, seed, request.oracle, given, objectives[name])
             for name, method in methods.items()
             for seed in request.seeds
-        ]
+        )
+        broken += refused
         try:
             if given is not None:
                 for cell in own:
@@ -112,6 +127,39 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
             once("the given stage serves all seeds: their spread leaves out what another first stage would change")
         cells += own
     return cells, broken
+
+
+def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]]]:
+    """The cells that can run, and the methods that cannot on a benchmark: for their backbone, or their objectives."""
+    able: list[Cell] = []
+    refused: dict[str, UserError] = {}
+    for cell in cells:
+        name = f"{cell.method_name} on {cell.opened.benchmark.id}"
+        if name in refused:
+            continue
+        try:
+            check_pair(cell.method_name, cell.method, cell.task())
+            _check_objectives(cell)
+        except UserError as error:
+            refused[name] = error
+            continue
+        able.append(cell)
+    return able, list(refused.items())
+
+
+def _check_objectives(cell: Cell) -> None:
+    if not cell.objectives:
+        return
+    domains = cell.opened.index.frame.loc[cell.split().chips("train"), "domain"].astype(str).unique()
+    check_domains(cell.method_name, cell.objectives, cell.opened.benchmark.id, sorted(domains))
+    names = ", ".join(cell.objectives)
+    if cell.method.fixed_features() is not None:
+        raise UserError(f"{names}: objectives need images, not kept features", fix="leave out cache=true")
+    if not any(stage.labelled and stage.fit is None for stage in cell.method.stages(cell.task())):
+        raise UserError(
+            f"{names}: objectives change training by gradients, of which {cell.method_name} has none with labels",
+            fix="run the method without objectives",
+        )
 
 
 def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.objectives.registry import split_objectives
 
 
 def order_seed(benchmark: str, seed: int) -> int:
@@ -11,5 +12,8 @@ def order_seed(benchmark: str, seed: int) -> int:
 
 
 def weight_seed(benchmark: str, method: str, seed: int) -> int:
-    """Seed of the weights that a method draws, and of its training."""
-    return seed_from("weights", benchmark, method, seed)
+    """Seed of the weights that a method draws, and of its training.
+
+    It is the same with objectives and without, so that these are compared in pairs.
+    """
+    return seed_from("weights", benchmark, split_objectives(method)[0], seed)

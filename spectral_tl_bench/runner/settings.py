@@ -27,6 +27,7 @@ class RunSettings(BaseModel):
         validations: How often source validation is done during the last stage.
         augment: Which augmentation training windows get.
         precision: Of training and source validation; the target is always evaluated in float32.
+        compile: Whether training steps are compiled, which changes the last digits as a precision does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class RunSettings(BaseModel):
     validations: int = Field(10, ge=1)
     augment: Literal["flips-and-turns"] = "flips-and-turns"
     precision: Precision = "32-true"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _overlap(self) -> RunSettings:
@@ -61,6 +63,7 @@ class Overrides(BaseModel):
     stride: int | None = Field(None, ge=1)
     validations: int | None = Field(None, ge=1)
     precision: Precision = "32-true"
+    compile: bool = False
 
 
 BUDGETS: dict[str, tuple[Budget, int]] = {
@@ -112,4 +115,5 @@ def make_settings(
         stride=stride,
         validations=overrides.validations or validations,
         precision=overrides.precision,
+        compile=overrides.compile,
     )

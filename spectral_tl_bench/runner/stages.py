@@ -34,6 +34,14 @@ from spectral_tl_bench.training.stage_store import (
 
 CONTENT_DIGITS = 16
 
+BACKBONE_FLAGS = {
+    "name": "--backbone {1}",
+    "patch_embedding": "--patch-embedding {1}",
+    "pretrained": "--weights with those that the stage was trained on",
+    "weights": "--weights with those that the stage was trained on",
+}
+"""How to get what a stage was trained with, where it is no size."""
+
 
 @dataclass(frozen=True)
 class FirstStage:
@@ -169,6 +177,7 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
         weight_decay=budget.weight_decay,
         schedule=budget.schedule,
         precision=cell.settings.precision,
+        compile=cell.settings.compile,
         seed=cell.seed,
         code={"suite": suite_code(), "method": package_code(module)},
     )
@@ -222,7 +231,7 @@ def check_given(cell: Cell, split: SplitTable, given: GivenStage) -> None:
         for name in sorted(old.keys() | new.keys()):
             free = part == "options" and name in shared.free
             if not free and old.get(name) != new.get(name):
-                flag = "--backbone {1}" if (part, name) == ("backbone", "name") else fix
+                flag = BACKBONE_FLAGS.get(name, fix) if part == "backbone" else fix
                 label = f"{'backbone ' if part == 'backbone' else 'option '}{name}"
                 problems.append((label, old.get(name), new.get(name), "add " + flag.format(name, old.get(name))))
     if problems:

@@ -54,6 +54,7 @@ class StageIdentity(_Strict):
         weight_decay: Of the optimiser.
         schedule: Of the learning rate.
         precision: Of the computation.
+        compile: Whether training steps were compiled.
         seed: The run's seed.
         code: Hashes of the code, by package.
     """
@@ -80,6 +81,7 @@ class StageIdentity(_Strict):
     weight_decay: float
     schedule: str
     precision: str
+    compile: bool = False
     seed: int
     code: dict[str, str]
 

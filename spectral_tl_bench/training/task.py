@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
@@ -15,6 +16,9 @@ from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import VOID, Batch, Budget, Stage
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.training.acting import Acting
 
 VALIDATION_METRIC = "val_miou"
 
@@ -39,6 +43,27 @@ def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> s
     return {name for name, _ in module.named_parameters() if stage.trainable(name)}
 
 
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """What training can change: trainable parameters, and buffers such as batch statistics."""
+    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    buffers = {name for name, _ in module.named_buffers()}
+    return {name: value for name, value in module.state_dict().items() if name in trainable | buffers}
+
+
+def with_frozen_statistics(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of the normalisation layers whose batch statistics training leaves alone.
+
+    These are the frozen ones, unless a module around them declares ``statistics_drift = True``.
+    """
+    declared = [child for child in module.modules() if getattr(child, "statistics_drift", False)]
+    drifting = {layer for child in declared for layer in child.modules()}
+    for name, child in module.named_modules():
+        own = list(child.parameters(recurse=False))
+        frozen = own and not any(parameter.requires_grad for parameter in own)
+        if child not in drifting and hasattr(child, "running_mean") and frozen:
+            yield name, child
+
+
 class StageTask(LightningModule):
     """Trains a method's module for one stage, validates on source chips, keeps frozen parts frozen.
 
@@ -51,6 +76,8 @@ class StageTask(LightningModule):
         augmentation: Applied to training windows, or None.
         validation: Source chips for validation, or None.
         num_classes: Number of classes.
+        compiled: The module in compiled form, for training steps; validation runs the module as it is.
+        acting: The objectives of the run, or None.
     """
 
     def __init__(
@@ -63,11 +90,14 @@ class StageTask(LightningModule):
         augmentation: FlipsAndTurns | None,
         validation: EvaluationData | None,
         num_classes: int,
+        compiled: nn.Module | None = None,
+        acting: Acting | None = None,
     ) -> None:
         super().__init__()
         self.module, self.normalise, self.augmentation = module, normalise, augmentation
         self.stage, self.budget, self.num_classes = stage, budget, num_classes
-        self.loss = stage.loss or segmentation_loss
+        self.loss, self.acting = stage.loss or segmentation_loss, acting
+        self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
         self._evaluator: ChipEvaluator | None = None
         names = trained_parameters(module, stage, declared)
@@ -85,33 +115,40 @@ class StageTask(LightningModule):
         """
         super().train(mode)
         if mode:
-            declared = [child for child in self.module.modules() if getattr(child, "statistics_drift", False)]
-            drifting = {layer for child in declared for layer in child.modules()}
-            for child in self.module.modules():
-                if child in drifting:
-                    continue
-                own = list(child.parameters(recurse=False))
-                if hasattr(child, "running_mean") and own and not any(parameter.requires_grad for parameter in own):
-                    child.eval()
+            for _, child in with_frozen_statistics(self.module):
+                child.eval()
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The stage's loss on one batch of windows."""
-        image, mask = self.normalise(batch["image"]), batch.get("mask")
+        image, mask = batch["image"], batch.get("mask")
+        if self.acting is not None:
+            image = self.acting.augment(image, batch_idx)
+        image = self.normalise(image)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, batch_idx)
         prepared = {**batch, "image": image}
         if mask is not None:
             prepared["mask"] = mask
-        loss = self.loss(self.module, prepared)
+        compiled = self._compiled[0]
+        loss = (self.acting or self).loss(self.module if compiled is None else compiled, prepared)
         self.log("train_loss", loss.detach(), prog_bar=False)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Let the stage do what it does after a step; Lightning comes here before it validates."""
+        if self.stage.after_step is not None:
+            self.stage.after_step(self.module, batch_idx + 1, self.stage.steps)
+        if self.acting is not None:
+            self.acting.after_step(batch_idx + 1, self.module)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a fresh confusion matrix: nothing of an earlier validation is counted again."""
         validation = self._validation[0]
         if validation is not None:
-            self._evaluator = ChipEvaluator(validation, self.num_classes)
+            self._evaluator = ChipEvaluator(
+                validation, self.num_classes, with_loss=self.acting is not None and self.acting.averages
+            )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Predict one batch of validation windows."""
@@ -123,6 +160,8 @@ class StageTask(LightningModule):
         if self._evaluator is not None:
             value = score(self._evaluator.matrix()).miou
             self.log(VALIDATION_METRIC, torch.tensor(value if math.isfinite(value) else 0.0, dtype=torch.float32))
+            if self.acting is not None:
+                self.acting.after_validation(self.global_step, self._evaluator.loss())
             self._evaluator = None
 
     def configure_optimizers(self) -> Any:
@@ -146,9 +185,7 @@ class StageTask(LightningModule):
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training can change: trainable parameters, and buffers such as batch statistics."""
-        trainable = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
-        buffers = {name for name, _ in self.module.named_buffers()}
-        return {name: value for name, value in self.module.state_dict().items() if name in trainable | buffers}
+        return trained_state(self.module)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep checkpoints small: frozen weights are known already."""

@@ -141,6 +141,24 @@ def test_no_way_leads_from_training_to_the_target(world, tmp_path, monkeypatch):
     assert all(isinstance(value, torch.Tensor) for batch in batches for value in batch.values())
 
 
+def test_a_stage_in_closed_form_reaches_the_target_no_more(world, tmp_path):
+    _, split, source, target = world
+    given = []
+
+    def solve(module, batches):
+        given.extend((module, batches, *batches))
+
+    stage = Stage("segment", 1, fit=solve)
+    fitted = fit_module.fit(
+        Pixelwise(), [stage], source, Budget(batch_size=2), 8, folder=tmp_path, validations=1, weight_seed=0,
+        hardware=fit_module.Hardware("cpu"), say=lambda _: None, title="wall",
+    )  # fmt: skip
+    assert sum(1 for _ in reachable(*given)) > 1_000, "the walk must not stop at the surface"
+    assert target.found_in(source, fitted, stage, *given) == []
+    names = {text for text in reachable(*given) if isinstance(text, str)}
+    assert set(split.chips("train")) <= names, "the walk sees the chips that are there"
+
+
 def test_no_target_name_is_in_the_bytes_either(world):
     _, split, source, target = world
     content = pickle.dumps(source)
