@@ -162,6 +162,9 @@ def _print_parts(found: Description) -> None:
     if uncounted:
         left_out = ", ".join([*uncounted, *decoders])
         say(f"trainable as published, which counts neither of {left_out}: {sums['trainable_published']:,}")
+    for part in found.parts:
+        if part.whole and 0 < part.trainable < part.total:
+            say(f"of {part.name}, as published, {part.total - part.trainable:,} parameters cannot have a gradient here")
 
 
 @methods_app.command("probe")

@@ -84,11 +84,12 @@ class SpectralXMethod(Method):
         "hypert-no-stage1": {"pretrain": False, "aomoa": False, "are_adapter": False},
         "hypert-aomoa-no-stage1": {"pretrain": False, "are_adapter": False},
         "no-stage1": {"pretrain": False},
-        "released": {"reading": "released"},
+        "paper": {"reading": "paper"},
+        "released": {"reading": "released", "combine": "exponential", "wavelengths": "whu-ohs"},
     }
-    """The rows of the paper's ablation, and the authors' released code."""
+    """The rows of the paper's ablation, and the two readings; ``released`` to the last detail."""
 
-    reading: Reading = Field("paper", description="follow the publication or the authors' released code")
+    reading: Reading = Field("released", description="follow the authors' released code or the publication")
     pretrain: bool = Field(True, description="run stage 1, masked reconstruction of unlabelled source chips")
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that stage 1 hides")
     hyper_tokenizer: bool = Field(True, description="tokens from HyperT; otherwise from the frozen patch embedding")
@@ -116,9 +117,11 @@ class SpectralXMethod(Method):
     ties: Literal["first", "topk"] | None = Field(None, description="which of equal experts a token gets")
     balance: float | None = Field(None, ge=0, description="coefficient of the balance loss")
     matching: Literal["soft", "hard"] | None = Field(None, description="how the Are-adapter matches attributes")
-    combine: Literal["stable", "exponential"] | None = Field(None, description="how expert outputs are joined")
-    wavelengths: Literal["sensor", "whu-ohs"] | None = Field(
-        None, description="those of the sensor, or the 32 of WHU-OHS for every sensor, as in the released stage 2"
+    combine: Literal["stable", "exponential"] = Field(
+        "stable", description="how expert outputs are joined; as released: exponential, equal where it is finite"
+    )
+    wavelengths: Literal["sensor", "whu-ohs"] = Field(
+        "sensor", description="those of the sensor; as in the released stage 2: the 32 of WHU-OHS for every sensor"
     )
     positions: Literal["resolution", "mixed", "backbone"] | None = Field(
         None, description="position encoding; pretrained backbones other than Scale-MAE keep their own"
@@ -186,7 +189,7 @@ class SpectralXMethod(Method):
             Part("low-rank patch path and scale", _within("patch_path.")),
             Part("LayerNorms", is_norm),
             Part("AoMoA", _within("adapters.")),
-            Part("Are-adapter", _within("are_adapter.")),
+            Part("Are-adapter", _within("are_adapter."), whole=True),
             Part("HyperT", _within("hyper_tokenizer."), counted=False),
             Part("neck", _within("decoder.neck."), kind="decoder"),
             Part("head", _within("decoder."), kind="decoder"),
@@ -195,7 +198,7 @@ class SpectralXMethod(Method):
         ]
 
     def _wavelengths(self, task: Task) -> tuple[float, ...]:
-        if self.wavelengths == "sensor" or (self.wavelengths is None and self.reading == "paper"):
+        if self.wavelengths == "sensor":
             return task.wavelengths
         from spectral_tl_bench.benchmarks import builtin_benchmarks
 

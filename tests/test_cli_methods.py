@@ -43,6 +43,12 @@ def test_presets_are_in_the_list(methods):
 def test_spectralx_on_vit_large_has_the_numbers_of_the_paper(methods):
     """13 bands, 224 px, 9 classes: the defaults."""
     code, out, _ = methods("show", "spectralx", "-o", "decoder=own", "-o", "decoder_channels=512")
+    released = table(out, "part ")
+    assert code == 0 and released["Are-adapter"][:4] == ["1,872,265", "1,799,400", "3,671,665", "11,805,825"]
+    assert released["HyperT"][:3] == ["0", "22,205,744", "22,205,744"]
+    assert "of Are-adapter, as published, 1,799,400 parameters cannot have a gradient here" in out
+    code, out, _ = methods("show", "spectralx@paper", "-o", "decoder=own", "-o", "decoder_channels=512")
+    assert "cannot have a gradient" not in out
     parts = table(out, "part ")
     assert code == 0 and {name: (row[0], row[3]) for name, row in list(parts.items())[:4]} == {
         "low-rank patch path and scale": ("267,536", "267,536"),
@@ -106,12 +112,12 @@ def test_a_mistake_ends_with_a_message_and_2(methods, tmp_path, monkeypatch, arg
 
 def test_a_blind_tokenizer_is_named(methods):
     found = {}
-    for preset in ("hypert-aomoa-are", "released"):
+    for preset in ("paper", "released"):
         code, out, _ = methods("probe", f"spectralx@{preset}", "-b", "none", "--bands", "6", *SMALL, "--chips", "6")
         assert code == 0 and "6 of white noise, 6 bands, 64 px" in out
         found[preset] = table(out, "tokens ")["HyperT tokens"]
     assert found["released"][-1] == "blind"
-    assert float(found["hypert-aomoa-are"][0].strip(" %")) > 3 * float(found["released"][0].strip(" %"))
+    assert float(found["paper"][0].strip(" %")) > 3 * float(found["released"][0].strip(" %"))
 
 
 def test_real_chips_are_looked_at(methods, tmp_path):

@@ -180,12 +180,14 @@ class Part:
         contains: Tells of a parameter name whether it belongs to this part; the first part that says yes has it.
         kind: ``decoder`` for what turns features into logits or pixels; sums are given with and without.
         counted: Whether the method's publication includes the part when it counts its parameters.
+        whole: Whether the publication counts all of the part's parameters, also those that cannot have a gradient.
     """
 
     name: str
     contains: Callable[[str], bool]
     kind: Literal["encoder", "decoder"] = "encoder"
     counted: bool = True
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class PartCount:
         name: Name of the part.
         kind: ``encoder`` or ``decoder``.
         counted: Whether the method's publication counts it.
+        whole: Whether it counts all of it, also what cannot have a gradient.
         trainable: Parameters that any stage trains.
         total: All parameters.
         stages: Names of the stages that train some of it.
@@ -65,6 +66,7 @@ class PartCount:
     name: str
     kind: str
     counted: bool
+    whole: bool
     trainable: int
     total: int
     stages: tuple[str, ...]
@@ -77,7 +79,9 @@ class PartCount:
     @property
     def published(self) -> int:
         """What this part adds to the number of trainable parameters as the method's publication counts."""
-        return self.trainable if self.counted and self.kind == "encoder" else 0
+        if not self.counted or self.kind == "decoder":
+            return 0
+        return self.total if self.whole and self.trainable else self.trainable
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ def count_parts(module: nn.Module, parts: Sequence[Part], stages: Mapping[str, s
             within = tuple(stage for stage, chosen in stages.items() if not chosen.isdisjoint(members))
             trainable = sum(sizes[member] for member in members if member in trained)
             total = sum(sizes[member] for member in members)
-            counts.append(PartCount(name, part.kind, part.counted, trainable, total, within))
+            counts.append(PartCount(name, part.kind, part.counted, part.whole, trainable, total, within))
     return counts
 
 

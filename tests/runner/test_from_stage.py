@@ -136,9 +136,9 @@ MISMATCHES = {
         "-o aomoa",
     ),
     "reading": (
-        {"options": {"reading": "released"}},
-        "option reading: the checkpoint has paper, this run needs released",
-        "-o reading=paper",
+        {"options": {"reading": "paper"}},
+        "option reading: the checkpoint has released, this run needs paper",
+        "-o reading=released",
     ),
 }
 

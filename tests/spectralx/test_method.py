@@ -97,7 +97,7 @@ def test_options_are_checked_and_recorded() -> None:
     with pytest.raises(ValidationError, match="hyper tokenizer"):
         SpectralXMethod(hyper_tokenizer=False)
     stage = SpectralXMethod(balance=0.5).stages(task())[-1]
-    assert stage.options["balance"] == 0.5 and stage.options["matching"] == "soft"
+    assert stage.options["balance"] == 0.5 and stage.options["matching"] == "hard"
     assert SpectralXMethod.family == "spectralx"
 
 
@@ -105,7 +105,7 @@ def test_pretrained_backbones_keep_their_positions() -> None:
     from dataclasses import replace
 
     compact = get_backbone("compact")
-    for pretrained, expected in (("none", "resolution"), ("dino", "backbone"), ("scale-mae", "resolution")):
+    for pretrained, expected in (("none", "mixed"), ("dino", "backbone"), ("scale-mae", "mixed")):
         assert SpectralXMethod().config(replace(compact, pretrained=pretrained)).positions == expected
 
 

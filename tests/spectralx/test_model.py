@@ -37,7 +37,7 @@ def test_time_series_repeats_wavelengths(make: Make) -> None:
 
 def test_wavelengths_must_fit_in_paper_only(make: Make) -> None:
     with pytest.raises(ValueError, match="4 wavelengths for 5 bands"):
-        make(bands=5, wavelengths=[0.5] * 4)
+        make(bands=5, wavelengths=[0.5] * 4, reading="paper")
     model = make(bands=5, wavelengths=[0.5 + 0.01 * i for i in range(32)], reading="released")
     assert model(torch.randn(1, 5, 32, 32)).shape == (1, 5, 32, 32)
 
@@ -175,8 +175,8 @@ def test_autocast_does_not_overflow(make: Make, shake: Callable[[nn.Module], Non
         {"are_adapter": False},
         {"aomoa": False, "are_adapter": False, "hyper_tokenizer": False},
         {"positions": "backbone"},
-        {"positions": "mixed"},
-        {"matching": "hard"},
+        {"positions": "resolution"},
+        {"matching": "soft"},
         {"experts": 6, "top_k": 3},
         {"stem_widths": (8, 16, 32)},
         {"levels": (0, 0, 3, 3)},

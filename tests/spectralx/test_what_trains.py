@@ -19,9 +19,9 @@ LOSSES = {"reconstruct": reconstruction_loss, "segment": segmentation_loss}
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"reading": "released"},
-    *({name: value} for name, value in READINGS["released"].items()),
-    *({"reading": "released", name: value} for name, value in READINGS["paper"].items()),
+    {"reading": "paper"},
+    *({"reading": "paper", name: value} for name, value in READINGS["released"].items()),
+    *({name: value} for name, value in READINGS["paper"].items()),
     {"positions": "backbone"},
     {"positions": "mixed", "reading": "paper"},
     {"are_adapter": False},
