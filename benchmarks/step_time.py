@@ -16,9 +16,10 @@ from measuring import MEBIBYTE, interleaved, paired_ratio, peak_bytes
 from torch import nn
 
 from spectral_tl_bench.methods.base import Batch, Budget, Stage, Task
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.training.task import segmentation_loss, trained_parameters
+from spectral_tl_bench.training.task import trained_parameters
 
 METHODS = ("lora", "full", "frozen", "spectralx")
 

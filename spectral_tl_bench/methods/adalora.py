@@ -114,7 +114,7 @@ class AdaLora(LinearTunerMethod):
         return [Stage("segment", task.budget.steps, loss=self._loss, outputs=self._outputs, after_step=allocate)]
 
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        from spectral_tl_bench.training.task import segmentation_loss
+        from spectral_tl_bench.methods.losses import segmentation_loss
 
         return segmentation_loss(module, batch) + self.orthogonal * orthogonality(module)
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import VOID, Batch, Loss, Outputs, Stage
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.objectives.base import Average, Averager, DomainLosses, Objective, Setting
-from spectral_tl_bench.training.task import segmentation_loss
 
 
 class Acting:

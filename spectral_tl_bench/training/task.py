@@ -9,25 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.methods.base import VOID, Batch, Budget, Stage
+from spectral_tl_bench.methods.base import Batch, Budget, Stage
+from spectral_tl_bench.methods.losses import segmentation_loss
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.acting import Acting
 
 VALIDATION_METRIC = "val_miou"
-
-
-def segmentation_loss(module: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy over labelled pixels; zero, with gradients, where a batch has none."""
-    logits = module(batch["image"])
-    total = functional.cross_entropy(logits, batch["mask"], ignore_index=VOID, reduction="sum")
-    return total / (batch["mask"] != VOID).sum().clamp(min=1)
 
 
 def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> set[str]:

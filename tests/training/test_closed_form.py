@@ -14,8 +14,8 @@ from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.base import VOID, Shared, Stage
 from spectral_tl_bench.methods.floors import Majority
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.training.closed_form import Sweep, solve_stage
-from spectral_tl_bench.training.task import segmentation_loss
 
 CPU = torch.device("cpu")
 

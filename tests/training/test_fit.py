@@ -19,9 +19,10 @@ from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import VOID, Budget, Stage
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.training.fit import Hardware, fit, load_state
 from spectral_tl_bench.training.progress import clock
-from spectral_tl_bench.training.task import StageTask, segmentation_loss
+from spectral_tl_bench.training.task import StageTask
 
 CLASSES = 8
 BUDGET = Budget(steps=4, batch_size=2, learning_rate=1e-2)

@@ -18,8 +18,8 @@ from tiny import Pixelwise, open_tree
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.training import fit as fit_module
-from spectral_tl_bench.training.task import segmentation_loss
 
 DEAD_ENDS = (
     types.ModuleType,
