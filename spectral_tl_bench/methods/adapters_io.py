@@ -96,20 +96,33 @@ def changeable(module: nn.Module) -> set[str]:
     return buffers | {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
+def drawn(module: nn.Module) -> set[str]:
+    """Names of frozen parameters beside the backbone: drawn at random and never trained, so that only a file keeps them.
+
+    The weights of a submodule called ``backbone`` come from their own seed, or from a file.
+    """
+    return {
+        name
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad and not name.startswith("backbone.")
+    }
+
+
 def save_adapter(module: nn.Module, path: Path, card: AdapterCard, state: Mapping[str, Tensor] | None = None) -> None:
-    """Store what training has changed.
+    """Store what training has changed, and what was drawn at random beside the backbone.
 
     Args:
         module: What the method built, trained or not.
         path: File to write, as a whole or not at all.
         card: What the module is.
-        state: Weights to store instead of those that ``module`` has now, by the names of its ``state_dict``.
+        state: What training has changed, instead of what ``module`` has now, by the names of its ``state_dict``.
 
     Raises:
         ValueError: If ``state`` names weights that the module does not have.
     """
     own = module.state_dict()
-    chosen = {name: own[name] for name in changeable(module)} if state is None else state
+    chosen = {name: own[name] for name in changeable(module)} if state is None else dict(state)
+    chosen |= {name: own[name] for name in drawn(module) - chosen.keys()}
     unknown = sorted(set(chosen) - own.keys())
     if unknown:
         raise ValueError(f"the module has no weights called {', '.join(unknown[:3])}")

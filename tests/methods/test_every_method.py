@@ -115,5 +115,5 @@ def test_the_options_of_our_methods_are_found() -> None:
     found = {name: list(variants(load_method(name))) for name in method_entries()}
     assert all(options[0] == {} for options in found.values())
     assert {"train_patch_embed": False} in found["frozen"] and {"train_norms": False} in found["lora"]
-    assert {"reading": "released"} in found["spectralx"] and {"matching": "hard"} in found["spectralx"]
+    assert {"reading": "paper"} in found["spectralx"] and {"matching": "soft"} in found["spectralx"]
     assert {"hyper_tokenizer": False} not in found["spectralx"], "it is impossible alone"

@@ -332,7 +332,7 @@ def test_spectralx_recognises_scale_mae_by_its_weights(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(mae(trained()), path)
     positions = {
-        name: make_method("spectralx").config(get_backbone(name, str(path), **SIZES)).positions
+        name: make_method("spectralx@paper").config(get_backbone(name, str(path), **SIZES)).positions
         for name in ("scalemae-large", LARGE)
     }
     assert positions == {"scalemae-large": "resolution", LARGE: "backbone"}
