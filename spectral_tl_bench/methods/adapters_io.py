@@ -97,7 +97,7 @@ def changeable(module: nn.Module) -> set[str]:
 
 
 def drawn(module: nn.Module) -> set[str]:
-    """Names of frozen parameters beside the backbone: drawn at random and never trained, so that only a file keeps them.
+    """Names of frozen parameters beside the backbone, drawn at random and never trained: only a file keeps them.
 
     The weights of a submodule called ``backbone`` come from their own seed, or from a file.
     """
