@@ -1,18 +1,24 @@
-"""What installed packages offer through entry points; nothing of theirs is imported here."""
+"""What installed packages offer through entry points: finding it, importing it, making it with options."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
 
-from spectral_tl_bench.errors import MethodError
+from pydantic import BaseModel, ValidationError
+
+from spectral_tl_bench.errors import MethodError, UserError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a method, preset or objective may be called: its name becomes part of a folder name."""
 
 
 def installed(group: str, kind: str) -> dict[str, EntryPoint]:
-    """All entry points of a group by name.
+    """All entry points of a group by name; nothing is imported.
 
     Args:
         group: The entry-point group.
@@ -31,3 +37,65 @@ def installed(group: str, kind: str) -> dict[str, EntryPoint]:
             )
         found[entry.name] = entry
     return dict(sorted(found.items()))
+
+
+def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodError) -> Any:
+    """The object behind an entry point.
+
+    Args:
+        entry: The entry point.
+        label: What it is, with its name, for the message.
+        failure: What to raise.
+
+    Raises:
+        UserError: As ``failure``, if the package cannot be imported.
+    """
+    try:
+        return entry.load()
+    except Exception as error:  # whatever a foreign package raises at import
+        raise failure(f"{label} cannot be imported: {type(error).__name__}: {error}", where=entry.value) from error
+
+
+def imported_class(entry: EntryPoint, label: str, base: type) -> Any:
+    """The class behind an entry point.
+
+    Args:
+        entry: The entry point.
+        label: What it is, with its name, for the message.
+        base: What it has to be a subclass of.
+
+    Raises:
+        MethodError: If the package cannot be imported or holds something else.
+    """
+    found = imported(entry, label)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise MethodError(f"{label} is not a subclass of {base.__module__}.{base.__name__}", where=entry.value)
+    return found
+
+
+def with_options(kind: type[Model], label: str, options: Mapping[str, Any]) -> Model:
+    """An object of a class, with options.
+
+    Args:
+        kind: The class.
+        label: What it is, with its name, for the message.
+        options: Values by option name; text is converted to the option's type.
+
+    Raises:
+        MethodError: If an option is unknown or has an impossible value.
+    """
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        item = error.errors()[0]
+        option = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            raise MethodError(
+                f"{label} has no option {option!r}", expected=nearest(option, kind.model_fields)
+            ) from None
+        message = item["msg"].removeprefix("Value error, ")
+        if not option:  # a rule about several options
+            raise MethodError(f"options of {label}: {message}") from None
+        raise MethodError(
+            f"option {option!r} of {label}: {message[0].lower()}{message[1:]}", expected=f"not {item['input']!r}"
+        ) from None

@@ -146,10 +146,6 @@ class Experts(nn.Module):
             )
             return torch.bmm(columns, rows)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps z (T, R) to the outputs of all experts (E, T, R)."""
-        return self.outputs(self.hidden(z))
-
 
 class AoMoA(nn.Module):
     """What stands beside one linear layer: add its output to that of the layer.
@@ -217,7 +213,7 @@ class AoMoA(nn.Module):
         log_gates = log_gates.masked_fill(log_gates <= math.log(SMALLEST_GATE), UNUSED)
         hidden = self.experts.hidden(z.flatten(0, 2))
         if self.combine == "stable":
-            combined = cast(Tensor, _LogSumExp.apply(self.experts.gated(hidden, log_gates)))
+            combined = log_sum_exp(self.experts.gated(hidden, log_gates))
         else:
             combined = plain_exponential(self.experts.outputs(hidden), log_gates)
         return routing, combined.view(z.shape)
@@ -244,22 +240,24 @@ class _LogSumExp(torch.autograd.Function):
         return shares * (gradient / total)
 
 
-def log_sum_exp(outputs: Tensor, log_gates: Tensor) -> Tensor:
+def log_sum_exp(terms: Tensor) -> Tensor:
     """``log sum_e g_e exp(E_e)`` without overflow.
 
     Args:
-        outputs: Expert outputs (E, T, R).
-        log_gates: Logarithms of the gates (E, T, 1), at most ``UNUSED`` for experts that are not used; at least one
-            of them is, as the first of two gates is at least a half.
+        terms: Expert outputs plus the logarithms of their gates (E, T, R), float32; at least one gate of a token is
+            not zero, as the first of two is at least a half.
 
     Returns:
-        (T, R), float32.
+        (T, R).
     """
-    return cast(Tensor, _LogSumExp.apply(outputs.float() + log_gates.clamp(min=UNUSED)))
+    return cast(Tensor, _LogSumExp.apply(terms))
 
 
 def plain_exponential(outputs: Tensor, log_gates: Tensor) -> Tensor:
-    """The same as ``log_sum_exp`` by the formula as it stands: overflows above 88, and underflows to epsilon."""
+    """The same of outputs (E, T, R) and log gates (E, T, 1) by the formula as it stands.
+
+    Overflows above 88, and underflows to epsilon.
+    """
     terms = outputs.float().exp() * log_gates.exp()
     total = terms.masked_fill(log_gates <= UNUSED, 0.0).sum(dim=0)  # an unused expert may overflow: 0 * inf
     return total.masked_fill(total == 0, torch.finfo(torch.float64).eps).log()

@@ -13,12 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from spectral_tl_bench.errors import MethodError, nearest
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.objectives.registry import check_objectives, split_objectives
-from spectral_tl_bench.plugins import NAME, installed
+from spectral_tl_bench.plugins import NAME, imported_class, installed, with_options
 
 GROUP = "spectral_tl_bench.methods"
 SEPARATOR = "@"
@@ -71,19 +69,8 @@ def load_method(name: str) -> type[Method]:
         MethodError: If the name is unknown, or its package cannot be imported or holds no method.
     """
     check_known([name])
-    entries = method_entries()
     name, _ = split_name(name)
-    try:
-        found = entries[name].load()
-    except Exception as error:  # whatever a foreign package raises at import
-        raise MethodError(
-            f"method {name!r} cannot be imported: {type(error).__name__}: {error}", where=entries[name].value
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise MethodError(
-            f"method {name!r} is not a subclass of spectral_tl_bench.methods.base.Method", where=entries[name].value
-        )
-    return found
+    return imported_class(method_entries()[name], f"method {name!r}", Method)
 
 
 def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
@@ -98,21 +85,7 @@ def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
     """
     kind = load_method(name)
     try:
-        return kind(**{**preset_options(kind, name), **(options or {})})
-    except ValidationError as error:
-        item = error.errors()[0]
-        option = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            raise MethodError(
-                f"method {name!r} has no option {option!r}", expected=nearest(option, kind.model_fields)
-            ) from None
-        message = item["msg"].removeprefix("Value error, ")
-        if not option:  # a rule about several options
-            raise MethodError(f"options of method {name!r}: {message}") from None
-        raise MethodError(
-            f"option {option!r} of method {name!r}: {message[0].lower()}{message[1:]}",
-            expected=f"not {item['input']!r}",
-        ) from None
+        return with_options(kind, f"method {name!r}", {**preset_options(kind, name), **(options or {})})
     except TypeError as error:  # an abstract class
         raise MethodError(
             f"method {name!r} is not complete: {error}", where=f"{kind.__module__}.{kind.__name__}"

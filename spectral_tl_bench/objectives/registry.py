@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from pydantic import ValidationError
-
 from spectral_tl_bench.errors import MethodError, UserError, nearest
 from spectral_tl_bench.objectives.base import Objective
-from spectral_tl_bench.plugins import NAME, installed
+from spectral_tl_bench.plugins import NAME, imported_class, installed, with_options
 
 GROUP = "spectral_tl_bench.objectives"
 SEPARATOR = "+"
@@ -90,18 +88,7 @@ def load_objective(name: str) -> type[Objective]:
     Raises:
         MethodError: If its package cannot be imported or holds no objective.
     """
-    entry = objective_entries()[name]
-    try:
-        found = entry.load()
-    except Exception as error:  # whatever a foreign package raises at import
-        raise MethodError(
-            f"objective {name!r} cannot be imported: {type(error).__name__}: {error}", where=entry.value
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Objective)):
-        raise MethodError(
-            f"objective {name!r} is not a subclass of spectral_tl_bench.objectives.base.Objective", where=entry.value
-        )
-    return found
+    return imported_class(objective_entries()[name], f"objective {name!r}", Objective)
 
 
 def make_objectives(name: str, options: Options | None = None) -> dict[str, Objective]:
@@ -115,32 +102,15 @@ def make_objectives(name: str, options: Options | None = None) -> dict[str, Obje
         MethodError: If an objective or option is unknown, a value impossible, or two objectives exclude each other.
     """
     check_objectives(name)
-    found = {one: _make(one, (options or {}).get(one, {})) for one in split_objectives(name)[1]}
+    found = {
+        one: with_options(load_objective(one), f"objective {one!r}", (options or {}).get(one, {}))
+        for one in split_objectives(name)[1]
+    }
     for hook, what in (("risk", "say what is made of the losses of the domains"), ("average", "average the weights")):
         both = [one for one, objective in found.items() if objective.has(hook)]
         if len(both) > 1:
             raise MethodError(f"{' and '.join(both)} cannot be combined: each of them would {what}", where=name)
     return found
-
-
-def _make(name: str, options: Mapping[str, Any]) -> Objective:
-    kind = load_objective(name)
-    try:
-        return kind(**options)
-    except ValidationError as error:
-        item = error.errors()[0]
-        option = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            raise MethodError(
-                f"objective {name!r} has no option {option!r}", expected=nearest(option, kind.model_fields)
-            ) from None
-        message = item["msg"].removeprefix("Value error, ")
-        if not option:  # a rule about several options
-            raise MethodError(f"options of objective {name!r}: {message}") from None
-        raise MethodError(
-            f"option {option!r} of objective {name!r}: {message[0].lower()}{message[1:]}",
-            expected=f"not {item['input']!r}",
-        ) from None
 
 
 def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -52,7 +52,7 @@ def test_combinations_agree_where_the_plain_one_is_finite() -> None:
     for unused in (-math.inf, UNUSED):
         log_gates = torch.randn(4, 50, 1).masked_fill(torch.rand(4, 50, 1) < 0.5, unused)
         log_gates[0] = -1.0
-        torch.testing.assert_close(log_sum_exp(outputs, log_gates), plain_exponential(outputs, log_gates))
+        torch.testing.assert_close(log_sum_exp(outputs.float() + log_gates), plain_exponential(outputs, log_gates))
 
 
 def test_nothing_left_is_epsilon_in_the_plain_one() -> None:
@@ -64,7 +64,7 @@ def test_nothing_left_is_epsilon_in_the_plain_one() -> None:
 def test_stable_survives_large_outputs(dtype: torch.dtype) -> None:
     outputs = torch.full((4, 3, 8), 200.0, dtype=dtype, requires_grad=True)
     log_gates = torch.tensor([0.25, 0.75, 0.0, 0.0]).log().view(4, 1, 1).expand(4, 3, 1).clone().requires_grad_()
-    joined = log_sum_exp(outputs, log_gates)
+    joined = log_sum_exp(outputs.float() + log_gates)
     torch.testing.assert_close(joined, torch.full((3, 8), 200.0))
     joined.sum().backward()
     assert outputs.grad is not None and log_gates.grad is not None
@@ -87,7 +87,7 @@ def test_gradient_of_the_combination() -> None:
     outputs = torch.randn(4, 5, 3, dtype=torch.float64)
     log_gates = torch.randn(4, 5, 1, dtype=torch.float64).masked_fill(torch.arange(4).view(4, 1, 1) == 2, -math.inf)
     a, b = outputs.float().requires_grad_(), log_gates.float().requires_grad_()
-    log_sum_exp(a, b).pow(2).sum().backward()
+    log_sum_exp(a.float() + b).pow(2).sum().backward()
     c, d = outputs.requires_grad_(), log_gates.requires_grad_()
     (c.exp() * d.exp()).sum(0).log().pow(2).sum().backward()
     torch.testing.assert_close(a.grad.double(), c.grad, atol=1e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ from typing import Any
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import SIZES, Backbone
 from spectral_tl_bench.models.patch_embedding import STRATEGIES, check_strategy
-from spectral_tl_bench.plugins import installed
+from spectral_tl_bench.plugins import imported, installed
 
 GROUP = "spectral_tl_bench.backbones"
 
@@ -53,12 +53,7 @@ def load_backbone(name: str) -> Backbone:
 
         return timm_backbone(name.removeprefix(TIMM))
     entry = backbone_entries()[name]
-    try:
-        found = entry.load()
-    except Exception as error:  # whatever a foreign package raises at import
-        raise UserError(
-            f"backbone {name!r} cannot be imported: {type(error).__name__}: {error}", where=entry.value
-        ) from error
+    found = imported(entry, f"backbone {name!r}", UserError)
     if not isinstance(found, Backbone):
         raise UserError(f"backbone {name!r} is not a spectral_tl_bench.models.backbones.Backbone", where=entry.value)
     return replace(found, name=name)
