@@ -12,6 +12,7 @@ from spectral_tl_bench import __version__
 from spectral_tl_bench.cli_backbones import backbones_app
 from spectral_tl_bench.cli_methods import methods_app
 from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 
 app = typer.Typer(
@@ -120,7 +121,7 @@ def run(
         list[str] | None,
         typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Backbone.")] = "compact",
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
     backbone_size: Annotated[
         list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
     ] = None,

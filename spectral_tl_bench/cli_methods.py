@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.console import backbone_sizes, pairs, print_rows, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from spectral_tl_bench.methods.describe import Description
@@ -170,7 +171,7 @@ def _print_parts(found: Description) -> None:
 @methods_app.command("probe")
 def probe_method(
     method: MethodName,
-    backbone: Annotated[str, typer.Option(help="Backbone.")] = "compact",
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
     backbone_size: Sizes = None,
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", "-b", help="Benchmark id or YAML file; none: random images.")

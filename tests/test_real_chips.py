@@ -72,5 +72,5 @@ def test_a_short_run_leaves_a_record_that_verifies(tmp_path):
     assert broken == []
     (outcome,) = execute(cells, tmp_path, Hardware("cpu"), 0, lambda _: None)
     (record,) = read_records([tmp_path])
-    assert outcome.state == "done" and record.track == "own" and record.data.chips.target == 143
+    assert outcome.state == "done" and record.track == "demonstration" and record.data.chips.target == 143
     assert verify(record)["selected"].miou == outcome.miou

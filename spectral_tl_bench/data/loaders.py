@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,10 +177,16 @@ class EvaluationData:
 
     def truth(self, chip: str) -> np.ndarray[Any, Any]:
         """The classes of one chip (H, W), with void."""
+        return self._whole(chip)["mask"].numpy()
+
+    def image(self, chip: str) -> np.ndarray[Any, Any]:
+        """The pixels of one chip (C, H, W), in the files' unit."""
+        return self._whole(chip)["image"].numpy()
+
+    def _whole(self, chip: str) -> dict[str, Any]:
         dataset, number = self._place[chip]
         row = self.rows[chip]
-        sample = self.collection.datasets[dataset].read_window(number, 0, 0, row["height"], row["width"])
-        return sample["mask"].numpy()
+        return self.collection.datasets[dataset].read_window(number, 0, 0, row["height"], row["width"])
 
     def site(self, chip: str) -> str:
         """The place a chip belongs to: its site, or its block on the ground."""
@@ -194,10 +200,58 @@ class EvaluationData:
         return f"{row['domain']}/{row['crs']}/{east:.0f}/{north:.0f}"
 
 
+class TargetImages:
+    """Windows of target chips without their labels, for methods that say that they need them.
+
+    Args:
+        benchmark: The benchmark.
+        index: Its chips.
+        chips: The target chips.
+        settings: Windows and batches.
+        statistics: Of the source training chips; fills pixels without a measurement.
+    """
+
+    def __init__(
+        self, benchmark: Benchmark, index: ChipIndex, chips: Sequence[str], settings: LoaderSettings,
+        statistics: BandStatistics,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.collection = ChipCollection(open_datasets(benchmark, index, chips, fill=statistics.mean))
+
+    def loader(self, steps: int, seed: int) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches of random windows with nothing but ``image``."""
+        settings = self.settings
+        sampler = RandomCollectionWindows(self.collection, settings.window, steps * settings.batch_size, seed)
+        return DataLoader(
+            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
+            collate_fn=collate_images, drop_last=True,
+        )  # fmt: skip
+
+
+def collate_images(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Stack the pixels of windows, and nothing else of them."""
+    return {"image": torch.stack([sample["image"] for sample in samples])}
+
+
+class WithTargetImages:
+    """Batches of source windows, each with a batch of target windows as ``target_image``."""
+
+    def __init__(self, source: DataLoader[dict[str, Tensor]], target: DataLoader[dict[str, Tensor]]) -> None:
+        self.source, self.target = source, target
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch, other in zip(self.source, self.target, strict=True):
+            yield {**batch, "target_image": other["image"]}
+
+
 class SourceData:
     """What training may see: training windows and validation chips, both of the source.
 
-    The target is not reachable from here: the datasets inside hold source chips only.
+    The target is not reachable from here: the datasets inside hold source chips only. (Methods that declare
+    ``target_images`` get ``TargetImages`` beside, whose results stand apart.)
 
     Args:
         benchmark: The benchmark.
@@ -211,6 +265,7 @@ class SourceData:
         self, benchmark: Benchmark, index: ChipIndex, split: SplitTable, settings: LoaderSettings, order_seed: int
     ) -> None:
         self.settings, self.order_seed, self.balanced = settings, order_seed, False
+        self.target_images: TargetImages | None = None
         train, validation = split.chips("train"), split.chips("validation")
         self.domains, self.wavelengths = tuple(benchmark.source), benchmark.sensor.wavelengths
         self.statistics = BandStatistics.of(index, train)
@@ -219,17 +274,22 @@ class SourceData:
         self.collection = ChipCollection(open_datasets(benchmark, index, train, cache=cache, fill=self.statistics.mean))
         self.validation = EvaluationData(benchmark, index, validation, settings, self.statistics, cache)
 
-    def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]]:
+    def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]] | WithTargetImages:
         """``steps`` batches of random windows; without ``labelled`` they carry no mask."""
         settings = self.settings
         length = steps * settings.batch_size
         sampler = (BalancedDomainWindows if self.balanced else RandomCollectionWindows)(
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage)
         )
-        return DataLoader(
+        loader: DataLoader[dict[str, Tensor]] = DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
             collate_fn=_Collate(self.domains, labelled), drop_last=True, persistent_workers=False,
         )  # fmt: skip
+        if self.target_images is None:
+            return loader
+        return WithTargetImages(
+            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage))
+        )
 
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:
         """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""

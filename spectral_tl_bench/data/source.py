@@ -15,7 +15,7 @@ from spectral_tl_bench.errors import DataError
 ROOT_VARIABLE = "STBENCH_DATA"
 SYNTHETIC = "synthetic sample scenes made by the suite; not a result on real data"
 
-Track = Literal["real", "partial", "sample", "own"]
+Track = Literal["reproduced", "partial", "sample", "demonstration"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def open_index(
     if source.kind == "sample":
         return index, "sample", index.notes
     if own or not isinstance(benchmark.layout, PublishedLayout):
-        return index, "own", (*index.notes, *_other_size(benchmark, index))
+        return index, "demonstration", (*index.notes, *_other_size(benchmark, index))
     other_size = _other_size(benchmark, index)
     deviations = [*_other_counts(benchmark, index), *other_size]
     if deviations and not allow_partial and not other_size:
@@ -106,7 +106,7 @@ def open_index(
             + f" of {benchmark.chip_size} px",
             fix="complete the data, or add --allow-partial: results then go to the track 'partial'",
         )
-    return index, "partial" if deviations else "real", (*index.notes, *deviations)
+    return index, "partial" if deviations else "reproduced", (*index.notes, *deviations)
 
 
 def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:

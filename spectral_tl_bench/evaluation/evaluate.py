@@ -16,6 +16,8 @@ from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.evaluation.metrics import confusion
 from spectral_tl_bench.evaluation.windows import ChipStitcher
 
+OnChip = Callable[[str, "np.ndarray[Any, Any]"], None]
+
 
 class ChipEvaluator:
     """Gathers the logits of windows and turns every finished chip into a confusion matrix.
@@ -26,10 +28,13 @@ class ChipEvaluator:
         data: The chips.
         num_classes: Number of classes K.
         with_loss: Also sum the cross-entropy of every window.
+        on_chip: Called with the name of every finished chip and its predicted classes (H, W).
     """
 
-    def __init__(self, data: EvaluationData, num_classes: int, with_loss: bool = False) -> None:
-        self.data, self.num_classes, self.with_loss = data, num_classes, with_loss
+    def __init__(
+        self, data: EvaluationData, num_classes: int, with_loss: bool = False, on_chip: OnChip | None = None
+    ) -> None:
+        self.data, self.num_classes, self.with_loss, self.on_chip = data, num_classes, with_loss, on_chip
         self._truth: dict[str, Tensor] = {}
         self._loss, self._pixels = 0.0, 0
         self._remaining = data.windows_per_chip()
@@ -73,6 +78,8 @@ class ChipEvaluator:
 
     def _finish(self, chip: str, prediction: np.ndarray[Any, Any]) -> None:
         self._truth.pop(chip, None)
+        if self.on_chip is not None:
+            self.on_chip(chip, prediction)
         matrix = confusion(self.data.truth(chip), prediction, self.num_classes)
         domain = self.data.rows[chip]["domain"]
         self._rows.append({"chip": chip, "domain": domain, "site": self.data.site(chip), "matrix": matrix})
@@ -102,6 +109,7 @@ def evaluate(
     num_classes: int,
     device: torch.device,
     on_batch: Callable[[int, int], None] | None = None,
+    on_chip: OnChip | None = None,
 ) -> pd.DataFrame:
     """Evaluate a trained module on whole chips.
 
@@ -112,12 +120,13 @@ def evaluate(
         num_classes: Number of classes.
         device: Where to run.
         on_batch: Called with (batches done, batches in all).
+        on_chip: Called with the name of every finished chip and its predicted classes (H, W).
 
     Returns:
         One row per chip, as ``ChipEvaluator.table``.
     """
     module, normalise = module.to(device).eval(), normalise.to(device)
-    evaluator = ChipEvaluator(data, num_classes)
+    evaluator = ChipEvaluator(data, num_classes, on_chip=on_chip)
     loader = data.loader()
     for number, batch in enumerate(loader, start=1):
         images = normalise(batch["image"].to(device, non_blocking=True))

@@ -23,7 +23,8 @@ class Board:
     """One track.
 
     Attributes:
-        track: real, partial, sample or own.
+        track: reproduced, partial, sample or demonstration; with ``-unlabelled-target`` where methods saw target
+            images.
         benchmarks: Ids of the benchmarks with a gap; the mean and the rank go over all of these.
         references: Ids of the in-domain references, shown beside.
         rows: One row per method, options, backbone, protocol and settings, best first, unranked below, the
@@ -71,7 +72,7 @@ def make_boards(records: Iterable[Record]) -> dict[str, Board]:
     """
     by_track: dict[str, list[Record]] = {}
     for record in records:
-        by_track.setdefault(record.track, []).append(record)
+        by_track.setdefault(record.board, []).append(record)
     return {track: _board(track, by_track[track]) for track in sorted(by_track)}
 
 

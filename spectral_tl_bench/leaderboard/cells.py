@@ -15,7 +15,8 @@ from spectral_tl_bench.leaderboard.records import check_scores, evidence
 from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
 
 RowKey = tuple[str, str, str, str, str, str]
-"""Method, backbone name, then the digests of options (those of objectives, too) and backbone, protocol, settings."""
+"""Method, backbone name (empty where none is used), then the digests of options (those of objectives, too) and
+backbone, protocol, settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,9 @@ def row_key(record: Record) -> RowKey:
     """What makes a row of the board, apart from the seed."""
     return (
         record.method,
-        record.backbone.name,
+        record.backbone.name if record.backbone else "",
         digest(record.options, *([record.objectives] if record.objectives else []))[:8],
-        digest(record.backbone.model_dump(mode="json"))[:8],
+        digest(record.backbone.model_dump(mode="json") if record.backbone else None)[:8],
         record.protocol,
         digest(record.settings)[:8],
     )
@@ -88,7 +89,7 @@ def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
         record that was left out.
     """
     ordered = sorted(
-        records, key=lambda r: (r.track, r.dataset, r.benchmark, r.method, r.seed, r.created, r.fingerprint)
+        records, key=lambda r: (r.board, r.dataset, r.benchmark, r.method, r.seed, r.created, r.fingerprint)
     )
     newest: dict[str, tuple[int, ...]] = {}
     for record in ordered:

@@ -17,7 +17,7 @@ Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Checkpoint = Literal["selected", "last", "oracle"]
-Track = Literal["real", "partial", "sample", "own"]
+Track = Literal["reproduced", "partial", "sample", "demonstration"]
 
 
 class _Strict(BaseModel):
@@ -159,6 +159,20 @@ class EvidenceFile(_Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class PictureFile(_Strict):
+    """Predictions of the selected checkpoint for a few target chips, as a PNG of class indices beside the record.
+
+    Attributes:
+        file: Name of the file.
+        sha256: Of its bytes.
+        chips: The chips, from left to right.
+    """
+
+    file: Annotated[str, Field(pattern=r"^pictures-[0-9a-f]{16}\.png$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    chips: Annotated[tuple[Text, ...], Field(min_length=1, max_length=2)]
+
+
 class Failure(_Strict):
     """Why a cell has no result."""
 
@@ -173,8 +187,10 @@ class Record(_Strict):
         options: The method's options, complete.
         objectives: Options of the objectives that the method was trained with, by name.
         settings: Everything else that changes the result: budget, window, stride, batch.
-        track: ``real``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
-            ``own``: a user's own benchmark.
+        backbone: None for a method that uses none.
+        target_images: Whether the method was given the target's images, without labels, while it was trained.
+        track: ``reproduced``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
+            ``demonstration``: a user's own benchmark.
         fingerprint: Hash of all that changes the result.
         majority_class: The most frequent class of the source's training labels.
         parameters: None, like all that was measured, only where the cell failed.
@@ -191,11 +207,12 @@ class Record(_Strict):
     family: Text
     options: dict[str, JsonValue]
     objectives: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
-    backbone: BackboneFacts
+    backbone: BackboneFacts | None
     protocol: Name = "strict"
     seed: Count
     settings: dict[str, JsonValue]
     track: Track
+    target_images: bool = False
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     source_domains: Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -213,6 +230,7 @@ class Record(_Strict):
     selection: Selection | None = None
     scores: ScoreSet | None = None
     evidence: EvidenceFile | None = None
+    pictures: PictureFile | None = None
     error: Failure | None = None
 
     _path: Path | None = PrivateAttr(default=None)
@@ -235,6 +253,11 @@ class Record(_Strict):
         if self.track == "sample" and self.statement is None:
             raise ValueError("a record of synthetic data needs a statement that says so")
         return self
+
+    @property
+    def board(self) -> str:
+        """The board it stands on: its track, or a board apart for methods that were given the target's images."""
+        return f"{self.track}-unlabelled-target" if self.target_images else self.track
 
     @property
     def path(self) -> Path | None:

@@ -74,7 +74,7 @@ def _about_method(cell: Cell) -> dict[str, Any]:
         "options": _json(all_options(record)),
         "options_digest": options,
         "backbone": backbone,
-        "pretrained": record.backbone.pretrained,
+        "pretrained": record.backbone.pretrained if record.backbone else None,
         "backbone_digest": backbone_digest,
         "protocol": protocol,
         "settings": _json(record.settings),

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Batch = dict[str, "Tensor"]
 """``image`` (B, C, H, W) float32, normalised by the source training statistics; ``domain`` (B,) int64, the index
-of the source domain; in labelled stages ``mask`` (B, H, W) int64 with classes 0..K-1 and void ``VOID``."""
+of the source domain; in labelled stages ``mask`` (B, H, W) int64 with classes 0..K-1 and void ``VOID``; for methods
+with ``target_images`` also ``target_image`` (B, C, H, W), windows of the target, normalised by the source's statistics.
+"""
 
 Loss = Callable[["nn.Module", Batch], "Tensor"]
 """Maps (module, batch) to a scalar loss."""
@@ -241,6 +243,12 @@ class Method(BaseModel, ABC):
     """Paper or source, shown in listings."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
+
+    uses_backbone: ClassVar[bool] = True
+    """Whether ``build`` uses ``task.backbone``. The records of a method that does not name none."""
+    target_images: ClassVar[bool] = False
+    """Whether training needs the target's images, without labels. Batches of every stage with an optimiser then also
+    carry ``target_image``, and the results stand on a board apart (``unlabelled-target``)."""
 
     @abstractmethod
     def build(self, task: Task) -> nn.Module:

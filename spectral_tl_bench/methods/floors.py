@@ -20,6 +20,7 @@ class PixelMLP(Method):
     """Spectral MLP: 1x1 convolutions, so that every pixel is classified by its own spectrum alone."""
 
     family: ClassVar[str] = "floor"
+    uses_backbone: ClassVar[bool] = False
 
     hidden: int = Field(64, ge=1, description="channels of the hidden layers")
     depth: int = Field(2, ge=0, description="hidden layers; 0 is a linear classifier")
@@ -42,6 +43,7 @@ class ClosedForm(Method):
     """A floor that is computed from the source training pixels, each of them once, and trains nothing by gradients."""
 
     family: ClassVar[str] = "floor"
+    uses_backbone: ClassVar[bool] = False
 
     def stages(self, task: Task) -> list[Stage]:  # noqa: ARG002
         """One stage in closed form, whatever the budget."""

@@ -42,6 +42,7 @@ class FromScratch(Method):
     """A network with a ResNet encoder; everything trains, from random weights. The chosen backbone is not used."""
 
     family: ClassVar[str] = "scratch"
+    uses_backbone: ClassVar[bool] = False
 
     encoder: Literal["resnet18", "resnet34", "resnet50"] = Field("resnet34", description="encoder (He et al., 2016)")
     encoder_depth: int = Field(5, ge=3, le=5, description="times that the encoder halves the image; 5 is the whole")

@@ -24,6 +24,12 @@ def split_objectives(name: str) -> tuple[str, tuple[str, ...]]:
     return method, tuple(objectives)
 
 
+def in_order(name: str) -> str:
+    """A full name with its objectives in alphabetical order, so that it does not depend on how it was typed."""
+    method, objectives = split_objectives(name)
+    return SEPARATOR.join((method, *sorted(objectives)))
+
+
 def objective_entries() -> dict[str, EntryPoint]:
     """All installed objectives by name; nothing is imported.
 

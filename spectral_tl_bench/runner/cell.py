@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData, TargetImages
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.files import seed_from, write_text
+from spectral_tl_bench.files import atomic_path, seed_from, write_text
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, verify, write_record
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.methods.adapters_io import card_of, changeable, save_adapter
@@ -31,6 +31,7 @@ from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
 from spectral_tl_bench.runner.features import on_features
+from spectral_tl_bench.runner.pictures import chips_to_show, draw_chips, predictions_png
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.stages import prepare
 from spectral_tl_bench.training.fit import Fitted, Hardware, State, fit, load_state
@@ -64,7 +65,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         return Outcome(cell, "found", path, found.scores.selected.miou)
     fields = common_fields(cell, split, fingerprint)
     try:
-        result, evidence, trained = _measure(cell, split, out, hardware, workers, say)
+        result, evidence, trained, shown = _measure(cell, split, out, hardware, workers, say)
     except UserError as error:
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         return Outcome(cell, "refused", stored, None, str(error))
@@ -77,9 +78,17 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     # The record comes last: a cell counts as finished from then on.
     card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task())
     save_adapter(trained.module, path.parent / WEIGHTS_FILE, card, trained.state)
+    file, sha256, content = predictions_png(cell.opened.benchmark, shown.predictions)
+    with atomic_path(path.parent / file) as temporary:
+        temporary.write_bytes(content)
+    result["pictures"] = {"file": file, "sha256": sha256, "chips": list(shown.predictions)}
     stored = write_record(out, {**fields, **result, "status": "completed"}, evidence)
     (stored.parent / ERROR_FILE).unlink(missing_ok=True)
+    for picture in stored.parent.glob("pictures-*.png"):
+        if picture.name != file:
+            picture.unlink(missing_ok=True)  # of a run before
     record = read_record(stored)
+    draw_chips(record, out, cell.opened.benchmark, shown.target)
     return Outcome(cell, "done", stored, record.scores.selected.miou if record.scores else None)
 
 
@@ -114,13 +123,21 @@ class _Trained:
     state: State
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """Predictions of the selected checkpoint on a few chips, and the target that they are of."""
+
+    predictions: dict[str, Any]
+    target: EvaluationData
+
+
 def _measure(
     cell: Cell, split: SplitTable, out: Path, hardware: Hardware, workers: int, say: Say
-) -> tuple[dict[str, Any], pd.DataFrame, _Trained]:
+) -> tuple[dict[str, Any], pd.DataFrame, _Trained, _Shown]:
     started = time.monotonic()
     benchmark, settings, index = cell.opened.benchmark, cell.settings, cell.opened.index
     loading = LoaderSettings(settings.window, settings.stride, settings.budget.batch_size, workers)
-    source = SourceData(benchmark, index, split, loading, order_seed(benchmark.id, cell.seed))
+    source = _source(cell, split, loading)
     task = cell.task()
     seed = weight_seed(benchmark.id, cell.method_name, cell.seed)
     fixed = cell.method.fixed_features()
@@ -150,11 +167,12 @@ def _measure(
         )  # fmt: skip
         trained = time.monotonic()
         device = hardware.device
-        target = EvaluationData(benchmark, index, split.chips("target"), loading, source.statistics)
+        target = pixels = EvaluationData(benchmark, index, split.chips("target"), loading, source.statistics)
         if features is not None:
             target = features.target(target)
             fitted.stages[-1].options.update(features.facts())
-        evidence = _evaluate_checkpoints(cell, fitted, source, target, task.num_classes, device, say)
+        shown = _Shown(dict.fromkeys(chips_to_show(index.frame.loc[split.chips("target")])), pixels)
+        evidence = _evaluate_checkpoints(cell, fitted, source, target, task.num_classes, device, say, shown.predictions)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process
@@ -183,15 +201,34 @@ def _measure(
     }
     if first is not None:
         kept |= first.carried
-    return result, evidence, _Trained(built, {name: x for name, x in fitted.selected[1].items() if name in kept})
+    trained_state = {name: x for name, x in fitted.selected[1].items() if name in kept}
+    return result, evidence, _Trained(built, trained_state), shown
+
+
+def _source(cell: Cell, split: SplitTable, loading: LoaderSettings) -> SourceData:
+    """What training sees; target images are there only for methods that ask for them, whose results stand apart."""
+    benchmark, index = cell.opened.benchmark, cell.opened.index
+    source = SourceData(benchmark, index, split, loading, order_seed(benchmark.id, cell.seed))
+    if cell.method.target_images:
+        chips = split.chips("target")
+        source.target_images = TargetImages(benchmark, index, chips, loading, source.statistics)
+    return source
 
 
 def _evaluate_checkpoints(
-    cell: Cell, fitted: Fitted, source: SourceData, target: EvaluationData, classes: int, device: torch.device, say: Say
-) -> pd.DataFrame:
-    """The target is opened here, after training and selection are over."""
+    cell: Cell, fitted: Fitted, source: SourceData, target: EvaluationData, classes: int, device: torch.device,
+    say: Say, shown: dict[str, Any],
+) -> pd.DataFrame:  # fmt: skip
+    """The target is opened here, after training and selection are over.
+
+    Fills ``shown`` with the selected checkpoint's predictions of the chips that it names.
+    """
     normalise = source.normaliser()
     done: dict[tuple[int, bool], pd.DataFrame] = {}
+
+    def show(chip: str, prediction: Any) -> None:
+        if chip in shown and shown[chip] is None:  # the selected checkpoint comes first
+            shown[chip] = prediction
 
     def table(step: int, state: State, averaged: bool = False) -> pd.DataFrame:
         key = (step, averaged)
@@ -199,7 +236,7 @@ def _evaluate_checkpoints(
             load_state(fitted.module, state)
             what = "the average up to step" if averaged else "step"
             say(f"{cell.title} | testing {what} {step} on {len(target.rows)} target chips")
-            done[key] = evaluate(fitted.module, normalise, target, classes, device)
+            done[key] = evaluate(fitted.module, normalise, target, classes, device, on_chip=show)
         return done[key]
 
     parts = [

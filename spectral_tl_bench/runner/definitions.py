@@ -104,6 +104,10 @@ class Cell:
         """Options by objective, complete."""
         return {name: objective.model_dump(mode="json") for name, objective in self.objectives.items()}
 
+    def backbone_facts(self) -> dict[str, Any] | None:
+        """The backbone, without the means to build it; None where the method uses none."""
+        return self.backbone.facts() if self.method.uses_backbone else None
+
     def fingerprint(self, split: SplitTable) -> str:
         """A hash of everything that can change the result, and of nothing else (no device, no readers)."""
         benchmark = self.opened.benchmark
@@ -114,7 +118,7 @@ class Cell:
             self.method_name,
             self.method_class(),
             self.method.model_dump(mode="json"),
-            self.backbone.facts(),
+            self.backbone_facts(),
             self.settings.model_dump(mode="json"),
             self.seed,
             suite_code(),

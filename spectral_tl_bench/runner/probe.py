@@ -17,6 +17,7 @@ from spectral_tl_bench.data.loaders import LoaderSettings, Normalise, SourceData
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.errors import MethodError, RecordError, UserError
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record
+from spectral_tl_bench.leaderboard.schema import BackboneFacts
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
@@ -125,6 +126,16 @@ def _as_recorded(request: ProbeRequest, weights: Path) -> ProbeRequest:
     facts, settings = record.backbone, RunSettings.model_validate(record.settings)
     # A first stage that was given by the user brings the random weights of its own backbone.
     seeds = [stage.options["stage_seed"] for stage in record.stages if "stage_seed" in stage.options]
+    backbone = request.backbone if facts is None else _recorded_backbone(facts, request, path)
+    backbone = replace(backbone, seed=next((seed for seed in seeds if isinstance(seed, int)), record.seed))
+    return replace(
+        request, options=record.options, backbone=backbone, benchmark=request.benchmark or record.benchmark,
+        seed=record.seed, window=settings.window, settings=settings,
+    )  # fmt: skip
+
+
+def _recorded_backbone(facts: BackboneFacts, request: ProbeRequest, path: Path) -> Backbone:
+    """The backbone that a record stands on, with the same pretrained weights."""
     declared = load_backbone(facts.name)
     sizes = {size: getattr(facts, size) for size in declared.sizes}
     if facts.weights is None:
@@ -143,11 +154,7 @@ def _as_recorded(request: ProbeRequest, weights: Path) -> ProbeRequest:
             f"the weights of {facts.name} are not those of the record", where=backbone.weights.path,
             expected=f"a file with sha256 {facts.weights.digest}",
         )  # fmt: skip
-    backbone = replace(backbone, seed=next((seed for seed in seeds if isinstance(seed, int)), record.seed))
-    return replace(
-        request, options=record.options, backbone=backbone, benchmark=request.benchmark or record.benchmark,
-        seed=record.seed, window=settings.window, settings=settings,
-    )  # fmt: skip
+    return backbone
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -186,7 +193,7 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     found = locate(benchmark, own_folder, request.data_root)
     opened = OpenBenchmark(benchmark, found, *open_index(benchmark, found, own_folder is not None, allow_partial=True))
     chip_size = int(opened.index.frame[["height", "width"]].to_numpy().min())
-    small = opened.track in ("sample", "own") or chip_size != benchmark.chip_size
+    small = opened.track in ("sample", "demonstration") or chip_size != benchmark.chip_size
     fitting = make_settings(benchmark, chip_size, small, request.backbone, Overrides(window=request.window))
     settings = request.settings or fitting
     window = settings.window

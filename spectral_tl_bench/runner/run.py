@@ -9,11 +9,12 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
 from spectral_tl_bench.data.source import locate, open_index
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.lines import weights_line
-from spectral_tl_bench.objectives.registry import check_domains, check_options, make_objectives
+from spectral_tl_bench.objectives.registry import check_domains, check_options, in_order, make_objectives
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
 from spectral_tl_bench.runner.pairs import check_pair
 from spectral_tl_bench.runner.settings import Overrides, make_settings
@@ -45,7 +46,7 @@ class Request:
     benchmarks: Sequence[str]
     methods: Sequence[str]
     options: dict[str, Any] = field(default_factory=dict)
-    backbone: str = "compact"
+    backbone: str = DEFAULT_BACKBONE
     backbone_sizes: dict[str, int] = field(default_factory=dict)
     weights: str | None = None
     patch_embedding: str | None = None
@@ -74,9 +75,10 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     """
     chosen = resolve(list(request.benchmarks))
     given = open_given(request.from_stage) if request.from_stage is not None else None
-    methods = {name: make_method(name, request.options) for name in request.methods}
-    check_options(request.methods, request.objective_options)
-    objectives = {name: make_objectives(name, request.objective_options) for name in request.methods}
+    names = list(dict.fromkeys(in_order(name) for name in request.methods))
+    methods = {name: make_method(name, request.options) for name in names}
+    check_options(names, request.objective_options)
+    objectives = {name: make_objectives(name, request.objective_options) for name in names}
     backbone = get_backbone(request.backbone, request.weights, request.patch_embedding, **request.backbone_sizes)
     opened, broken, said = [], [], set()
 
@@ -103,7 +105,7 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     for one in opened:
         chip_size = int(one.index.frame[["height", "width"]].to_numpy().min())
         # The published settings are for the published data; anything else starts with minutes, not days.
-        small = one.track in ("sample", "own") or chip_size != one.benchmark.chip_size
+        small = one.track in ("sample", "demonstration") or chip_size != one.benchmark.chip_size
         settings = make_settings(one.benchmark, chip_size, small, backbone, request.overrides)
         budget = settings.budget
         once(
@@ -140,6 +142,7 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
         try:
             check_pair(cell.method_name, cell.method, cell.task())
             _check_objectives(cell)
+            _check_target_images(cell)
         except UserError as error:
             refused[name] = error
             continue
@@ -159,6 +162,18 @@ def _check_objectives(cell: Cell) -> None:
         raise UserError(
             f"{names}: objectives change training by gradients, of which {cell.method_name} has none with labels",
             fix="run the method without objectives",
+        )
+
+
+def _check_target_images(cell: Cell) -> None:
+    if not cell.method.target_images:
+        return
+    if cell.method.fixed_features() is not None:
+        raise UserError(f"{cell.method_name}: target images do not go with kept features", fix="leave out cache=true")
+    if any(stage.shared for stage in cell.method.stages(cell.task())):
+        raise UserError(
+            f"{cell.method_name} shares a stage with other runs and asks for target images, which they must not see",
+            fix="leave out `shared`, or `target_images`",
         )
 
 

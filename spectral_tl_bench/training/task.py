@@ -123,6 +123,11 @@ class StageTask(LightningModule):
         prepared = {**batch, "image": image}
         if mask is not None:
             prepared["mask"] = mask
+        if "target_image" in batch:
+            target = self.normalise(batch["target_image"])
+            if self.augmentation is not None:
+                target, _ = self.augmentation(target, None, batch_idx)
+            prepared["target_image"] = target
         compiled = self._compiled[0]
         loss = (self.acting or self).loss(self.module if compiled is None else compiled, prepared)
         self.log("train_loss", loss.detach(), prog_bar=False)

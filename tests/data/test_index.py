@@ -265,7 +265,7 @@ def test_image_and_label_of_different_size(own):
 def test_chips_smaller_than_said_are_noted(own):
     source = DataSource("files", own.root, "")
     _, track, notes = open_index(own.benchmark(chip_size=32), source, own=True)
-    assert track == "own" and "chips of 16x16 px, the benchmark says 32 px" in notes
+    assert track == "demonstration" and "chips of 16x16 px, the benchmark says 32 px" in notes
 
 
 def test_all_void_chips_are_an_error_or_left_out_with_a_note(own):

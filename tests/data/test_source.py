@@ -124,8 +124,8 @@ def published(**changes):
 
 
 def test_a_complete_copy_is_real_and_one_chip_less_is_not(trees, tmp_path):
-    assert open_index(published(), files(trees), own=False)[1:] == ("real", ())
-    assert open_index(published(), files(trees), own=False, allow_partial=True)[1] == "real"
+    assert open_index(published(), files(trees), own=False)[1:] == ("reproduced", ())
+    assert open_index(published(), files(trees), own=False, allow_partial=True)[1] == "reproduced"
     shutil.copytree(trees / "MTS12", tmp_path / "MTS12")
     image = next((tmp_path / "MTS12" / "image" / "test").iterdir())
     image.unlink()
@@ -148,7 +148,7 @@ def test_chips_that_were_left_out_as_void_count_as_there(trees, tmp_path):
 
     write_mat(label, np.zeros((32, 32), dtype="uint8"))
     index, track, notes = open_index(published(), files(tmp_path), own=False)
-    assert (len(index.frame), len(index.skipped), track) == (27, 1, "real")
+    assert (len(index.frame), len(index.skipped), track) == (27, 1, "reproduced")
     assert any("1 chips without a labelled pixel" in note for note in notes)
 
 

@@ -46,7 +46,7 @@ def _fields(**changes: Any) -> dict[str, Any]:
         "backbone": {"name": "compact", "width": 96, "depth": 4, "heads": 3, "patch": 8, "pretrained": "none"},
         "seed": 0,
         "settings": {"window": 64, "stride": 32, "steps": 10},
-        "track": "real",
+        "track": "reproduced",
         "data": {
             "kind": "files",
             "chips": {"train": 6, "validation": 2, "target": 4},

@@ -38,7 +38,7 @@ def test_means_spread_and_rank(store):
         for seed in (0, 1, 2)
         for benchmark in (N2S, SPRING)
     ]
-    board = make_boards(records)["real"]
+    board = make_boards(records)["reproduced"]
     assert board.benchmarks == ("dfc2020-spring", "mts12-n2s") and board.references == ()
     assert board.rows["method"].tolist() == ["good", "poor", FLOOR]
     assert board.rows["rank"].tolist()[:2] == [1, 2] and board.rows["rank"].isna().iloc[2]
@@ -64,7 +64,7 @@ def test_incomplete_failed_and_missing_are_shown_and_not_ranked(store, fail):
         *[store(0.9, method="broken-seed", seed=seed, **b) for seed, b in ((0, N2S), (0, SPRING), (1, SPRING))],
         fail(method="broken-seed", seed=1, **N2S),
     ]  # fmt: skip
-    board = make_boards(records)["real"]
+    board = make_boards(records)["reproduced"]
     assert board.rows["method"].iloc[0] == "complete" and board.rows["rank"].iloc[0] == 1
     assert board.rows["rank"].notna().sum() == 1
     state = {m: (row(board, m)["mts12-n2s:state"], row(board, m)["dfc2020-spring:state"]) for m in board.rows["method"]}
@@ -84,7 +84,7 @@ def test_majority_row_is_the_constant_prediction(store):
     truth = np.zeros(4, dtype=int)
     for matrix in evidence(record).query("checkpoint == 'last'")["matrix"]:
         truth += matrix.reshape(4, 4).sum(axis=1)
-    floor = row(make_boards([record])["real"], FLOOR)
+    floor = row(make_boards([record])["reproduced"], FLOOR)
     # IoU of the constant class is its share; the other two true classes have 0, 'bare' occurs nowhere.
     assert floor["mts12-n2s"] == pytest.approx(truth[2] / truth.sum() / 3)
     assert floor["mean"] == floor["mts12-n2s"]
@@ -93,8 +93,8 @@ def test_majority_row_is_the_constant_prediction(store):
 
 def test_majority_row_averages_over_seeds_with_other_majorities(store):
     records = [store(seed=0, majority_class=0), store(seed=1, majority_class=0), store(seed=2, majority_class=3)]
-    floor = row(make_boards(records)["real"], FLOOR)
-    alone = [row(make_boards([record])["real"], FLOOR)["mts12-n2s"] for record in records]
+    floor = row(make_boards(records)["reproduced"], FLOOR)
+    alone = [row(make_boards([record])["reproduced"], FLOOR)["mts12-n2s"] for record in records]
     assert alone[0] == alone[1] and alone[2] == 0
     assert floor["mts12-n2s"] == pytest.approx(sum(alone) / 3)
 
@@ -104,13 +104,13 @@ def test_drop_pairs_seeds_and_rows(store):
     other_seed = store(0.4, seed=1, **N2S)
     other_method = store(0.4, method="full", seed=0, **N2S)
     other_dataset = store(0.4, seed=0, **SPRING)
-    board = make_boards([target, reference, other_seed, other_method, other_dataset])["real"]
+    board = make_boards([target, reference, other_seed, other_method, other_dataset])["reproduced"]
     assert drops(board.cells) == {target.fingerprint: pytest.approx(miou(reference) - miou(target))}
     assert board.benchmarks == ("dfc2020-spring", "mts12-n2s") and board.references == ("mts12-id",)
 
 
 def test_references_do_not_enter_the_mean(store):
-    board = make_boards([store(0.4, **N2S), store(0.9, **MTS12_ID)])["real"]
+    board = make_boards([store(0.4, **N2S), store(0.9, **MTS12_ID)])["reproduced"]
     assert row(board, "lora")["mean"] == row(board, "lora")["mts12-n2s"]
 
 
@@ -123,7 +123,7 @@ def test_rows_are_divided_by_all_that_changes_the_result(store):
         store(settings={"window": 32}),
         store(protocol="paper", fingerprint="0" * 64),
     ]
-    board = make_boards(records)["real"]
+    board = make_boards(records)["reproduced"]
     assert len(board.rows) == 6
     assert sorted(board.rows["rank"].dropna()) == [1, 2, 3, 4, 5]
 
@@ -131,14 +131,14 @@ def test_rows_are_divided_by_all_that_changes_the_result(store):
 def test_equal_means_share_a_rank(store, frame):
     given = frame(3)
     records = [store(evidence=given, method=method) for method in ("a", "b")] + [store(0.0, method="c")]
-    assert make_boards(records)["real"].rows["rank"].tolist()[:3] == [1, 1, 3]
+    assert make_boards(records)["reproduced"].rows["rank"].tolist()[:3] == [1, 1, 3]
 
 
 def test_the_last_completed_run_of_a_seed_counts_once(store, fail):
     old = store(0.2, created="2026-01-01T00:00:00+00:00")
     new = store(0.9, created="2026-01-02T00:00:00+01:00")
     failed = fail(created="2026-01-03T00:00:00+00:00")
-    board = make_boards([failed, new, old])["real"]
+    board = make_boards([failed, new, old])["reproduced"]
     assert row(board, "lora")["mts12-n2s"] == pytest.approx(miou(new))
     assert [cell.record.fingerprint for cell in board.cells] == [new.fingerprint]
     assert any("several runs" in note for note in board.notes)
@@ -146,32 +146,34 @@ def test_the_last_completed_run_of_a_seed_counts_once(store, fail):
 
 def test_only_the_newest_version_of_a_benchmark_counts(store):
     old, new = store(method="old", benchmark_version="1.9"), store(method="new", benchmark_version="1.10")
-    board = make_boards([new, old])["real"]
+    board = make_boards([new, old])["reproduced"]
     assert board.rows["method"].tolist() == ["new", FLOOR]
     assert any("version 1.9 are left out" in note for note in board.notes)
 
 
 def test_different_target_pixels_are_never_ranked_together(store):
     records = [store(method="a", truth_seed=0), store(method="b", truth_seed=1)]
-    board = make_boards(records)["real"]
+    board = make_boards(records)["reproduced"]
     assert board.rows["rank"].isna().all()
     assert any("same target pixels" in note for note in board.notes)
     other_seeds = [store(method="c", seed=seed, truth_seed=seed) for seed in (0, 1)]
-    assert make_boards(other_seeds)["real"].rows["rank"].iloc[0] == 1  # an in-domain test part may move with the seed
+    assert (
+        make_boards(other_seeds)["reproduced"].rows["rank"].iloc[0] == 1
+    )  # an in-domain test part may move with the seed
 
 
 def test_tracks_are_kept_apart(store):
-    boards = make_boards([store(), store(track="sample"), store(track="own"), store(track="partial")])
-    assert list(boards) == ["own", "partial", "real", "sample"]
+    boards = make_boards([store(), store(track="sample"), store(track="demonstration"), store(track="partial")])
+    assert list(boards) == ["demonstration", "partial", "reproduced", "sample"]
     assert all(len(board.rows) == 2 for board in boards.values())
 
 
 def test_boards_do_not_depend_on_the_order(store, fail):
     records = [store(method=m, seed=s, **b) for m in "abc" for s in (0, 1) for b in (N2S, SPRING, MTS12_ID)] + [fail()]
-    reference = make_boards(records)["real"]
+    reference = make_boards(records)["reproduced"]
     for attempt in range(3):
         random.Random(attempt).shuffle(records)
-        assert make_boards(records)["real"].rows.equals(reference.rows)
+        assert make_boards(records)["reproduced"].rows.equals(reference.rows)
 
 
 def test_an_edited_record_stops_the_board(store):
@@ -188,7 +190,7 @@ def test_no_records_no_boards():
 
 
 def test_only_failures_make_a_board_without_a_rank(fail):
-    board = make_boards([fail()])["real"]
+    board = make_boards([fail()])["reproduced"]
     assert row(board, "lora")["mts12-n2s:state"] == "failed"
     assert row(board, FLOOR)["mts12-n2s:state"] == "missing"
     assert board.rows["rank"].isna().all()

@@ -135,7 +135,7 @@ def test_csv_has_every_cell_at_full_precision(many, tmp_path):
     table = pd.read_csv(io.StringIO((tmp_path / "board.csv").read_text()), float_precision="round_trip")
     assert list(table.columns) == list(COLUMNS)
     by_fingerprint = table.dropna(subset="fingerprint").set_index("fingerprint")
-    real = [record for record in many if record.track == "real"]
+    real = [record for record in many if record.track == "reproduced"]
     assert set(by_fingerprint.index) == {record.fingerprint for record in real}
     for record in real:
         found = by_fingerprint.loc[record.fingerprint]

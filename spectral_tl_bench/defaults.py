@@ -1,0 +1,4 @@
+"""What a run takes where the user names nothing."""
+
+DEFAULT_BACKBONE = "rgb-mini"
+"""The miniature foundation model that comes with the package: pretrained on RGB, as the large ones are."""
