@@ -198,7 +198,8 @@ def probe_method(
     from spectral_tl_bench.models.backbones import get_backbone
 
     check_known([method])
-    spec = get_backbone(backbone, backbone_weights, patch_embedding, **sizes)
+    # With --weights the record says which backbone it is; a file given beside it need not suit this one.
+    spec = get_backbone(backbone, None if weights else backbone_weights, patch_embedding, **({} if weights else sizes))
     from spectral_tl_bench.runner.probe import ProbeRequest, run_probe
 
     found = run_probe(
@@ -213,6 +214,7 @@ def probe_method(
             window=window,
             seed=seed,
             weights=weights,
+            backbone_file=Path(backbone_weights) if weights and backbone_weights else None,
         )
     )
     for line in found.about:

@@ -11,7 +11,8 @@ from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 
-SMALL = [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]
+SMALL = ["--backbone", "compact"]
+SMALL += [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]
 
 
 @pytest.fixture

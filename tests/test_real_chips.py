@@ -64,6 +64,7 @@ def test_a_short_run_leaves_a_record_that_verifies(tmp_path):
     request = Request(
         [str(EXAMPLES / "hls-worldcover-w2m.yaml")],
         ["frozen"],
+        backbone="compact",
         backbone_sizes=SIZES,
         data_root=CHIPS,
         overrides=Overrides(steps=2, batch_size=2, validations=1, window=64, stride=64),

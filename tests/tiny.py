@@ -70,7 +70,7 @@ def make_request(
     """A run of two steps; settings of ``Overrides`` and fields of ``Request`` may be given by name."""
     settings = {"steps": 2, "pretrain_steps": 1, "batch_size": 2, "validations": 2}
     settings |= {key: more.pop(key) for key in list(more) if key in Overrides.model_fields}
-    fields = {"backbone_sizes": SIZES, "allow_partial": True, **more}
+    fields = {"backbone": "compact", "backbone_sizes": SIZES, "allow_partial": True, **more}
     return Request(benchmarks, methods or ("full",), data_root=root, overrides=Overrides(**settings), **fields)
 
 

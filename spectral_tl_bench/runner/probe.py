@@ -46,6 +46,7 @@ class ProbeRequest:
         window: Side of the images in pixels; by default that of a run.
         seed: Seed of weights and split.
         weights: Weights that a run stored beside its record, whose settings then hold.
+        backbone_file: The pretrained weights that the user names for the backbone of that record.
         settings: Of that record.
     """
 
@@ -59,6 +60,7 @@ class ProbeRequest:
     window: int | None = None
     seed: int = 0
     weights: Path | None = None
+    backbone_file: Path | None = None
     settings: RunSettings | None = None
 
 
@@ -140,8 +142,8 @@ def _recorded_backbone(facts: BackboneFacts, request: ProbeRequest, path: Path) 
     sizes = {size: getattr(facts, size) for size in declared.sizes}
     if facts.weights is None:
         backbone = get_backbone(facts.name, "none", facts.patch_embedding, **sizes)
-    elif request.backbone.weights is not None:
-        backbone = get_backbone(facts.name, request.backbone.weights.path, facts.patch_embedding, **sizes)
+    elif request.backbone_file is not None:
+        backbone = get_backbone(facts.name, str(request.backbone_file), facts.patch_embedding, **sizes)
     else:
         if facts.weights.source == "file":
             raise UserError(

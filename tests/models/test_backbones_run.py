@@ -71,7 +71,7 @@ def test_mistakes_are_found_before_any_data_is_read(weights, monkeypatch, capsys
         (["--backbone", "compat"], "did you mean compact"),
         (["--patch-embedding", "wave"], "there is no patch embedding 'wave'"),
         (["--backbone", "dofa-base"], "which weights for dofa-base"),
-        (["--weights", "no-such-file.pth"], "there are no weights for compact"),
+        (["--weights", "no-such-file.pth"], "there are no weights for rgb-mini"),
     ):
         assert run_main(monkeypatch, [*command, *more]) == 2
         assert message in capsys.readouterr().err

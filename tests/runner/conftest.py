@@ -61,6 +61,8 @@ def small() -> list[str]:
         "1",
         "--accelerator",
         "cpu",
+        "--backbone",
+        "compact",
     ]
     return options + [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]
 

@@ -59,7 +59,7 @@ def test_a_run_leaves_records_that_verify(first, tree):
         assert record.fingerprint == outcome.cell.fingerprint(outcome.cell.split())
         assert outcome.record.parent.name == record.fingerprint[:16]
         assert {path.name for path in outcome.record.parent.iterdir()} == {
-            "record.json", record.evidence.file, "selected.safetensors",
+            "record.json", record.evidence.file, record.pictures.file, "selected.safetensors",
         }  # fmt: skip
         assert str(tree) not in json.dumps(record.model_dump(mode="json")), "a record names no folder of a machine"
     stages = [[(stage.name, stage.steps) for stage in read_record(outcome.record).stages] for outcome in outcomes]
@@ -94,7 +94,7 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
 
         monkeypatch.setattr(cell_module, "fit", untrained)
         cell = outcome.cell
-        _, frame, _ = cell_module._measure(cell, cell.split(), out, CPU, 0, quiet)
+        _, frame, *_ = cell_module._measure(cell, cell.split(), out, CPU, 0, quiet)
         assert seen
         matrices = frame.loc[frame["checkpoint"] == "selected", "matrix"]
         assert score(sum(matrices)).miou == pytest.approx(outcome.miou, abs=1e-9)

@@ -362,7 +362,8 @@ def test_what_cannot_act_is_refused_and_the_rest_runs(tree, cities):
 
 def test_the_command_refuses_with_2(tree, tmp_path, monkeypatch, capsys):
     sizes = [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]
-    common = ["-b", "mts12-n2s", "--data-root", tree, "--allow-partial", "--out", tmp_path / "runs", *sizes]
+    common = ["-b", "mts12-n2s", "--data-root", tree, "--allow-partial", "--out", tmp_path / "runs"]
+    common += ["--backbone", "compact", *sizes]
     assert run_main(monkeypatch, ["run", "-m", "lora+vrex", *common]) == 2
     assert "lora+vrex on mts12-n2s cannot run" in capsys.readouterr().err
     assert run_main(monkeypatch, ["run", "-m", "lora+swad", "-O", "vrex.weight=1", *common]) == 2
