@@ -39,10 +39,11 @@ class Adapts(Method):
             gap = module(batch["target_image"]).mean((0, 2, 3)) - module(batch["image"]).mean((0, 2, 3))
             return segmentation_loss(module, batch) + self.weight * gap.square().sum()
 
+        def look(module, batch):
+            return module(batch["image" if self.shares else "target_image"]).square().mean()
+
         shared = Shared(self, lambda name: True, lambda name: False) if self.shares else None
-        first = Stage("look", 2, labelled=False, loss=lambda module, batch: module(batch["target_image"]).square().mean())
-        if shared:
-            first = Stage("look", 2, labelled=False, loss=lambda m, batch: m(batch["image"]).square().mean(), shared=shared)
+        first = Stage("look", 2, labelled=False, loss=look, shared=shared)
         return [first, Stage("segment", task.budget.steps, loss=loss)]
 
 class Blind(Adapts):
