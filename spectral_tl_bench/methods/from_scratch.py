@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.methods.base import Method, Part, Task
-from spectralx.attention import BatchNorm2d
+from spectral_tl_bench.models.batch_of_one import BatchNorm2d
 
 STAGES = 4
 """Stages of a ResNet after its first convolution, which counts as the first level."""

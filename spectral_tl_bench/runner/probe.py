@@ -1,4 +1,4 @@
-"""How much of a method's tokens depends on the image: images, module and settings for ``spectralx.probe``."""
+"""How much of a method's tokens depends on the image: images, module and settings for ``token_shares``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from spectral_tl_bench.leaderboard.schema import BackboneFacts
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
+from spectral_tl_bench.models.token_shares import Share, probe
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.training.fit import load_state
-from spectralx.probe import Share, probe
 
 RANDOM = "none"
 """In place of a benchmark: random images."""

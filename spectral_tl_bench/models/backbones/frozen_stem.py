@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from typing import cast
 
 from torch import Tensor, nn
@@ -10,7 +12,6 @@ from torch.nn import functional
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.pyramid import stem_of
-from spectralx.hyper_tokenizer import LowRankPatchPath
 
 RANK = 16
 """Channels of the low-rank path between its two convolutions (Scheibenreif et al., CVPR 2024)."""
@@ -48,16 +49,16 @@ class LowRankStem(nn.Module):
     def __init__(self, layer: nn.Conv2d, rank: int = RANK) -> None:
         super().__init__()
         self.frozen = FrozenFilters(layer)
-        self.path = LowRankPatchPath(layer.in_channels, layer.out_channels, layer.kernel_size[0], rank)
-        # SLR's scale of the sum belongs to that method.
-        del self.path.scale
-        self.path.register_buffer("scale", layer.weight.new_ones(layer.out_channels), persistent=False)
+        patch = layer.kernel_size[0]
+        second = max(side for side in range(1, math.isqrt(patch) + 1) if patch % side == 0)
+        first = patch // second  # 4 and 4 for a patch of 16
+        down = nn.Conv2d(layer.in_channels, rank, first, stride=first)
+        up = nn.Conv2d(rank, layer.out_channels, second, stride=second)
+        self.path = nn.Sequential(OrderedDict(down=down, up=up))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to (B, D, h, w)."""
-        embedded = self.frozen(images)
-        tokens = self.path(images, embedded.flatten(2).transpose(1, 2))
-        return tokens.transpose(1, 2).reshape(embedded.shape)
+        return self.frozen(images) + self.path(images)
 
 
 def low_rank_stem(spec: Backbone, network: nn.Module) -> None:

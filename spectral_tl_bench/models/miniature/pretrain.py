@@ -23,9 +23,8 @@ from torch import Generator, Tensor, nn
 from spectral_tl_bench.console import say
 from spectral_tl_bench.files import atomic_path, file_digest, seed_from, write_json
 from spectral_tl_bench.models.miniature.landscapes import NAMESPACE, collection, describe
+from spectral_tl_bench.models.miniature.masked import ReconstructionDecoder, draw_mask, grid_positions, masked_error
 from spectral_tl_bench.models.patch_embedding import RGB
-from spectralx import positions
-from spectralx.masked import ReconstructionDecoder, draw_mask, masked_error
 
 WINDOW = 64
 """Side of the training windows in pixels."""
@@ -89,13 +88,11 @@ class MaskedAutoencoder(nn.Module):
             img_size=WINDOW, patch_size=recipe.patch, in_chans=len(RGB), num_classes=0, global_pool="",
             embed_dim=recipe.width, depth=recipe.depth, num_heads=recipe.heads,
         )  # fmt: skip
-        table = torch.cat([torch.zeros(1, recipe.width), positions.spatial(recipe.width, grid, grid)])
+        table = torch.cat([torch.zeros(1, recipe.width), grid_positions(recipe.width, grid)])
         self.encoder.pos_embed.data.copy_(table[None])
         self.encoder.pos_embed.requires_grad_(False)
         outputs = len(RGB) * recipe.patch**2
-        self.decoder = ReconstructionDecoder(
-            recipe.width, recipe.decoder_width, recipe.decoder_depth, grid, outputs, resolution=1.0, make_adapter=None
-        )
+        self.decoder = ReconstructionDecoder(recipe.width, recipe.decoder_width, recipe.decoder_depth, grid, outputs)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 _uniform(module)
@@ -105,11 +102,11 @@ class MaskedAutoencoder(nn.Module):
         encoder = self.encoder
         table = encoder.pos_embed
         tokens = encoder.patch_embed(images) + table[:, 1:]
-        mask = draw_mask(len(images), tokens.shape[1], self.mask_ratio, images.device, generator)
+        mask = draw_mask(len(images), tokens.shape[1], self.mask_ratio, generator)
         first = (encoder.cls_token + table[:, :1]).expand(len(images), -1, -1)
-        seen = encoder.norm(encoder.blocks(torch.cat([first, mask.select(tokens)], dim=1)))
-        predicted, _ = self.decoder(seen[:, 1:], mask)
-        return masked_error(predicted, images, mask.hidden, self.patch)
+        visible = tokens.gather(1, mask.visible[..., None].expand(-1, -1, tokens.shape[-1]))
+        seen = encoder.norm(encoder.blocks(torch.cat([first, visible], dim=1)))
+        return masked_error(self.decoder(seen[:, 1:], mask), images, mask.hidden, self.patch)
 
 
 def _uniform(module: nn.Linear | nn.Conv2d) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from spectral_tl_bench.models.token_shares import image_share, probe
 from spectralx import SpectralX
-from spectralx.probe import image_share, probe
 
 Make = Callable[..., SpectralX]
 
