@@ -10,7 +10,7 @@ from torch import nn
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.from_scratch import AnySize
 from spectral_tl_bench.methods.registry import make_method
-from spectralx.attention import BatchNorm2d
+from spectral_tl_bench.models.batch_of_one import BatchNorm2d
 
 METHODS = ["unet", "deeplabv3plus"]
 methods = pytest.mark.parametrize("name", METHODS)
