@@ -23,6 +23,14 @@ SEGMENT_ONLY: dict[str, Any] = {"are_adapter": False, "matching": None, "decoder
 CARRIED_PARTS = ("hyper_tokenizer.", "patch_path.", "adapters.", "reconstruction.")
 """Parts that stage 1 trains, or that are drawn at random and stay so."""
 
+HARD_MATCHING = {
+    f"are_adapter.{side}.{part}.": "hard matching takes no more of an attention than the place of its largest entry, "
+    "and adds no linear map"
+    for side in ("spatial", "spectral")
+    for part in ("attend", "direct")
+}
+"""Parts of the Are-adapter that no gradient reaches, as in the released code."""
+
 
 def reconstruction_loss(module: nn.Module, batch: Batch) -> Tensor:
     """Loss of stage 1: masked reconstruction of the images, and the balance of the experts."""
@@ -215,6 +223,7 @@ class SpectralXMethod(Method):
             outputs=segmentation_outputs,
             trainable=chooser(config, "segment"),
             options=facts,
+            unreached=HARD_MATCHING if config.matching == "hard" else {},
         )
         if not self.pretrain or task.budget.pretrain_steps == 0:
             return [segment]

@@ -216,7 +216,7 @@ class TargetImages:
         statistics: BandStatistics,
     ) -> None:  # fmt: skip
         self.settings = settings
-        self.collection = ChipCollection(open_datasets(benchmark, index, chips, fill=statistics.mean))
+        self.collection = ChipCollection(open_datasets(benchmark, index, chips, fill=statistics.mean, labels=False))
 
     def loader(self, steps: int, seed: int) -> DataLoader[dict[str, Tensor]]:
         """``steps`` batches of random windows with nothing but ``image``."""

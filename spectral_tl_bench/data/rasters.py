@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
-from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
+from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index, invalid_pixels
 from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
 from spectral_tl_bench.errors import DataError
@@ -83,6 +83,7 @@ class SpectralChips(RasterDataset):
         cache: Chips kept in memory, shared between datasets.
         fill: Value per band (C,) for pixels without a measurement; by default 0.
         transforms: Called with every sample.
+        labels: Whether labels are read; without, they are not even known by name, and every mask is void.
 
     Raises:
         DataError: If the chips are of several CRSs or resolutions.
@@ -101,6 +102,7 @@ class SpectralChips(RasterDataset):
         cache: ChipCache | None = None,
         fill: np.ndarray[Any, Any] | None = None,
         transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        labels: bool = True,
     ) -> None:
         self.benchmark, self.root, self.transforms = benchmark, index.root, transforms
         self.paths = str(index.root)
@@ -110,6 +112,8 @@ class SpectralChips(RasterDataset):
         self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
         self.label_map = LabelMap(benchmark.labels)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
+        if not labels:
+            frame = frame.drop(columns=["label", "class_counts"])
         systems = frame["crs"].unique()
         if len(systems) != 1:
             raise DataError(
@@ -201,7 +205,10 @@ class SpectralChips(RasterDataset):
         if image.shape != (len(self.all_bands), row["height"], row["width"]):
             raise DataError("the image has changed since it was indexed", where=path, fix="run again")
         invalid = invalid_pixels(image, nodata)
-        mask = self.label_map(read_raw_label(self.root / row["label"]))
+        if "label" in row:
+            mask = self.label_map(read_raw_label(self.root / row["label"]))
+        else:
+            mask = np.full(image.shape[1:], VOID, dtype=np.uint8)
         return image, mask, invalid if invalid.any() else np.zeros(0, dtype=bool)
 
     def chip_rows(self) -> list[dict[Any, Any]]:
@@ -276,13 +283,15 @@ def open_datasets(
     *,
     cache: ChipCache | None = None,
     fill: np.ndarray[Any, Any] | None = None,
+    labels: bool = True,
 ) -> list[SpectralChips]:
-    """One TorchGeo dataset for each CRS among the chips, ordered by CRS."""
+    """One TorchGeo dataset for each CRS among the chips, ordered by CRS; see ``SpectralChips``."""
     frame = index.frame if chips is None else index.frame.loc[list(chips)]
     kind = _CLASS_OF.get(benchmark.dataset, SpectralChips)
     cache = cache or ChipCache()
     return [
-        kind(benchmark, index, list(part.index), cache=cache, fill=fill) for _, part in frame.groupby("crs", sort=True)
+        kind(benchmark, index, list(part.index), cache=cache, fill=fill, labels=labels)
+        for _, part in frame.groupby("crs", sort=True)
     ]
 
 

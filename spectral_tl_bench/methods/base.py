@@ -135,6 +135,8 @@ class Stage:
         pictures: Shows what the stage has learned; drawn now and then while a shared stage is trained.
         after_step: Called after every optimiser step and before validation, for schedules that change weights, such as
             the cutting of ranks.
+        unreached: Beginnings of names of parameters that the stage counts as trained but that no gradient can reach,
+            each with the reason: published counts may hold such. ``stbench check-method`` refuses any that is not here.
         fit: Makes this a stage in closed form: instead of being trained by gradients, the module is set by this
             function, which is called once. Its batches hold whole windows of the source training chips, side by side,
             without augmentation, so that every labelled pixel comes exactly once; where windows overlap at the rim of
@@ -158,6 +160,7 @@ class Stage:
     fit: Fit | None = None
     outputs: Outputs | None = None
     after_step: AfterStep | None = None
+    unreached: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.fit is None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from spectral_tl_bench.methods.base import Method, Task
+from spectral_tl_bench.methods.base import Method, Stage, Task
 from spectral_tl_bench.models.decoders import build_decoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter
 from spectralx.low_rank import Kind, adapt
@@ -33,6 +33,11 @@ class LowRankMethod(Method):
         backbone = task.backbone.build(task.num_bands, task.window)
         adapt(backbone, self.kind, self.rank, None if self.reading == "paper" else task.backbone.levels)
         return ViTSegmenter(backbone, build_decoder(task.backbone.width, task.num_classes), task.backbone.levels)
+
+    def stages(self, task: Task) -> list[Stage]:
+        """One stage; the last LayerNorm gets no gradient in it."""
+        why = "the decoder takes block outputs; published counts hold the last LayerNorm"
+        return [Stage("segment", task.budget.steps, unreached={"backbone.norm.": why})]
 
 
 class LoraBiased(LowRankMethod):

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import make_request, make_task, make_tree
 from torch import nn
-from watching import train_a_little
 
+from spectral_tl_bench.authoring.watching import train_a_little
 from spectral_tl_bench.errors import AdapterError, UserError
 from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.methods.adapters_io import HEADER, card_of, changeable, load_adapter, read_adapter, save_adapter

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import make_task
 from torch import nn
-from watching import train_a_little
 
+from spectral_tl_bench.authoring.watching import train_a_little
 from spectral_tl_bench.methods.registry import make_method
 from spectralx.method import SpectralXMethod
 from spectralx.model import SpectralX

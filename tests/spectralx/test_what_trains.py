@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from watching import Watched, train_a_little, trained_norms
 
+from spectral_tl_bench.authoring.watching import Watched, train_a_little, trained_norms
 from spectral_tl_bench.methods.base import Stage
 from spectralx import READINGS, SpectralX, SpectralXConfig
 from spectralx.method import reconstruction_loss, segmentation_loss
