@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.evidence import pooled
-from spectral_tl_bench.leaderboard.records import check_scores, evidence
+from spectral_tl_bench.leaderboard.records import check_scores, load_evidence
 from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
+from spectral_tl_bench.leaderboard.statistics.places import PlaceCounts, count_places
 
 RowKey = tuple[str, str, str, str, str, str]
 """Method, backbone name (empty where none is used), then the digests of options (those of objectives, too) and
@@ -28,19 +29,21 @@ class Cell:
         blocks: Scores by checkpoint, computed from the evidence; empty for a failed cell.
         matrices: Confusion matrix of the selected checkpoint by target domain; empty for a failed cell.
         target: Hash of the chips and their ground truth: equal where two cells were evaluated on the same pixels.
+        places: Pixel counts of the selected checkpoint by place; None for a failed cell.
     """
 
     record: Record
     blocks: dict[str, ScoreBlock]
     matrices: dict[str, NDArray[np.int64]]
     target: str
+    places: PlaceCounts | None = None
 
     @property
     def completed(self) -> bool:
         """Whether there are scores."""
         return bool(self.blocks)
 
-    @property
+    @cached_property
     def key(self) -> RowKey:
         """What makes a row of the board, apart from the seed."""
         return row_key(self.record)
@@ -71,11 +74,12 @@ def load_cell(record: Record) -> Cell:
     """
     if record.status == "failed":
         return Cell(record, {}, {}, "")
-    frame, num_classes = evidence(record), len(record.classes)
-    chosen = frame[frame["checkpoint"] == "selected"]
-    truth = [matrix.reshape(num_classes, num_classes).sum(axis=1).tolist() for matrix in chosen["matrix"]]
-    target = digest(list(record.classes), chosen["chip"].tolist(), chosen["domain"].tolist(), truth)[:16]
-    return Cell(record, check_scores(record, frame), pooled(frame, "selected", num_classes), target)
+    found = load_evidence(record)
+    chosen = found.matrices["selected"]
+    truth = chosen.sum(axis=2).tolist()
+    target = digest(list(record.classes), found.chips, found.domains, truth)[:16]
+    places = count_places(found.domains, found.sites, chosen)
+    return Cell(record, check_scores(record, found), found.by_domain["selected"], target, places)
 
 
 def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:

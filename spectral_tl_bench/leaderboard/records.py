@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import released_from_strict, score
 from spectral_tl_bench.files import atomic_path, write_json
-from spectral_tl_bench.leaderboard.evidence import check_frame, from_parquet, pooled, to_parquet
+from spectral_tl_bench.leaderboard.evidence import Evidence, check_frame, from_parquet, to_parquet
 from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
+from spectral_tl_bench.leaderboard.statistics.places import mean_iou
 
 RECORD_FILE = "record.json"
 _TOLERANCE = 1e-9  # sums of float64 may round otherwise in another numpy; an edited score differs by more
@@ -45,8 +46,15 @@ def block(matrices: Mapping[str, NDArray[np.int64]]) -> ScoreBlock:
     total = np.sum(list(matrices.values()), axis=0)
     if not total.sum():
         raise RecordError("the target has no labelled pixel, so there is nothing to score")
-    scores, released = score(total), released_from_strict(total)
-    per_domain = {name: _known(score(matrices[name]).miou) for name in sorted(matrices)}
+    scores = score(total)
+    # The release's rule only differs where a class without ground truth was predicted.
+    strange = total.sum(axis=0)[total.sum(axis=1) == 0].any()
+    released = released_from_strict(total).miou if strange else scores.miou
+    names = sorted(matrices)
+    stack = np.stack([matrices[name] for name in names])
+    right = np.diagonal(stack, axis1=1, axis2=2)
+    by_domain = mean_iou(right, stack.sum(axis=1) + stack.sum(axis=2) - right)
+    per_domain = {name: _known(float(value)) for name, value in zip(names, by_domain, strict=True)}
     measured = {name: value for name, value in per_domain.items() if value is not None}
     return ScoreBlock(
         miou=scores.miou,
@@ -56,7 +64,7 @@ def block(matrices: Mapping[str, NDArray[np.int64]]) -> ScoreBlock:
         kappa=_known(scores.kappa),
         per_domain=per_domain,
         worst_domain=min(measured, key=lambda name: (measured[name], name)),
-        release_miou=_known(released.miou),
+        release_miou=_known(released),
     )
 
 
@@ -87,14 +95,14 @@ def write_record(folder: Path, record_fields: Mapping[str, Any], evidence: pd.Da
     content = b""
     if evidence is not None:
         where, num_classes = "the evidence frame", len(fields.get("classes") or ())
-        frame = check_frame(evidence, num_classes, where)
-        content = to_parquet(frame)
+        checked = check_frame(evidence, num_classes, where)
+        content = to_parquet(checked)
         sha256 = hashlib.sha256(content).hexdigest()
-        blocks = {name: block(pooled(frame, name, num_classes)) for name in frame["checkpoint"].unique()}
+        blocks = {name: block(matrices) for name, matrices in checked.by_domain.items()}
         fields |= {"scores": blocks, "evidence": {"file": f"evidence-{sha256[:16]}.parquet", "sha256": sha256}}
     record = _validated(fields, "the fields of a new record")
     if evidence is not None:
-        _check_chips(record, frame, where)
+        _check_chips(record, checked, where)
     value = record.model_dump(mode="json")
     _refuse_non_finite(value)
 
@@ -140,8 +148,8 @@ def read_records(roots: Iterable[Path]) -> list[Record]:
     return [read_record(path) for path in sorted(paths)]
 
 
-def evidence(record: Record) -> pd.DataFrame:
-    """The evidence of a completed record: chip, domain, site, checkpoint, matrix (K * K,) int64, row-major.
+def load_evidence(record: Record) -> Evidence:
+    """The evidence of a completed record, checked, as arrays.
 
     Raises:
         RecordError: If it is missing, was changed, or does not fit the record.
@@ -161,9 +169,14 @@ def evidence(record: Record) -> pd.DataFrame:
             where=path,
             fix="restore both files from where they were made, or run the cell again",
         )
-    frame = check_frame(from_parquet(content, path), len(record.classes), path)
-    _check_chips(record, frame, path)
-    return frame
+    found = from_parquet(content, len(record.classes), path)
+    _check_chips(record, found, path)
+    return found
+
+
+def evidence(record: Record) -> pd.DataFrame:
+    """As ``load_evidence``, as a table: chip, domain, site, checkpoint, matrix (K * K,) int64, row-major."""
+    return load_evidence(record).frame()
 
 
 def verify(record: Record) -> dict[str, ScoreBlock]:
@@ -175,27 +188,29 @@ def verify(record: Record) -> dict[str, ScoreBlock]:
     Raises:
         RecordError: If a stored score is another one; it names the key.
     """
-    return check_scores(record, evidence(record))
+    return check_scores(record, load_evidence(record))
 
 
-def check_scores(record: Record, frame: pd.DataFrame) -> dict[str, ScoreBlock]:
+def check_scores(record: Record, found: Evidence | pd.DataFrame) -> dict[str, ScoreBlock]:
     """As ``verify``, for evidence that was loaded already."""
     if record.scores is None:
         raise RecordError("this record has no scores", where=record.path)
+    if isinstance(found, pd.DataFrame):
+        found = check_frame(found, len(record.classes), record.path)
     stored = record.scores.blocks()
-    checkpoints = set(frame["checkpoint"])
+    checkpoints = set(found.matrices)
     if checkpoints != set(stored):
         raise RecordError(
             f"key 'scores' has {', '.join(sorted(stored))}, its evidence {', '.join(sorted(checkpoints))}",
             where=record.path,
         )
-    computed = {name: block(pooled(frame, name, len(record.classes))) for name in stored}
+    computed = {name: block(found.by_domain[name]) for name in stored}
     for name, wanted in computed.items():
-        for key, value in wanted.model_dump().items():
-            found = getattr(stored[name], key)
-            if not _same(value, found):
+        for key in ScoreBlock.model_fields:
+            value, told = getattr(wanted, key), getattr(stored[name], key)
+            if not _same(value, told):
                 raise RecordError(
-                    f"key 'scores.{name}.{key}' is {found!r:.120}, but the evidence says {value!r:.120}",
+                    f"key 'scores.{name}.{key}' is {told!r:.120}, but the evidence says {value!r:.120}",
                     where=record.path,
                     fix="the score was edited, or written by other code; run the cell again",
                 )
@@ -218,17 +233,16 @@ def _validated(fields: Mapping[str, Any], where: object) -> Record:
         ) from None
 
 
-def _check_chips(record: Record, frame: pd.DataFrame, where: object) -> None:
-    unknown = sorted(set(frame["domain"]) - set(record.target_domains))
+def _check_chips(record: Record, found: Evidence, where: object) -> None:
+    unknown = sorted(set(found.domains) - set(record.target_domains))
     if unknown:
         raise RecordError(
             f"the evidence has chips of domain {unknown[0]!r}", where=where, expected=", ".join(record.target_domains)
         )
     wanted = record.data.chips.target if record.data is not None else None
-    if frame["chip"].nunique() != wanted:
+    if len(found.chips) != wanted:
         raise RecordError(
-            f"the evidence has {frame['chip'].nunique()} target chips, key 'data.chips.target' says {wanted}",
-            where=where,
+            f"the evidence has {len(found.chips)} target chips, key 'data.chips.target' says {wanted}", where=where
         )
 
 
@@ -290,6 +304,7 @@ __all__ = [
     "block",
     "check_scores",
     "evidence",
+    "load_evidence",
     "read_record",
     "read_records",
     "record_folder",

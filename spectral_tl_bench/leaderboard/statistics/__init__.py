@@ -1,0 +1,1 @@
+"""Statistics of the boards: bootstrap over places, paired comparison, means over benchmarks."""

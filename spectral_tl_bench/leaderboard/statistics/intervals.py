@@ -1,0 +1,133 @@
+"""Intervals and tests from bootstrap draws: Student's t with the effective number of places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+LEVEL = 0.95
+MIN_EFFECTIVE = 5.0
+"""Fewest effective places that an interval is given for, found by simulation: see ``estimate``."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its uncertainty.
+
+    Attributes:
+        value: The number, from all places.
+        error: Standard error; NaN where it is not estimable.
+        freedom: Degrees of freedom of the t distribution.
+        reason: Why there is no interval; empty where there is one.
+    """
+
+    value: float
+    error: float
+    freedom: float
+    reason: str = ""
+
+    @property
+    def estimable(self) -> bool:
+        """Whether there is an interval."""
+        return not self.reason
+
+    def interval(self, lowest: float, highest: float) -> tuple[float, float]:
+        """The 95 % interval, cut at the ends of what is possible; NaN where it is not estimable."""
+        if not self.estimable:
+            return float("nan"), float("nan")
+        half = float(stdtrit(self.freedom, 0.5 + LEVEL / 2)) * self.error
+        return max(lowest, self.value - half), min(highest, self.value + half)
+
+    def p_value(self) -> float:
+        """Two-sided p of the value being 0, below 0.05 just where the interval leaves 0 out."""
+        if not self.estimable:
+            return float("nan")
+        if self.value == 0:
+            return 1.0
+        if self.error == 0:
+            return 0.0
+        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
+
+
+def unknown(value: float, reason: str) -> Estimate:
+    """A number without an interval."""
+    return Estimate(value, float("nan"), float("nan"), reason)
+
+
+def too_few(places: int, effective: float) -> str:
+    """Why so many places give no interval; empty where they do."""
+    if effective >= MIN_EFFECTIVE:
+        return ""
+    if places < MIN_EFFECTIVE:
+        return f"{places} place{'' if places == 1 else 's'}; an interval needs at least {MIN_EFFECTIVE:g}"
+    return f"{places} places count as {effective:.1f} of equal size; an interval needs at least {MIN_EFFECTIVE:g}"
+
+
+def estimate(value: float, draws: NDArray[np.float64], places: int, effective: float) -> Estimate:
+    """The uncertainty of a score, or of a paired difference of scores, over the places of one target.
+
+    The interval is value ± t(0.975, n - 1) s, with the standard deviation s of the draws of ``place_weights`` and the
+    effective number of places n: the t interval with bootstrap standard error (Hesterberg, The American Statistician
+    69(4), 2015), but with ``effective_places`` for the number of places, because pixels and classes are spread
+    unevenly over them. In simulations with the truth known, the percentile interval holds it in 26 to 95 % of cases,
+    this one in 92 to 98 % wherever n is at least 5.
+
+    Args:
+        value: From all places.
+        draws: (B,) of the same quantity.
+        places: Number of places.
+        effective: ``effective_places`` of the target.
+    """
+    reason = too_few(places, effective)
+    if reason:
+        return unknown(value, reason)
+    return Estimate(value, _deviation(draws), effective - 1)
+
+
+def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Estimate]]) -> Estimate:
+    """The uncertainty of a weighted sum of scores of several targets.
+
+    Draws are added draw by draw, so that targets which share places count as dependent. The degrees of freedom are
+    those of Welch (1947) and Satterthwaite (1946).
+
+    Args:
+        value: The sum.
+        parts: Weight, draws (B,) and estimate of each target.
+    """
+    reason = next((one.reason for _, _, one in parts if one.reason), "")
+    if reason:
+        return unknown(value, reason)
+    total = np.sum([w * draws for w, draws, _ in parts], axis=0)
+    variances = [(w * one.error) ** 2 for w, _, one in parts]
+    bottom = sum(v**2 / one.freedom for v, (_, _, one) in zip(variances, parts, strict=True))
+    freedom = sum(variances) ** 2 / bottom if bottom else min(one.freedom for _, _, one in parts)
+    return Estimate(value, _deviation(total), freedom)
+
+
+def _deviation(draws: NDArray[np.float64]) -> float:
+    """Standard deviation, without the draws (if any) that hold no pixel."""
+    deviation = float(draws.std(ddof=1))
+    return float(np.nanstd(draws, ddof=1)) if math.isnan(deviation) else deviation
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction (Holm, Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        p_values: By name; NaN where there was no test, which does not count as one.
+
+    Returns:
+        Adjusted p by name, at most 1, NaN where there was no test.
+    """
+    tested = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    adjusted = dict.fromkeys(p_values, float("nan"))
+    so_far = 0.0
+    for position, (p, name) in enumerate(tested):
+        so_far = max(so_far, min(1.0, (len(tested) - position) * p))
+        adjusted[name] = so_far
+    return adjusted

@@ -1,0 +1,198 @@
+"""What a row of a board has on one benchmark, seed by seed, ready for the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights
+from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, estimate, too_few, unknown
+from spectral_tl_bench.leaderboard.statistics.places import Place, PlaceCounts, effective_places, mean_iou
+
+OTHER_PIXELS = "not evaluated on the same target pixels"
+Target = tuple[str, tuple[Place, ...], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class SeedScore:
+    """One completed cell.
+
+    Attributes:
+        target: Equal where two cells were evaluated on the same pixels, in the same places.
+        counts: Its pixel counts by place.
+    """
+
+    target: Target
+    counts: PlaceCounts
+
+    @cached_property
+    def miou(self) -> float:
+        """The mIoU over all places."""
+        return float(mean_iou(self.counts.right.sum(axis=0), self.counts.union.sum(axis=0)))
+
+
+@dataclass(frozen=True)
+class DomainScore:
+    """One row in one domain of a target: number of places, mIoU of each seed, their mean with its uncertainty."""
+
+    places: int
+    values: list[float]
+    estimate: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class RowScores:
+    """One row on one benchmark.
+
+    Attributes:
+        dataset: Name of the dataset, which places are named within.
+        seeds: Its completed cells by seed.
+    """
+
+    dataset: str
+    seeds: dict[int, SeedScore]
+
+    def only(self, seeds: Collection[int]) -> RowScores:
+        """The same with some of the seeds."""
+        return self if set(seeds) == set(self.seeds) else RowScores(self.dataset, {s: self.seeds[s] for s in seeds})
+
+    @cached_property
+    def target(self) -> Target | None:
+        """What all seeds were evaluated on; None where they differ."""
+        found = {one.target for one in self.seeds.values()}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def counts(self) -> list[PlaceCounts]:
+        """Counts by place, in the order of the seeds."""
+        return [self.seeds[seed].counts for seed in sorted(self.seeds)]
+
+    @property
+    def places(self) -> int:
+        """Number of places; of the seed with the fewest, where they differ."""
+        return min(len(one.places) for one in self.counts)
+
+    @cached_property
+    def effective(self) -> float:
+        """Effective number of places, see ``effective_places``."""
+        return _effective(self.target) if self.target is not None else 0.0
+
+    @cached_property
+    def miou(self) -> float:
+        """Mean over seeds of mIoU over all places."""
+        return float(np.mean([self.seeds[seed].miou for seed in sorted(self.seeds)]))
+
+    @cached_property
+    def draws(self) -> NDArray[np.float64]:
+        """Bootstrap draws (B,) of the mean over seeds; all NaN where the seeds have different targets."""
+        if self.target is None:
+            return np.full(DRAWS, np.nan)
+        return miou_draws(_weights(self.dataset, self.target[1]), self.counts).mean(axis=0)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The mIoU with its uncertainty over places."""
+        if self.target is None:
+            return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
+        return estimate(self.miou, self.draws, self.places, self.effective)
+
+    def within(self, domain: str) -> DomainScore:
+        """The part of the target in one domain."""
+        parts = [one.within(domain) for one in self.counts]
+        places = min(len(part.places) for part in parts)
+        values = [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in parts]
+        value = float(np.mean(values))
+        if self.target is None:
+            return DomainScore(places, values, unknown(value, f"the seeds were {OTHER_PIXELS}"))
+        if places == self.places:
+            return DomainScore(places, values, self.estimate)
+        chosen = tuple(number for number, place in enumerate(self.target[1]) if place[0] == domain)
+        effective = _effective_within(self.target, chosen)
+        if reason := too_few(places, effective):
+            return DomainScore(places, values, unknown(value, reason))
+        draws = miou_draws(_weights(self.dataset, self.target[1])[:, chosen], parts).mean(axis=0)
+        return DomainScore(places, values, estimate(value, draws, places, effective))
+
+
+def seed_score(cell: Cell) -> SeedScore:
+    """A completed cell as the bootstrap sees it."""
+    counts = _counts(cell)
+    return SeedScore((cell.target, counts.places, counts.truth.tobytes()), counts)
+
+
+def floor_scores(cells: Iterable[Cell]) -> dict[str, RowScores]:
+    """The majority class by benchmark: what always saying the source's most frequent class gives on each seed."""
+    found: dict[str, RowScores] = {}
+    for cell in cells:
+        majority = cell.record.majority_class
+        if not cell.completed or majority is None:
+            continue
+        row = found.setdefault(cell.record.benchmark, RowScores(cell.record.dataset, {}))
+        if cell.record.seed not in row.seeds:
+            score = seed_score(cell)
+            row.seeds[cell.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
+    return found
+
+
+def difference(first: RowScores | None, second: RowScores | None) -> tuple[int, NDArray[np.float64], Estimate]:
+    """First minus second over the same places and the seeds that both have.
+
+    Returns:
+        Number of places, draws (B,) of the difference, and the difference with its uncertainty. The difference is
+        NaN where the two were not evaluated on the same pixels.
+    """
+    nothing = np.full(1, np.nan)
+    if first is None or second is None:
+        return 0, nothing, unknown(float("nan"), "not completed by both")
+    shared = sorted(first.seeds.keys() & second.seeds.keys())
+    if not shared:
+        return min(first.places, second.places), nothing, unknown(float("nan"), "no seed in common")
+    a, b = first.only(shared), second.only(shared)
+    if any(a.seeds[seed].target != b.seeds[seed].target for seed in shared):
+        return min(a.places, b.places), nothing, unknown(float("nan"), OTHER_PIXELS)
+    value = a.miou - b.miou
+    if a.target is None:
+        return a.places, nothing, unknown(value, f"the seeds were {OTHER_PIXELS}")
+    draws = a.draws - b.draws
+    return a.places, draws, estimate(value, draws, a.places, a.effective)
+
+
+def _constant(counts: PlaceCounts, majority: int) -> PlaceCounts:
+    """Counts of a predictor that says ``majority`` everywhere."""
+    right = np.zeros_like(counts.truth)
+    right[:, majority] = counts.truth[:, majority]
+    union = counts.truth.copy()
+    union[:, majority] = counts.truth.sum(axis=1)
+    return PlaceCounts(counts.places, right, union, counts.truth)
+
+
+def _counts(cell: Cell) -> PlaceCounts:
+    if cell.places is None:
+        raise ValueError(f"the cell of {cell.record.method} on {cell.record.benchmark} has no evidence")
+    return cell.places
+
+
+@lru_cache(maxsize=64)
+def _weights(dataset: str, places: tuple[Place, ...]) -> NDArray[np.float64]:
+    weights = place_weights(dataset, places)
+    weights.flags.writeable = False
+    return weights
+
+
+@lru_cache(maxsize=256)
+def _effective(target: Target) -> float:
+    return effective_places(_truth(target))
+
+
+@lru_cache(maxsize=1024)
+def _effective_within(target: Target, chosen: tuple[int, ...]) -> float:
+    return effective_places(_truth(target)[list(chosen)])
+
+
+def _truth(target: Target) -> NDArray[np.int64]:
+    return np.frombuffer(target[2], dtype=np.int64).reshape(len(target[1]), -1)

@@ -1,0 +1,390 @@
+"""The analysis of a board: intervals over places, paired comparison, means over benchmarks, from records alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from tiny import run_main
+
+from spectral_tl_bench.errors import RecordError
+from spectral_tl_bench.evaluation.metrics import score
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.leaderboard.analysis import ALL, analyse, compare, find_row, improvement, replicates
+from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
+from spectral_tl_bench.leaderboard.records import evidence
+from spectral_tl_bench.leaderboard.statistics.draws import DRAWS
+
+N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
+S2N = {"benchmark": "mts12-s2n", "dataset": "MTS12"}
+MTS12_ID = {"benchmark": "mts12-id", "dataset": "MTS12", "gap": "none"}
+PLACES = 12
+
+
+def many(seed: object, quality: float = 0.6, places: int = PLACES, world: int = 0) -> pd.DataFrame:
+    """Evidence of ``places`` places in two domains, two chips each; the ground truth depends on ``world`` only."""
+    rng, rows = np.random.default_rng(int(digest(seed)[:8], 16)), []
+    for chip in range(2 * places):
+        place = chip // 2
+        truth = np.random.default_rng([world, chip]).integers(200, 500, 4) * np.array([1, 1, 1, 0])
+        share = np.clip(quality + rng.normal(0, 0.1), 0, 1)
+        for checkpoint in ("selected", "last"):
+            right = (truth * share).astype(int)
+            matrix = np.diag(right) + rng.multinomial(truth - right, [0.25] * 4)
+            rows.append(
+                (f"c{chip:02d}", ("north", "south")[place % 2], f"p{place:02d}", checkpoint, matrix.reshape(-1))
+            )
+    return pd.DataFrame(rows, columns=["chip", "domain", "site", "checkpoint", "matrix"])
+
+
+@pytest.fixture
+def write(store, fields):
+    """Writes one record of ``many`` places and reads it back."""
+
+    def one(quality: float = 0.6, places: int = PLACES, world: int = 0, given: pd.DataFrame | None = None, **changes):
+        data = fields()["data"]
+        data = {**data, "chips": {**data["chips"], "target": 2 * places}}
+        about = [changes.get(name) for name in ("method", "seed", "benchmark")]
+        made = many([*about, quality], quality, places, world) if given is None else given
+        return store(evidence=made, data=data, **{"track": "reproduced", **changes})
+
+    return one
+
+
+@pytest.fixture
+def records(write):
+    """Two methods on two benchmarks and their reference, three seeds."""
+    return [
+        write(quality, method=method, seed=seed, world=number, **benchmark)
+        for method, quality in (("good", 0.7), ("poor", 0.5))
+        for seed in (0, 1, 2)
+        for number, benchmark in enumerate((N2S, S2N, MTS12_ID))
+    ]
+
+
+def analysis_of(records):
+    return analyse(make_boards(records)["reproduced"])
+
+
+def line(frame: pd.DataFrame, analysis=None, method: str | None = None, **columns) -> pd.Series:
+    if method is not None:
+        columns["row"] = find_row(analysis, method)
+    found = frame[np.logical_and.reduce([frame[name] == value for name, value in columns.items()])]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_every_row_and_benchmark_has_a_line(records):
+    analysis = analysis_of(records)
+    board = analysis.board
+    assert analysis.rows["method"].tolist() == board.rows["method"].tolist() == ["good", "poor", FLOOR]
+    assert analysis.rows["mean"].tolist() == board.rows["mean"].tolist()
+    assert len(analysis.cells) == 9 and len(analysis.domains) == 18 and len(analysis.classes) == 36
+    assert analysis.rows["is_floor"].tolist() == [False, False, True]
+    good = line(analysis.rows, analysis, "good")
+    assert json.loads(good["options"]) == {"rank": 16} and json.loads(good["settings"])["window"] == 64
+    assert good["patch_embedding"] == "random" and good["seeds"] == "0, 1, 2" and good["incomplete_reason"] == ""
+    key = tuple(board.rows.iloc[0][["method", "backbone", "options_digest", "backbone_digest", "protocol",
+                                    "settings_digest"]])  # fmt: skip
+    assert good["row"] == digest(*key)[:8]
+    assert analysis.cells["reference"].tolist() == [False, False, True] * 3
+
+
+def test_a_cell_is_what_the_evidence_says(records):
+    analysis = analysis_of(records)
+    cell = line(analysis.cells, analysis, "good", benchmark="mts12-n2s")
+    mine = [r for r in records if r.method == "good" and r.benchmark == "mts12-n2s"]
+    assert cell["miou"] == pytest.approx(np.mean([r.scores.selected.miou for r in mine]))
+    assert cell["std"] == pytest.approx(np.std([r.scores.selected.miou for r in mine], ddof=1))
+    assert cell["last"] == pytest.approx(np.mean([r.scores.last.miou for r in mine])) and math.isnan(cell["oracle"])
+    assert cell["inflation"] == pytest.approx(
+        np.mean([r.scores.selected.release_miou - r.scores.selected.miou for r in mine])
+    )
+    assert (cell["places"], cell["estimable"], cell["reason"], cell["state"]) == (PLACES, True, "", "completed")
+    assert 0 < cell["low"] < cell["miou"] < cell["high"] < 1
+    domain = line(analysis.domains, analysis, "good", benchmark="mts12-n2s", domain="north")
+    assert domain["miou"] == pytest.approx(np.mean([r.scores.selected.per_domain["north"] for r in mine]))
+    assert domain["std"] == pytest.approx(np.std([r.scores.selected.per_domain["north"] for r in mine], ddof=1))
+    assert domain["places"] == PLACES // 2 and domain["estimable"] and domain["high"] - domain["low"] > 0.01
+    total = sum(m for m in evidence(mine[0]).query("checkpoint == 'selected'")["matrix"]).reshape(4, 4)
+    for index, name in enumerate(mine[0].classes):
+        found = line(analysis.classes, analysis, "good", benchmark="mts12-n2s", index=index)
+        assert found["name"] == name and found["truth_pixels"] == total[index].sum()
+        assert found["iou"] == pytest.approx(np.mean([r.scores.selected.iou[index] for r in mine]))
+        assert found["std"] == pytest.approx(np.std([r.scores.selected.iou[index] for r in mine], ddof=1))
+    alone = analysis_of(mine[:1])
+    predicted = alone.classes[alone.classes["row"] == find_row(alone, "good")]["predicted_pixels"]
+    assert predicted.tolist() == total.sum(axis=0).tolist()
+
+
+def test_the_floor_is_the_constant_prediction(records):
+    analysis = analysis_of(records)
+    cell = line(analysis.cells, analysis, FLOOR, benchmark="mts12-n2s")
+    truth = sum(m for m in evidence(records[0]).query("checkpoint == 'selected'")["matrix"]).reshape(4, 4).sum(axis=1)
+    constant = np.zeros((4, 4), dtype=int)
+    constant[:, 1] = truth
+    assert cell["miou"] == pytest.approx(score(constant).miou)
+    assert cell["low"] < cell["miou"] < cell["high"] and cell["worst_domain"] in ("north", "south")
+    assert compare(analysis, "good", FLOOR)["p_holm"].iloc[0] < 0.001
+
+
+def test_the_interval_is_that_of_places_and_not_of_pixels(write):
+    """A hundred times the pixels in the same places say nothing more; six times the places do."""
+    given = many("x", 0.6)
+    more_pixels = given.assign(matrix=[100 * matrix for matrix in given["matrix"]])
+    more_places = many("x", 0.6, places=6 * PLACES)
+    widths = []
+    for frame, places in ((given, PLACES), (more_pixels, PLACES), (more_places, 6 * PLACES)):
+        cell = analysis_of([write(given=frame, places=places)]).cells.iloc[0]
+        widths.append(cell["high"] - cell["low"])
+    assert widths[1] == pytest.approx(widths[0])
+    assert widths[2] < 0.65 * widths[0]
+
+
+def test_a_row_against_itself(records):
+    found = compare(analysis_of(records), "good", "good")
+    assert found["benchmark"].tolist() == ["mts12-n2s", "mts12-s2n", ALL]
+    assert found[["difference", "low", "high"]].to_numpy().tolist() == [[0.0, 0.0, 0.0]] * 3
+    assert found["p"].tolist() == [1.0] * 3 and found["p_holm"].tolist()[:2] == [1.0] * 2
+    assert found["estimable"].all()
+
+
+def test_a_difference_shows_and_changes_sign(records):
+    analysis = analysis_of(records)
+    found, back = compare(analysis, "good", "poor"), compare(analysis, "poor", "good")
+    assert (found["low"] > 0).all() and (found["p"] < 0.001).all()
+    for name, other in (("difference", "difference"), ("low", "high"), ("high", "low")):
+        assert found[name].tolist() == pytest.approx((-back[other]).tolist())
+    assert found["p"].tolist() == pytest.approx(back["p"].tolist())
+    cells = [line(analysis.cells, analysis, method, benchmark="mts12-n2s")["miou"] for method in ("good", "poor")]
+    assert found["difference"].iloc[0] == pytest.approx(cells[0] - cells[1])
+    assert found["difference"].iloc[2] == pytest.approx(found["difference"].iloc[:2].mean())
+    assert found["p_holm"].iloc[:2].min() == pytest.approx(2 * found["p"].iloc[:2].min())
+    assert math.isnan(found["p_holm"].iloc[2])
+
+
+def test_pairing_makes_a_difference_sharper_than_two_intervals(write):
+    """The same places are hard for both: the difference is known better than either score."""
+    given = many("hard places", 0.5)
+    better = []
+    for matrix in given["matrix"]:  # a tenth of the mistakes mended, everywhere
+        square = matrix.reshape(4, 4)
+        wrong = square - np.diag(np.diag(square))
+        mended = wrong // 10
+        better.append((square - mended + np.diag(mended.sum(axis=1))).reshape(-1))
+    found = analysis_of([write(given=given, method="a"), write(given=given.assign(matrix=better), method="b")])
+    cells = [line(found.cells, found, method, benchmark="mts12-n2s") for method in "ab"]
+    assert cells[1]["low"] < cells[0]["high"]  # the intervals overlap
+    assert compare(found, "b", "a")["low"].iloc[0] > 0
+    # chips move between places: the pairs are gone, and so is what they knew
+    assert compare(found, "b", "a")["high"].iloc[0] - compare(found, "b", "a")["low"].iloc[0] < 0.3 * (
+        cells[0]["high"] - cells[0]["low"]
+    )
+
+
+def test_only_shared_seeds_are_compared(write):
+    records = [write(0.7, method="a", seed=seed, **N2S) for seed in (0, 1)]
+    records += [write(0.5, method="b", seed=seed, **N2S) for seed in (1, 2)]
+    records += [write(0.5, method="c", seed=7, **N2S)]
+    analysis = analysis_of(records)
+    value = records[1].scores.selected.miou - records[2].scores.selected.miou
+    assert compare(analysis, "a", "b")["difference"].iloc[0] == pytest.approx(value)
+    other = compare(analysis, "a", "c").iloc[0]
+    assert not other["estimable"] and other["reason"] == "no seed in common" and math.isnan(other["difference"])
+    assert compare(analysis, "a", "c")["reason"].iloc[1] == "no seed in common"  # and neither is the mean
+
+
+def test_other_ground_truth_is_not_comparable(write):
+    analysis = analysis_of([write(method="a", world=0), write(method="b", world=1)])
+    found = compare(analysis, "a", "b").iloc[0]
+    assert not found["estimable"] and "same target pixels" in found["reason"]
+    assert math.isnan(found["difference"]) and math.isnan(found["p"])
+    assert improvement(analysis, "a", "b")[3] == found["reason"]
+    given = many("a")
+    moved = given.assign(site=given["site"].replace("p01", "p03"))  # the same chips, in other places
+    analysis = analysis_of([write(method="a", given=given), write(method="b", given=moved)])
+    assert "same target pixels" in compare(analysis, "a", "b")["reason"].iloc[0]
+
+
+def test_seeds_with_other_targets_have_no_interval(write):
+    analysis = analysis_of([write(seed=seed, world=seed) for seed in (0, 1)])
+    cell = analysis.cells.iloc[0]
+    assert not cell["estimable"] and "same target pixels" in cell["reason"] and cell["miou"] > 0
+    assert replicates(analysis)["mts12-n2s"].targets[0] == -1
+    assert not analysis.domains["estimable"].any()
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_few_places_are_not_estimable(write, places):
+    analysis = analysis_of([write(method=method, places=places) for method in "ab"])
+    cell = analysis.cells.iloc[0]
+    assert not cell["estimable"] and cell["reason"].startswith(f"{places} place") and cell["places"] == places
+    assert math.isnan(cell["low"]) and cell["miou"] > 0
+    found = compare(analysis, "a", "b")
+    assert not found["estimable"].any() and found["p"].isna().all() and found["difference"].notna().all()
+
+
+def test_drop_with_interval(records):
+    analysis = analysis_of(records)
+    loss = drops(analysis.board.cells)
+    cell = line(analysis.cells, analysis, "good", benchmark="mts12-n2s")
+    mine = [r for r in records if r.method == "good" and r.benchmark == "mts12-n2s"]
+    assert cell["drop"] == pytest.approx(np.mean([loss[r.fingerprint] for r in mine]))
+    assert cell["in_domain"] == pytest.approx(cell["miou"] + cell["drop"])
+    reference = line(analysis.cells, analysis, "good", benchmark="mts12-id")
+    assert math.isnan(reference["drop"])
+    assert cell["drop_low"] < cell["drop"] < cell["drop_high"]
+
+
+def test_means_over_benchmarks(records):
+    analysis = analysis_of(records)
+    good, poor, floor = (line(analysis.rows, analysis, name) for name in ("good", "poor", FLOOR))
+    table = np.array([
+        [r.scores.selected.miou for r in records if (r.method, r.seed, r.gap) == ("good", seed, "region")]
+        for seed in (0, 1, 2)
+    ])  # fmt: skip
+    assert good["iqm"] == pytest.approx(stats.trim_mean(table, 0.25, axis=None))
+    assert good["mean_low"] <= good["mean"] <= good["mean_high"] and good["iqm_low"] <= good["iqm"] <= good["iqm_high"]
+    assert table.min() <= good["mean_low"] and good["mean_high"] <= table.max()
+    assert good["mean_places_low"] < good["mean"] < good["mean_places_high"]
+    assert (good["mean_rank"], poor["mean_rank"], good["mean_rank_high"]) == (1, 2, 1)
+    assert math.isnan(floor["mean_rank"]) and math.isnan(floor["iqm_low"])
+    assert improvement(analysis, "good", "poor") == (1.0, 1.0, 1.0, "")
+    assert improvement(analysis, "good", "good")[0] == pytest.approx(0.5, abs=0.2)
+
+
+def test_one_seed_has_no_interval_over_seeds(write):
+    analysis = analysis_of([write(0.7, method="a", seed=0), write(0.5, method="b", seed=0)])
+    rows = analysis.rows
+    assert rows[["mean_low", "mean_high", "iqm_low", "iqm_high", "mean_rank_low"]].isna().all(axis=None)
+    assert rows["mean_places_low"].notna().all() and rows["mean_rank"].tolist()[:2] == [1, 2]
+    value, low, _, reason = improvement(analysis, "a", "b")
+    assert value == 1 and math.isnan(low) and "one seed" in reason
+
+
+def test_incomplete_rows_stay_without_means(write, fail):
+    broken = fail(method="broken", track="reproduced", **S2N)
+    records = [write(method="a", **N2S), write(method="a", **S2N), write(method="broken", **N2S), broken]
+    records.append(write(method="lacks", **N2S))
+    analysis = analysis_of(records)
+    rows = {name: line(analysis.rows, analysis, name) for name in ("broken", "lacks")}
+    assert rows["broken"]["incomplete_reason"] == "mts12-s2n failed"
+    assert rows["lacks"]["incomplete_reason"] == "mts12-s2n missing"
+    for row in rows.values():
+        assert not row["complete"] and pd.isna(row["rank"])
+        assert row[["mean", "mean_places_low", "iqm", "mean_rank"]].isna().all()
+    cells = {name: line(analysis.cells, analysis, name, benchmark="mts12-s2n") for name in ("broken", "lacks")}
+    assert cells["broken"]["error"] == "RuntimeError: out of memory" and cells["broken"]["seeds"] == "0 (failed)"
+    assert (cells["broken"]["state"], cells["lacks"]["state"]) == ("failed", "missing")
+    assert not cells["lacks"]["estimable"] and cells["lacks"]["reason"] == "nothing completed"
+    found = compare(analysis, "a", "broken").set_index("benchmark")
+    assert found.loc["mts12-n2s", "estimable"] and not found.loc["mts12-s2n", "estimable"]
+    assert found.loc["mts12-n2s", "p_holm"] == found.loc["mts12-n2s", "p"]  # one test was made
+    assert not found.loc[ALL, "estimable"] and math.isnan(found.loc[ALL, "difference"])
+    assert "not complete" in improvement(analysis, "a", "broken")[3]
+
+
+def test_a_floor_of_uneven_seeds(write):
+    """The majority class may be known for other seeds on each benchmark."""
+    records = [write(seed=0, **N2S), write(seed=1, **N2S), write(seed=0, **S2N)]
+    floor = analysis_of(records).rows.iloc[-1]
+    assert floor["is_floor"] and floor["complete"] and floor["iqm"] == pytest.approx(floor["mean"], abs=0.05)
+
+
+def test_nothing_completed(fail):
+    analysis = analysis_of([fail(track="reproduced")])
+    assert len(analysis.domains) == 0 and len(analysis.classes) == 0
+    assert not analysis.cells["estimable"].any()
+    assert list(replicates(analysis)["mts12-n2s"].rows) == []
+
+
+def test_replicates_give_the_same_comparison(records):
+    analysis = analysis_of(records)
+    found = replicates(analysis)
+    assert list(found) == ["mts12-n2s", "mts12-s2n", "mts12-id"]
+    one = found["mts12-n2s"]
+    assert one.rows == tuple(analysis.rows["row"]) and one.draws.shape == (3, DRAWS) and one.draws.dtype == np.float32
+    assert set(one.targets) == {0} and set(one.seeds) == {(0, 1, 2)}
+    half = one.quantile[0] * (one.draws[0] - one.draws[1]).std(ddof=1)
+    value = one.miou[0] - one.miou[1]
+    direct = compare(analysis, *one.rows[:2]).iloc[0]
+    assert (value - half, value + half) == pytest.approx((direct["low"], direct["high"]), abs=1e-6)
+    assert direct["p"] == pytest.approx(
+        2 * stats.t.sf(value / (one.draws[0] - one.draws[1]).std(ddof=1), one.freedom[0]), rel=1e-3
+    )
+
+
+def test_the_order_of_the_records_changes_nothing(records):
+    def everything(found):
+        analysis = analysis_of(found)
+        frames = [analysis.rows, analysis.cells, analysis.domains, analysis.classes, compare(analysis, "good", "poor")]
+        draws = [one.draws.tobytes() for one in replicates(analysis).values()]
+        return [frame.to_csv(index=False) for frame in frames], draws
+
+    expected = everything(records)
+    for attempt in range(2):
+        shuffled = list(records)
+        random.Random(attempt).shuffle(shuffled)
+        assert everything(shuffled) == expected
+
+
+def test_rows_are_found_by_name_or_method(write):
+    options = [{"rank": 4}, {"rank": 16}]
+    analysis = analysis_of([*(write(options=one) for one in options), write(method="full")])
+    row = analysis.rows["row"].iloc[0]
+    assert find_row(analysis, row) == row and find_row(analysis, "full") in analysis.names
+    with pytest.raises(RecordError, match="2 rows of the board 'reproduced' are of the method 'lora'") as caught:
+        compare(analysis, "lora", "full")
+    lora = [name for name, method in analysis.names.items() if method == "lora"]
+    assert '{"rank": 4}' in str(caught.value) and all(name in str(caught.value) for name in lora)
+    with pytest.raises(RecordError, match="no row 'ful'") as caught:
+        compare(analysis, "ful", "lora")
+    assert "did you mean full" in str(caught.value)
+
+
+@pytest.fixture
+def stbench(monkeypatch, capsys):
+    """Runs ``stbench compare``; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "150")
+        code = run_main(monkeypatch, ("compare", *arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_verb(records, stbench, tmp_path):
+    code, out, _ = stbench("good", "poor", "--records", tmp_path / "store")
+    assert code == 0
+    found = compare(analysis_of(records), "good", "poor").iloc[0]
+    assert (
+        f"{100 * found['difference']:+.2f}" in out and f"{100 * found['low']:.2f} to {100 * found['high']:.2f}" in out
+    )
+    assert "mean of 2" in out and "beats one of poor" in out and "100 %" in out
+
+
+def test_the_verb_says_why_not(write, stbench, tmp_path):
+    write(method="a", places=3), write(method="b", places=3), write(method="b", places=3, options={"rank": 1})
+    write(method="c", track="partial")
+    store = ("--records", tmp_path / "store")
+    code, _, error = stbench("a", "b", *store)
+    assert code == 2 and "2 rows" in error and '{"rank": 1}' in error
+    row = error.split("one of\n")[1].split(",")[0].strip()
+    code, out, _ = stbench("a", row, *store)
+    assert code == 0 and "not estimable" in out and "3 places; an interval needs at least 5" in out
+    code, _, error = stbench("a", "bb", *store)
+    assert code == 2 and "no row 'bb'" in error
+    code, _, error = stbench("a", "c", *store)
+    assert code == 2 and "different boards" in error
+    code, _, error = stbench("majority class", "majority class", *store)
+    assert code == 2 and "--track" in error
+    assert stbench("majority class", "c", "--track", "partial", *store)[0] == 0
+    code, _, error = stbench("a", "c", "--track", "parti", *store)
+    assert code == 2 and "did you mean partial" in error
