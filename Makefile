@@ -10,7 +10,7 @@ DEMO_FLAGS ?=
 demo: $(VENV)/.installed
 	$(BIN)/stbench run --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
 	$(BIN)/stbench report --records $(OUT)
-	@echo; echo "The board (synthetic sample): $(OUT)/board-sample.md"
+	@echo; echo "The board (synthetic sample): $(OUT)/tables/board-sample.md, and $(OUT)/site/index.html"
 
 test: lint
 	$(BIN)/python -m pytest -q

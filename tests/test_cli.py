@@ -50,7 +50,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     quick = [
         (["--help"], 0), (["--version"], 0), (["benchmarks"], 0), (["benchmarks", "show", "mts12-n2s"], 0),
         (["benchmarks", "show", "whuohs-s2t", "--yaml"], 0), (["methods"], 0), (["run", "--help"], 0),
-        (["report", "--help"], 0), (["run", "-m", "fulll", "-b", "all"], 2), (["run", "-m", "full", "-b", "none"], 2),
+        (["report", "--help"], 0), (["plot", "--help"], 0), (["show", "--help"], 0),
+        (["run", "-m", "fulll", "-b", "all"], 2), (["run", "-m", "full", "-b", "none"], 2),
         (["methods", "show", "--help"], 0), (["methods", "probe", "--help"], 0), (["methods", "show", "ful"], 2),
         (["methods", "show", "full", "--backbone", "vit-larg"], 2), (["methods", "probe", "ful"], 2),
     ]  # fmt: skip
@@ -68,6 +69,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
         (),
         ("run",),
         ("report",),
+        ("plot",),
+        ("show",),
         ("methods",),
         ("methods", "show"),
         ("methods", "probe"),

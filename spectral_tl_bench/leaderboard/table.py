@@ -1,15 +1,21 @@
-"""The long table: one row per cell with all its scores at full precision, for CSV."""
+"""Long tables at full precision, for CSV and Parquet: single runs, and what the analysis makes of them."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors
 from spectral_tl_bench.leaderboard.cells import Cell, all_options
 from spectral_tl_bench.leaderboard.schema import ScoreBlock
+from spectral_tl_bench.leaderboard.text import as_json
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.leaderboard.analysis import Analysis
 
 _IDENTITY = (
     "track", "dataset", "benchmark", "benchmark_version", "gap", "method", "family", "options", "options_digest",
@@ -28,6 +34,56 @@ _FACTS = (
 _CHECKPOINTS = ("selected", "last", "oracle")
 COLUMNS = (*_IDENTITY, *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES), *_FACTS)
 """Columns of the long table; lists and mappings are JSON, scores are fractions of 1."""
+
+_WHOLE = {
+    "seed", "rank", "index", "places", "selected_step", "trainable", "trainable_min", "trainable_max", "parameters",
+    "chips_train", "chips_validation", "chips_target", "majority_class", "truth_pixels", "predicted_pixels",
+}  # fmt: skip
+_REAL = {
+    *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES[:4]),
+    *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES[5:8]),
+    "drop_from_in_domain", "selected_value", "seconds_train", "seconds_evaluate", "seconds_total", "peak_memory_mb",
+}  # fmt: skip
+
+
+def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """The frames of an analysis with the name of the board as first column: rows, cells, classes, domains."""
+    found = {}
+    for name in ("rows", "cells", "classes", "domains"):
+        frame: pd.DataFrame = getattr(analysis, name).copy()
+        frame.insert(0, "board", analysis.board.track)
+        found[name] = frame
+    return found
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """CSV in UTF-8 with Unix line ends."""
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def parquet_bytes(frame: pd.DataFrame) -> bytes:
+    """Parquet whose types do not depend on which values are missing; the same frame gives the same bytes."""
+    arrays, fields = [], []
+    for name in map(str, frame.columns):
+        kind = _arrow_type(name, frame[name])
+        values = [None if pd.isna(value) else value for value in frame[name].tolist()]
+        if kind == pa.string():
+            values = [None if value is None else str(value) for value in values]
+        elif kind == pa.int64():
+            values = [None if value is None else round(value) for value in values]
+        arrays.append(pa.array(values, type=kind))
+        fields.append((name, kind))
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def _arrow_type(name: str, values: pd.Series) -> pa.DataType:
+    if pd.api.types.is_bool_dtype(values):
+        return pa.bool_()
+    if name in _WHOLE:  # before the floats, which whole numbers become where one is missing
+        return pa.int64()
+    return pa.float64() if name in _REAL or pd.api.types.is_float_dtype(values) else pa.string()
 
 
 def long_table(board: Board) -> pd.DataFrame:
@@ -71,13 +127,13 @@ def _about_method(cell: Cell) -> dict[str, Any]:
     return {
         "method": method,
         "family": record.family,
-        "options": _json(all_options(record)),
+        "options": as_json(all_options(record)),
         "options_digest": options,
         "backbone": backbone,
         "pretrained": record.backbone.pretrained if record.backbone else None,
         "backbone_digest": backbone_digest,
         "protocol": protocol,
-        "settings": _json(record.settings),
+        "settings": as_json(record.settings),
         "settings_digest": settings,
         "seed": record.seed,
     }
@@ -121,11 +177,7 @@ def _scores(checkpoint: str, scores: ScoreBlock) -> dict[str, Any]:
         **scores.model_dump(),
         "worst_domain_miou": scores.per_domain[scores.worst_domain],
         "release_inflation": inflation,
-        "iou": _json(scores.iou),
-        "per_domain": _json(scores.per_domain),
+        "iou": as_json(scores.iou),
+        "per_domain": as_json(scores.per_domain),
     }
     return {f"{checkpoint}_{name}": values[name] for name in _SCORES}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

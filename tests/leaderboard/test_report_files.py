@@ -1,20 +1,25 @@
-"""Report files: the same records, the same bytes; nothing synthetic on the real board; nothing half written."""
+"""Markdown and CSV of boards: nothing synthetic among real results; every table whole; nothing half written."""
 
 from __future__ import annotations
 
 import io
 import json
-import random
 import re
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import spectral_tl_bench.leaderboard.report as module
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
-from spectral_tl_bench.leaderboard.records import read_record
-from spectral_tl_bench.leaderboard.report import escape, write_report
+from spectral_tl_bench.leaderboard.analysis import analyse
+from spectral_tl_bench.leaderboard.board import make_boards
+from spectral_tl_bench.leaderboard.markdown import escape
+from spectral_tl_bench.leaderboard.report import write_report
+from spectral_tl_bench.leaderboard.reported import COLUMNS as REPORTED
 from spectral_tl_bench.leaderboard.table import COLUMNS
 
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
@@ -32,6 +37,12 @@ def many(store, fail):
     ]
 
 
+def report(records, out, formats=("md", "csv")):
+    """Write a report without numbers of papers and give its folder of tables."""
+    write_report(records, out, formats, pd.DataFrame(columns=list(REPORTED)))
+    return out / "tables"
+
+
 def tables(text):
     """All Markdown tables, as lists of rows of cells."""
     found = []
@@ -41,21 +52,12 @@ def tables(text):
     return found
 
 
-def test_same_records_same_bytes(many, tmp_path):
-    first = {path.name: path.read_bytes() for path in write_report(many, tmp_path / "a")}
-    assert sorted(first) == ["board-sample.csv", "board-sample.md", "board.csv", "board.md"]
-    random.Random(1).shuffle(many)
-    again = [read_record(record.path) for record in many]
-    assert {path.name: path.read_bytes() for path in write_report(again, tmp_path / "b")} == first
-    assert {path.name: path.read_bytes() for path in write_report(again, tmp_path / "a")} == first
-
-
 def test_synthetic_results_stay_on_their_own_board(many, tmp_path):
-    write_report(many, tmp_path)
+    folder = report(many, tmp_path)
     for name in ("board.md", "board.csv"):
-        assert "synthetic-only" not in (tmp_path / name).read_text()
-        assert "Synthetic" not in (tmp_path / name).read_text()
-    sample = (tmp_path / "board-sample.md").read_text()
+        assert "synthetic-only" not in (folder / name).read_text()
+        assert "Synthetic" not in (folder / name).read_text()
+    sample = (folder / "board-sample.md").read_text()
     head = sample.splitlines()[:3]
     assert any("Synthetic" in line and "not a result on real data" in line for line in head)
     assert "Data: Synthetic scenes, seed 1." in sample
@@ -63,24 +65,25 @@ def test_synthetic_results_stay_on_their_own_board(many, tmp_path):
 
 
 def test_only_sample_records_write_no_real_board(store, tmp_path):
-    write_report([store(track="sample")], tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("board*")) == ["board-sample.csv", "board-sample.md"]
+    folder = report([store(track="sample")], tmp_path, ("md",))
+    assert [path.name for path in folder.glob("board*")] == ["board-sample.md"]
 
 
 def test_markdown_says_what_it_must(many, tmp_path):
-    write_report(many, tmp_path)
-    text = (tmp_path / "board.md").read_text()
+    folder = report(many, tmp_path)
+    text = (folder / "board.md").read_text()
     assert MIOU_RULE in text
     assert "gap between cities" in text
     main, cells, floor, failed, configurations = tables(text)
     assert main[0][:5] == ["Rank", "Method", "Backbone", "Configuration", "Seeds"]
-    assert main[0][5:9] == ["dfc2020-spring", "mts12-n2s", "Mean", "mts12-id (in-domain)"]
+    assert main[0][5:9] == ["dfc2020-spring", "mts12-n2s", "Mean", "95 % over places"]
+    reference = main[0].index("mts12-id (in-domain)")
     by_method = {row[1]: row for row in main[2:]}
     assert {by_method["lora"][0], by_method["full"][0]} == {"1", "2"}
     assert (
         by_method["frozen"][0] == "–" and by_method["frozen"][5] == "failed" and by_method["frozen"][7] == "incomplete"
     )
-    assert by_method["lora"][8] == "–" and "±" in by_method["full"][8]
+    assert by_method["lora"][reference] == "–" and "±" in by_method["full"][reference]
     assert main[-1][1] == "majority class" and main[-1][0] == "–"
     drop = cells[0].index("Drop")
     assert {(row[0], row[1]): row[drop] != "–" for row in cells[2:]} == {
@@ -97,8 +100,8 @@ def test_markdown_says_what_it_must(many, tmp_path):
 
 def test_inflation_and_worst_domain_are_those_of_the_record(store, tmp_path):
     record = store()
-    write_report([record], tmp_path)
-    _, cells, *_ = tables((tmp_path / "board.md").read_text())
+    folder = report([record], tmp_path)
+    _, cells, *_ = tables((folder / "board.md").read_text())
     row = dict(zip(cells[0], cells[2], strict=True))
     scores = record.scores.selected
     assert row["Selected"] == f"{100 * scores.miou:.2f}"
@@ -115,8 +118,8 @@ def test_every_table_keeps_its_columns_whatever_the_records_say(store, fail, tmp
         fail(message=evil, method="full"),
         store(track="sample", statement="# " + evil),
     ]
-    write_report(records, tmp_path)
-    for path in tmp_path.glob("board*.md"):
+    folder = report(records, tmp_path)
+    for path in folder.glob("board*.md"):
         text = path.read_text()
         assert "<" not in text
         for table in tables(text):
@@ -128,11 +131,12 @@ def test_escape():
     assert escape("a|b\n\r\tc") == r"a\|b c"
     assert escape("<b>&amp;</b>") == "&lt;b&gt;&amp;amp;&lt;/b&gt;"
     assert escape(r"\|") == r"\\\|"
+    assert escape("_a_ ~~b~~ batch_size\x1b[31m") == r"\_a\_ \~\~b\~\~ batch_size�\[31m"
 
 
 def test_csv_has_every_cell_at_full_precision(many, tmp_path):
-    write_report(many, tmp_path)
-    table = pd.read_csv(io.StringIO((tmp_path / "board.csv").read_text()), float_precision="round_trip")
+    folder = report(many, tmp_path)
+    table = pd.read_csv(io.StringIO((folder / "board.csv").read_text()), float_precision="round_trip")
     assert list(table.columns) == list(COLUMNS)
     by_fingerprint = table.dropna(subset="fingerprint").set_index("fingerprint")
     real = [record for record in many if record.track == "reproduced"]
@@ -161,22 +165,122 @@ def test_csv_has_every_cell_at_full_precision(many, tmp_path):
 def test_nothing_is_written_when_a_record_is_bad(many, tmp_path):
     (many[0].path.parent / many[0].evidence.file).unlink()
     with pytest.raises(RecordError, match="cannot be read"):
-        write_report(many, tmp_path / "out")
+        report(many, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_exception_while_writing_leaves_the_old_file(many, tmp_path, monkeypatch):
-    write_report(many[:2], tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*board*")}
-    monkeypatch.setattr("pathlib.Path.write_text", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_report(many, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*board*")} == before
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+def test_an_exception_while_writing_leaves_the_old_files(many, tmp_path, monkeypatch):
+    folder = report(many[:2], tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.glob("board*")}
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            report(many, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.glob("*") if path.name.startswith("board")} == before
+    assert {path.name for path in folder.iterdir()} == {*before, ".generated.json"}
+    report(many, tmp_path)  # and the next report goes on from there
+    assert (folder / "board-sample.md").is_file()
 
 
 def test_an_exception_while_rendering_writes_nothing(many, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "long_table", lambda board: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
-        write_report(many, tmp_path / "out")
+        report(many, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+DATA = {
+    "kind": "files",
+    "chips": {"train": 6, "validation": 2, "target": 64},
+    "split_hash": "ab",
+    "manifest_hash": "cd",
+}
+
+
+def many_places(frame, seed, places=16):
+    """Evidence of as many copies of the four chips, each at sites of its own."""
+    parts = [frame(seed + place, truth_seed=place) for place in range(places)]
+    for place, part in enumerate(parts):
+        part[["chip", "site"]] = part[["chip", "site"]] + f"-{place}"
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_intervals_are_shown_or_said_to_be_not_estimable(store, frame, tmp_path):
+    many = [
+        store(evidence=many_places(frame, 100 * seed + len(method)), method=method, seed=seed, data=DATA)
+        for method in ("lora", "full")
+        for seed in (0, 1, 2)
+    ]
+    many += [store(method=method, seed=seed, **MTS12_ID) for method in ("lora", "full") for seed in (0, 1, 2)]
+    folder = report(many, tmp_path)
+    analysis = analyse(make_boards(many)["reproduced"])
+    main, cells, *_ = tables((folder / "board.md").read_text())
+    column, checked, shown = cells[0].index("95 % interval"), 0, 0
+    by_name = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
+    for line in cells[2:]:
+        cell = by_name[line[3], line[0]]
+        if cell["state"] in {"missing", "failed"}:
+            assert line[column] == "–"
+        elif cell["estimable"]:
+            assert line[column] == f"{100 * cell['low']:.2f} to {100 * cell['high']:.2f}"
+            shown += 1
+        else:
+            assert line[column].startswith("not estimable")
+            checked += 1
+    assert checked == shown == 2  # the reference has three sites, which are too few to say
+    means = {line[3]: line for line in main[2:]}
+    for head, low, high in (
+        ("95 % over places", "mean_places_low", "mean_places_high"),
+        ("95 % over seeds", "mean_low", "mean_high"),
+    ):
+        for row in analysis.rows.to_dict("records"):
+            if row["complete"] and not row["is_floor"]:
+                known = f"{100 * row[low]:.2f} to {100 * row[high]:.2f}"
+                said = means[row["row"]][main[0].index(head)]
+                assert said == ("not estimable" if np.isnan(row[low]) else known)
+
+
+def test_rows_without_a_rank_are_listed_with_the_reason(many, tmp_path):
+    text = (report(many, tmp_path) / "board.md").read_text()
+    part = text.split("## Not ranked")[1].split("##")[0]
+    assert part.count("\n- ") == 1 and "frozen" in part
+    reason = analyse(make_boards(many)["reproduced"]).rows.set_index("method").loc["frozen", "incomplete_reason"]
+    assert reason and reason in part
+
+
+def test_methods_that_saw_target_images_have_a_board_of_their_own(store, tmp_path):
+    folder = report([store(method="blind"), store(method="adapted", target_images=True)], tmp_path)
+    assert "adapted" not in (folder / "board.md").read_text()
+    other = (folder / "board-reproduced-unlabelled-target.md").read_text()
+    assert "blind" not in other.split("## Notes")[0] and "given the target's images" in other
+
+
+def test_long_tables_hold_the_analysis_in_csv_and_parquet(many, tmp_path):
+    folder = report(many, tmp_path, ("csv", "parquet"))
+    analysis = analyse(make_boards(many)["reproduced"])
+    for name in ("rows", "cells", "classes", "domains"):
+        wanted = getattr(analysis, name)
+        text = pd.read_csv(folder / f"board-{name}.csv", float_precision="round_trip", keep_default_na=False)
+        typed = pq.read_table(folder / f"board-{name}.parquet")
+        assert list(text.columns) == typed.column_names == ["board", *wanted.columns]
+        assert len(text) == len(typed) == len(wanted)
+        assert set(text["board"]) == set(typed["board"].to_pylist()) == {"reproduced"}
+        for column in wanted.columns:
+            values = [None if pd.isna(value) else value for value in wanted[column].tolist()]
+            found = typed[column].to_pylist()
+            kind = typed.schema.field(column).type
+            if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+                assert found == values, column
+            else:
+                assert found == [None if value is None else str(value) for value in values], column
+            if pa.types.is_floating(kind):
+                written = [None if value == "" else float(value) for value in text[column].astype(str)]
+                assert written == values, column
+    runs = pq.read_table(folder / "board.parquet").to_pandas()
+    miou = {record.fingerprint: record.scores.selected.miou for record in many if record.scores is not None}
+    found = runs.dropna(subset="selected_miou").dropna(subset="fingerprint")
+    assert list(runs.columns) == list(COLUMNS) and found["seed"].dtype == "int64"
+    assert {name: miou[name] for name in found["fingerprint"]} == dict(
+        zip(found["fingerprint"], found["selected_miou"], strict=True)
+    )
+    assert len(found) == 4 * 2 + 2 + 1

@@ -174,14 +174,12 @@ def test_sample_results_say_what_they_are(tiny_sample, tmp_path, capsys, stbench
     assert (record.track, record.data.kind, record.statement) == ("sample", "sample", SYNTHETIC)
 
     assert stbench("report", "--records", out) == 0
-    assert sorted(path.name for path in out.glob("board*")) == ["board-sample.csv", "board-sample.md"]
-    board = (out / "board-sample.md").read_text()
+    assert {path.name for path in (out / "tables").glob("*.md")} == {"board-sample.md", "board-reported.md"}
+    board = (out / "tables" / "board-sample.md").read_text()
     assert SYNTHETIC in board and "not a result on real data" in board and "mts12-n2s" in board
-    assert not (out / "board.md").exists()
 
 
 def test_reports_come_from_records_alone(first, tmp_path):
     _, out, _, _ = first
-    paths = write_report(read_records([out]), tmp_path / "boards")
-    assert {path.name for path in paths} == {"board-partial.md", "board-partial.csv"}
-    assert not (tmp_path / "boards" / "board.md").exists()
+    paths = write_report(read_records([out]), tmp_path / "boards", ("md",))
+    assert {path.name for path in paths} == {"board-partial.md", "board-reported.md"}

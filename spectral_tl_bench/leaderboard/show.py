@@ -1,0 +1,184 @@
+"""One stored result for a terminal: found by path or fingerprint, verified against its evidence."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spectral_tl_bench.errors import RecordError
+from spectral_tl_bench.leaderboard.cells import all_options
+from spectral_tl_bench.leaderboard.records import RECORD_FILE, check_scores, evidence, read_record
+from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
+from spectral_tl_bench.leaderboard.text import NOTHING, as_json, one_decimal, percent, plain, warnings
+
+_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_FOLDER_DIGITS = 16  # of the fingerprint, in the name of a record's folder
+
+
+def find_record(name: str, roots: Sequence[Path]) -> Record:
+    """Read the record that a user means.
+
+    Args:
+        name: Path of a ``record.json`` or of its folder, or the first digits (at least 4) of a fingerprint.
+        roots: Folders to look for fingerprints in.
+
+    Raises:
+        RecordError: If there is no such record, or more than one.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / RECORD_FILE
+    if path.is_file():
+        return read_record(path)
+    where = ", ".join(map(str, roots))
+    if not _PREFIX.fullmatch(name):
+        raise RecordError(
+            f"there is no record {name!r}",
+            where=where,
+            expected="a record.json, its folder, or at least 4 hexadecimal digits that a fingerprint begins with",
+        )
+    pattern = f"{name[:_FOLDER_DIGITS]}*/{RECORD_FILE}"
+    found = [read_record(path) for path in sorted({path for root in roots for path in Path(root).rglob(pattern)})]
+    found = [record for record in found if record.fingerprint.startswith(name)]
+    if not found:
+        raise RecordError(f"no fingerprint begins with {name!r}", where=where)
+    if len(found) > 1:
+        raise RecordError(
+            f"{len(found)} records have a fingerprint that begins with {name!r}",
+            where=", ".join(str(record.path) for record in found[:5]),
+            fix="give more digits, or the path",
+        )
+    return found[0]
+
+
+def show(record: Record, console: Console | None = None) -> None:
+    """Print what, where from, scores as the evidence gives them, selection, cost, environment.
+
+    Args:
+        record: As stored; all of its text is printed as it stands, without markup or terminal codes.
+        console: Where to; default: standard output.
+
+    Raises:
+        RecordError: If the evidence is missing or changed, or a score contradicts it.
+    """
+    blocks, places = {}, 0
+    if record.status == "completed":  # before the first line: no half shown result
+        frame = evidence(record)
+        blocks, places = check_scores(record, frame), frame["site"].nunique()
+    screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    _facts(screen, "", _what(record))
+    if record.error is not None:
+        _facts(screen, "failed", [("kind", record.error.kind), ("message", record.error.message)])
+    if blocks:
+        _scores(screen, record, blocks, places)
+    if record.selection is not None:
+        step, value = record.selection.step, record.selection.value
+        _facts(screen, "selection", [("by", record.selection.metric), ("step", step), ("value", percent(value))])
+        if record.selection.trace:
+            trace = [(str(at), percent(seen), "selected" if at == step else "") for at, seen in record.selection.trace]
+            _print_table(screen, ("step", "validation mIoU, %", ""), trace, right=(0, 1))
+    _facts(screen, "cost", _cost(record))
+    if record.stages:
+        rows = [(one.name, str(one.steps), one_decimal(one.seconds), f"{one.trainable:,}", as_json(one.options))
+                for one in record.stages]  # fmt: skip
+        _print_table(screen, ("stage", "steps", "seconds", "trainable", "options"), rows, right=(1, 2, 3))
+    _facts(screen, "environment", sorted(record.environment.items()))
+
+
+def _what(record: Record) -> list[tuple[str, object]]:
+    backbone = record.backbone
+    facts: list[tuple[str, object]] = [
+        ("benchmark", f"{record.benchmark} {record.benchmark_version}, {record.dataset}, gap: {record.gap}"),
+        ("method", f"{record.method} ({record.family})"),
+        ("options", as_json(all_options(record))),
+        ("backbone", "none" if backbone is None else
+         f"{backbone.name}, pretrained: {backbone.pretrained}, patch embedding: {backbone.patch_embedding}, width "
+         f"{backbone.width}, depth {backbone.depth}, heads {backbone.heads}, patch {backbone.patch}"),
+        ("protocol", record.protocol),
+        ("seed", record.seed),
+        ("settings", as_json(record.settings)),
+        ("track", record.track),
+        ("status", record.status),
+        ("source", ", ".join(record.source_domains)),
+        ("target", ", ".join(record.target_domains)),
+    ]  # fmt: skip
+    facts += [("note", text) for text in warnings(record.board)]
+    if record.statement:
+        facts.append(("data", record.statement))
+    if record.data is not None:
+        chips = record.data.chips
+        facts.append(("chips", f"train {chips.train}, validation {chips.validation}, target {chips.target}"))
+        facts += [("split", record.data.split_hash), ("manifest", record.data.manifest_hash)]
+        facts += [("note", note) for note in record.data.notes]
+    return [*facts, ("created", record.created.isoformat()), ("fingerprint", record.fingerprint),
+            ("file", record.path or NOTHING)]  # fmt: skip
+
+
+def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], places: int) -> None:
+    _facts(screen, "scores", [("verified", f"computed again from {record.evidence.file if record.evidence else ''}, "
+                               f"{places} places; in per cent")])  # fmt: skip
+    rows = [
+        (name, percent(one.miou), percent(one.oa), percent(one.mean_f1),
+         NOTHING if one.kappa is None else f"{one.kappa:.3f}",
+         f"{one.worst_domain} {percent(one.per_domain[one.worst_domain])}", percent(one.release_miou))
+        for name, one in blocks.items()
+    ]  # fmt: skip
+    head = ("checkpoint", "mIoU", "OA", "mean F1", "kappa", "worst domain", "release")
+    _print_table(screen, head, rows, right=(1, 2, 3, 4, 6))
+    names = list(blocks)
+    domains = [(domain, *(percent(blocks[name].per_domain.get(domain)) for name in names))
+               for domain in blocks["selected"].per_domain]  # fmt: skip
+    _print_table(screen, ("domain, mIoU", *names), domains, right=range(1, 1 + len(names)))
+    classes = [(label, *(percent(blocks[name].iou[place]) for name in names))
+               for place, label in enumerate(record.classes)]  # fmt: skip
+    _print_table(screen, ("class, IoU", *names), classes, right=range(1, 1 + len(names)))
+
+
+def _cost(record: Record) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = []
+    if record.parameters is not None:
+        facts.append(("parameters", f"{record.parameters.trainable:,} of {record.parameters.total:,} trained"))
+    if record.seconds is not None:
+        times = record.seconds
+        facts.append(("seconds", f"train {times.train:.1f}, evaluate {times.evaluate:.1f}, total {times.total:.1f}"))
+    if record.peak_memory_mb is not None and not math.isnan(record.peak_memory_mb):
+        facts.append(("peak memory", f"{one_decimal(record.peak_memory_mb)} MB"))
+    if record.device is not None:
+        facts.append(("device", record.device))
+    return facts
+
+
+def _facts(screen: Console, heading: str, facts: Iterable[tuple[str, object]]) -> None:
+    rows = [(plain(name), plain(value)) for name, value in facts]
+    if not rows:
+        return
+    if heading:
+        screen.print()
+        screen.print(Text(heading, style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(name), Text(value))
+    screen.print(grid)
+
+
+def _print_table(
+    screen: Console, head: Sequence[str], rows: Sequence[Sequence[Any]], right: Iterable[int] = ()
+) -> None:
+    flush_right = set(right)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for place, name in enumerate(head):
+        table.add_column(Text(name), justify="right" if place in flush_right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(value)) for value in row))
+    screen.print()
+    screen.print(table)

@@ -1,0 +1,117 @@
+"""How numbers and names of a board are written, whatever the format."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.leaderboard.cells import RowKey
+
+NOTHING = "–"
+NOT_ESTIMABLE = "not estimable"
+UNLABELLED_TARGET = "-unlabelled-target"
+"""End of the name of boards for methods that were given the target's images without labels."""
+
+_TITLES = {
+    "reproduced": "Leaderboard",
+    "partial": "Board of partial data",
+    "sample": "Board of synthetic sample scenes",
+    "demonstration": "Board of own benchmarks",
+}
+_WARNINGS = {
+    "partial": "Only a part of the data was used. These numbers are not results on the complete benchmarks.",
+    "sample": "Synthetic scenes: this shows that the suite runs. It is not a result on real data.",
+    "demonstration": "Benchmarks that users brought themselves; their data are not checked by this suite.",
+}
+_TARGET_WARNING = (
+    "The methods of this board were given the target's images, without labels, while they were trained. They cannot "
+    "be compared with methods that never saw the target."
+)
+
+
+def track_of(board: str) -> str:
+    """The track that a board belongs to."""
+    return board.removesuffix(UNLABELLED_TARGET)
+
+
+def title(board: str) -> str:
+    """What a board is called."""
+    suffix = ", with unlabelled target images" if board.endswith(UNLABELLED_TARGET) else ""
+    return _TITLES[track_of(board)] + suffix
+
+
+def warnings(board: str) -> list[str]:
+    """What a reader must be told before the first number."""
+    found = [_WARNINGS[track_of(board)]] if track_of(board) in _WARNINGS else []
+    return [*found, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else found
+
+
+def file_stem(board: str) -> str:
+    """Stem of a board's files: ``board`` for the reproduced track, ``board-<name>`` for any other."""
+    return "board" if board == "reproduced" else f"board-{board}"
+
+
+def plain(text: object) -> str:
+    """Text on one line without control characters, terminal escapes or marks that turn the writing direction."""
+    line = " ".join(str(text).split())
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(mark)[0] == "C" else mark for mark in line)
+
+
+def number(value: object) -> float:
+    """A float; NaN for anything that is not a number, pandas' NA among them."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def percent(value: object, std: object = None) -> str:
+    """A fraction in per cent, with its standard deviation if that is known."""
+    found, deviation = number(value), number(std)
+    if math.isnan(found):
+        return NOTHING
+    return f"{100 * found:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
+
+
+def interval(low: object, high: object) -> str:
+    """Both ends in per cent, or that there is no interval."""
+    first, last = number(low), number(high)
+    if math.isnan(first) or math.isnan(last):
+        return NOT_ESTIMABLE
+    return f"{100 * first:.2f} to {100 * last:.2f}"
+
+
+def signed(value: object) -> str:
+    """A difference of fractions in per cent, with its sign."""
+    found = number(value)
+    if math.isnan(found):
+        return NOTHING
+    text = f"{100 * found:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def count_range(low: object, high: object) -> str:
+    """A whole number, or two where they differ."""
+    first, last = number(low), number(high)
+    if math.isnan(first):
+        return NOTHING
+    return f"{first:,.0f}" if first == last else f"{first:,.0f} to {last:,.0f}"
+
+
+def one_decimal(value: object) -> str:
+    """For seconds and megabytes."""
+    found = number(value)
+    return NOTHING if math.isnan(found) else f"{found:,.1f}"
+
+
+def as_json(value: Any) -> str:
+    """JSON on one line, keys sorted."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def row_name(key: RowKey) -> str:
+    """A short name for one row's method, options, backbone, protocol and settings (8 hex digits)."""
+    return digest(*key)[:8]
