@@ -1,0 +1,253 @@
+"""All that can be said about one record by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.source import SYNTHETIC
+from spectral_tl_bench.errors import RecordError, UserError
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.leaderboard.evidence import Evidence
+from spectral_tl_bench.leaderboard.records import RECORD_FILE, check_scores, load_evidence, read_record
+from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.leaderboard.submit.definitions import Definitions, disagreements
+from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
+from spectral_tl_bench.leaderboard.submit.fingerprints import check_environment, check_fingerprint
+from spectral_tl_bench.leaderboard.submit.intake import (
+    EVIDENCE_BYTES,
+    PICTURE_BYTES,
+    RECORD_BYTES,
+    check_json,
+    check_parquet,
+    read_bounded,
+)
+from spectral_tl_bench.leaderboard.submit.measured import SampleTruths
+from spectral_tl_bench.leaderboard.submit.pictures import check_picture
+from spectral_tl_bench.leaderboard.submit.rules import breaches
+from spectral_tl_bench.leaderboard.submit.text import name_problem, quoted, strings, text_problem
+from spectral_tl_bench.leaderboard.submit.truth import Truth, check_against, check_split, same_pixels
+
+_HOME = re.compile(r"(^|[\s'\"=:])(/home/|/Users/|/root/|[A-Za-z]:\\)")
+_CLOCKS = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """What identifies a result among others.
+
+    Attributes:
+        digest: Of the selected checkpoint's confusion matrices, chip by chip.
+        constant: Whether every pixel was predicted as the same class, so that equal results prove nothing.
+    """
+
+    digest: str
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A record and what was found.
+
+    Attributes:
+        where: Its folder, as the user knows it.
+        record: None where it cannot be read.
+        matrices: None where there are none, or they were not looked at.
+        findings: In the order of the checks.
+    """
+
+    where: str
+    record: Record | None
+    matrices: Matrices | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """What records are compared with.
+
+    Attributes:
+        definitions: Benchmarks.
+        truths: Ground truth by benchmark, version and manifest.
+        samples: Ground truth of the sample as it is made here.
+    """
+
+    definitions: Definitions
+    truths: dict[tuple[str, str, str], Truth]
+    samples: SampleTruths
+
+    def check(self, folder: Path, where: str) -> Checked:
+        """Check the record in a folder.
+
+        Args:
+            folder: With ``record.json`` and what belongs to it.
+            where: The name of this folder in findings.
+
+        Returns:
+            The record, where it can be read, and everything that was found.
+        """
+        try:
+            record = load(folder)
+        except UserError as error:
+            return Checked(where, None, None, [refused(where, flat(error))])
+        try:
+            return self._check(record, where)
+        except Exception as error:  # whatever a record that was made to break this breaks: it is not taken
+            return Checked(where, record, None, [refused(where, f"cannot be checked: {type(error).__name__}: {error}")])
+
+    def _check(self, record: Record, where: str) -> Checked:
+        found = [refused(where, problem) for problem in _names(record)]
+        found += check_environment(record, where)
+        found += [
+            warning(where, f"key {quoted(key)} holds a path of a machine: {quoted(text)}")
+            for key, text in _paths(record)
+        ]
+        try:
+            benchmark = self.definitions.of(record)
+        except RecordError as error:
+            return Checked(where, record, None, [*found, refused(where, flat(error))])
+        found += [refused(where, problem) for problem in disagreements(record, benchmark)]
+        matrices = None
+        if not any_refused(found):
+            truth, notes = self._truth(record, where)
+            found += notes
+            found += [refused(where, problem) for problem in breaches(record, truth.chip_side if truth else None)]
+            found += [refused(where, problem) for problem in _track(record)]
+            if truth is not None:
+                found += [refused(where, problem) for problem in check_split(record, truth)]
+                if record.seed not in truth.by_seed:
+                    found.append(
+                        warning(where, f"no division is kept for seed {record.seed}, so its hash is not checked")
+                    )
+            if record.status == "completed":
+                matrices, problems = _evidence(record, benchmark, truth)
+                found += [refused(where, problem) for problem in problems]
+            if not any_refused(found):
+                found += check_fingerprint(record, benchmark, where)
+        return Checked(where, record, matrices, found)
+
+    def _truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:
+        if record.data is None:
+            return None, []
+        manifest = record.data.manifest_hash
+        kept = self.truths.get((record.benchmark, record.benchmark_version, manifest))
+        here = self.samples.get(record.benchmark) if record.track == "sample" else None
+        if here is not None:
+            if manifest == here.manifest:
+                return here, []
+            if kept is None or same_pixels(kept, here):
+                note = "the pixels of its sample differ from those that are made here; the ground truth is compared"
+                return here, [warning(where, note)]
+            return here, [refused(where, "its ground truth is not that of the sample as it is made here")]
+        if kept is not None:
+            return kept, []
+        known = [key for key in self.truths if key[0] == record.benchmark]
+        reason = "no ground truth of its data is known"
+        if known:
+            reason += f" (manifest {quoted(manifest[:16])}; known: {', '.join(sorted(key[2][:16] for key in known))})"
+        todo = f"stbench submit --write-truth {record.benchmark} --data-root FOLDER"
+        return None, [
+            refused(
+                where,
+                f"{reason}; where the data are, run `{todo}` and send its files first: a maintainer confirms them",
+            )
+        ]
+
+
+def load(folder: Path) -> Record:
+    """Read a record after its size, depth and texts were looked at; its evidence is not opened.
+
+    Raises:
+        RecordError: If it cannot be taken.
+    """
+    path = folder / RECORD_FILE
+    value = check_json(read_bounded(path, RECORD_BYTES), path)
+    for key, text in strings(value):
+        problem = text_problem(text, key)
+        if problem is not None:
+            raise RecordError(problem)
+    return read_record(path)
+
+
+def read_evidence(record: Record) -> Evidence:
+    """The evidence of a stored record, after it was made sure that it does not burst.
+
+    Raises:
+        RecordError: If it is missing, was changed, or does not fit the record.
+    """
+    if record.path is None or record.evidence is None or record.data is None:
+        raise RecordError("this record has no evidence")
+    path = record.path.parent / record.evidence.file
+    if record.evidence.file != f"evidence-{record.evidence.sha256[:16]}.parquet":
+        raise RecordError(f"the evidence is called {record.evidence.file}, which does not follow from its content")
+    check_parquet(read_bounded(path, EVIDENCE_BYTES), record.data.chips.target, len(record.classes), path)
+    return load_evidence(record)
+
+
+def matrices_of(found: Evidence) -> Matrices:
+    """What identifies the result that evidence holds."""
+    selected = found.matrices["selected"]
+    predicted = selected.sum(axis=(0, 1))
+    content = hashlib.sha256(selected.astype("<i8").tobytes()).hexdigest()
+    return Matrices(digest(found.chips, content), int((predicted > 0).sum()) <= 1)
+
+
+def _paths(record: Record) -> list[tuple[str, str]]:
+    """Texts that tell where somebody's files are, which need not be published."""
+    return [(key, text) for key, text in strings(record.model_dump(mode="json")) if _HOME.search(text)][:1]
+
+
+def _names(record: Record) -> list[str]:
+    problems = [name_problem(name) for name in (record.benchmark, record.method, record.fingerprint[:16])]
+    return [problem for problem in problems if problem is not None]
+
+
+def _track(record: Record) -> list[str]:
+    problems = []
+    if record.track == "sample" and record.statement != SYNTHETIC:
+        problems.append("key 'statement' of a record of synthetic scenes is not the sentence that the suite writes")
+    if record.track != "sample" and record.statement is not None:
+        problems.append("key 'statement' is for synthetic scenes alone")
+    if record.created > datetime.now(UTC) + _CLOCKS:
+        problems.append(f"key 'created' is {record.created:%Y-%m-%d}, which is yet to come")
+    return problems
+
+
+def _evidence(record: Record, benchmark: Benchmark, truth: Truth | None) -> tuple[Matrices | None, list[str]]:
+    problems: list[str] = []
+    try:
+        found = read_evidence(record)
+        problems += _texts(found)
+        if truth is not None:
+            problems += check_against(record, found, truth)
+        check_scores(record, found)
+        if record.track == "sample" and record.pictures is not None and record.path is not None:
+            path = record.path.parent / record.pictures.file
+            check_picture(read_bounded(path, PICTURE_BYTES), record.pictures, benchmark, path)
+            strange = set(record.pictures.chips) - set(found.chips)
+            if strange:
+                problems.append(f"the picture shows {quoted(min(strange))}, which is not a chip of the target")
+    except RecordError as error:
+        return None, [*problems, flat(error)]
+    return matrices_of(found), problems
+
+
+def _texts(found: Evidence) -> list[str]:
+    different = {("chip", text) for text in found.chips}
+    different |= {("domain", text) for text in found.domains} | {("site", text) for text in found.sites}
+    problems = (text_problem(text, f"evidence.{name}") for name, text in sorted(different))
+    return [problem for problem in problems if problem is not None][:3]
+
+
+def flat(error: UserError) -> str:
+    """An error for people on one line, without the path that the finding names anyway."""
+    parts = [error.what]
+    if error.expected:
+        parts.append(f"expected: {error.expected}")
+    if error.fix:
+        parts.append(f"to do: {error.fix}")
+    return "; ".join(parts)

@@ -1,0 +1,190 @@
+"""What is right goes onto the leaderboard, as a whole and nothing beside it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from submitting import World, cells_of, edit, forge, reasons, truth_of, write_cell
+
+from spectral_tl_bench.leaderboard.records import read_record, verify
+from spectral_tl_bench.leaderboard.submit import place
+from spectral_tl_bench.leaderboard.submit.truth import read_truths, write_truth
+
+
+def test_a_right_record_is_copied_and_passes_the_check(world, record):
+    (record.path.parent / "selected.safetensors").write_bytes(b"weights")
+    (record.path.parent / "error.txt").write_text("of an earlier run")
+    done = world.submit()
+    assert done.ok, reasons(done)
+    home = f"sample/mts12-n2s/pixel-mlp/{record.fingerprint[:16]}"
+    shared = next(name for name in world.files() if name.endswith("chips.json")).rpartition("/")[0]
+    assert world.files() == sorted([
+        *[f"{home}/{name}" for name in ("record.json", record.evidence.file, record.pictures.file)],
+        *[f"{shared}/{name}" for name in ("chips.json", "label.png", "true.png", "false.png")],
+    ])  # fmt: skip
+    assert verify(read_record(world.results / home / "record.json"))["selected"] == record.scores.selected
+    assert [finding.level for finding in done.findings] == ["warning"]  # one seed
+    checked = world.check()
+    assert checked.ok, reasons(checked)
+
+
+@pytest.mark.parametrize("level", [0, 2, 3])
+def test_a_run_is_a_record_its_folder_or_a_store(world, record, level):
+    given = [record.path, *record.path.parents][level]
+    assert world.submit(given, record.path).ok, "the same record named twice is one record"
+
+
+def test_all_or_nothing(world, record):
+    (other,) = cells_of("pixel-mlp", seeds=(1,))
+    bad = write_cell(world.runs, other)
+    edit(bad, lambda value: value["scores"]["selected"].update(miou=0.99))
+    done = world.submit()
+    assert not done.ok and done.placed == () and world.files() == []
+    assert "scores.selected.miou" in reasons(done)
+    assert world.submit(record.path).ok
+
+
+def test_what_cannot_be_put_in_place_leaves_everything_as_it_was(world, record, monkeypatch):
+    (other,) = cells_of("pixel-mlp", seeds=(1,))
+    write_cell(world.runs, other)
+    real, calls = place._move, []
+
+    def fails(source, target, done):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(28, "no space left", str(target))
+        real(source, target, done)
+
+    monkeypatch.setattr(place, "_move", fails)
+    with pytest.raises(Exception, match="nothing was submitted"):
+        world.submit()
+    assert world.files() == [] and list(world.results.iterdir()) == []
+
+
+def test_replace_puts_the_new_record_in_the_place_of_the_old(world, record):
+    assert world.submit().ok
+    edit(record.path, lambda value: value.update(device="another CPU"))
+    assert "same fingerprint" in reasons(world.submit())
+    assert world.submit(replace=True).ok
+    (path,) = world.results.rglob("record.json")
+    assert read_record(path).device == "another CPU" and world.check().ok
+
+
+def test_the_copy_is_checked_and_not_the_original(world, record, monkeypatch):
+    """What is put in place is what was checked, even if the runs change in between."""
+    from spectral_tl_bench.leaderboard.submit import submit as module
+
+    real = module.check_together
+
+    def swaps(*arguments):
+        edit(record.path, lambda value: value["scores"]["selected"].update(miou=0.99))
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "check_together", swaps)
+    assert world.submit().ok
+    (path,) = world.results.rglob("record.json")
+    assert verify(read_record(path))["selected"] == record.scores.selected
+
+
+def test_a_failed_cell_stays_visible(world, record):
+    edit(
+        record.path,
+        lambda value: (
+            value.update(status="failed", error={"kind": "RuntimeError", "message": "CUDA <out of memory>\n  here"}),
+            [value.pop(key) for key in ("scores", "evidence", "pictures")],
+        ),
+    )
+    done = world.submit()
+    assert done.ok, reasons(done)
+    assert [name.rpartition("/")[2] for name in world.files()] == ["record.json"] and world.check().ok
+
+
+@pytest.fixture
+def published(world: World, tmp_path):
+    """Three seeds of a method on a small published dataset whose truth is kept."""
+    from tiny import make_tree
+
+    shutil.rmtree(world.runs)
+    cells = cells_of("pixel-mlp", seeds=(0, 1, 2), root=make_tree(tmp_path / "data"), window=16)
+    for cell in cells:
+        write_cell(world.runs, cell, track="reproduced", pictures=True)
+    return cells
+
+
+def test_published_data_need_a_kept_truth(world, published):
+    done = world.submit()
+    assert "no ground truth of its data is known" in reasons(done) and "--write-truth mts12-n2s" in reasons(done)
+    assert world.files() == []
+    folder = write_truth(truth_of(published[0]), world.truths)
+    assert sorted(path.name for path in folder.iterdir()) == ["about.json", "chips.csv"]
+    assert list(read_truths(world.truths).values()) == [truth_of(published[0])]
+    done = world.submit()
+    assert done.ok and done.findings == (), reasons(done)
+    assert not [name for name in world.files() if name.endswith(".png")], "these pictures are not ours to publish"
+    assert world.check().ok
+
+
+def test_published_data_need_three_seeds(world, published):
+    write_truth(truth_of(published[0]), world.truths)
+    for path in list(world.runs.rglob("record.json")):
+        if read_record(path).seed == 1:
+            shutil.rmtree(path.parent)
+    assert "lacks seed 1; the track reproduced needs 0, 1, 2" in reasons(world.submit())
+    assert world.files() == []
+
+
+def test_a_changed_truth_is_noticed(world, published):
+    folder = write_truth(truth_of(published[0]), world.truths)
+    text = (folder / "chips.csv").read_text()
+    line = text.splitlines()[1]
+    (folder / "chips.csv").write_text(text.replace(line, line[:-1] + str((int(line[-1]) + 1) % 10)))
+    with pytest.raises(Exception, match="is not the one that"):
+        world.submit()
+
+
+def test_a_benchmark_of_ones_own(world, own, record):
+    shutil.rmtree(world.runs)
+    (cell,) = cells_of("pixel-mlp", benchmarks=(str(own.yaml),))
+    write_cell(world.runs, cell)
+    done = world.submit()
+    assert "no definition of the benchmark 'mine'" in reasons(done)
+    shutil.copy(own.yaml, world.examples)
+    assert "no ground truth of its data is known" in reasons(world.submit())
+    write_truth(truth_of(cell), world.truths)
+    done = world.submit()
+    assert done.ok, reasons(done)
+    assert world.check().ok and world.files()[0].startswith("demonstration/mine/pixel-mlp/")
+
+
+def test_other_pixels_of_the_sample_with_the_same_truth_are_a_warning(world, record):
+    forge(record, data={**record.data.model_dump(), "manifest_hash": "0" * 64}, fingerprint=record.fingerprint)
+    done = world.submit()
+    found = [finding.reason for finding in done.findings if finding.level == "warning"]
+    assert any("pixels of its sample differ" in reason for reason in found)
+
+
+def test_a_record_of_other_code_is_taken_with_a_warning(world, record):
+    environment = {**record.environment, "suite code": "0123456789abcdef"}
+    edit(record.path, lambda value: value.update(environment=environment))
+    done = world.submit()
+    assert done.ok and any("cannot be computed again" in finding.reason for finding in done.findings)
+
+
+def test_a_path_of_somebody_s_machine_is_pointed_out(world, record):
+    forge(record, device="GPU of /home/somebody", pictures=None)
+    done = world.submit()
+    assert done.ok and any("holds a path of a machine" in finding.reason for finding in done.findings)
+
+
+def test_depth_and_commas_are_counted_outside_texts_alone():
+    from spectral_tl_bench.leaderboard.submit.intake import _shape
+
+    assert _shape(rb'{"a,[{": ["\"]],,", {}, 1], "b": "\\", "c": 2}') == (3, 4)
+
+
+def test_seeds_that_may_have_been_chosen_are_pointed_out(world, record):
+    for cell in cells_of("pixel-mlp", seeds=(3, 9)):
+        write_cell(world.runs, cell)
+    done = world.submit()
+    assert done.ok and any("has the seeds 0, 3, 9" in finding.reason for finding in done.findings)

@@ -1,0 +1,100 @@
+"""The way of somebody who has never seen the suite: a method of one's own, from nothing to the leaderboard.
+
+Each step is a command in a new virtual environment, as the documentation has it, on the bundled sample.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+NAME = "strangers-own"
+BENCHMARKS = ("mts12-n2s", "whuohs-s2t")
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Stranger:
+    """A person with a folder, a virtual environment and the commands of the suite."""
+
+    home: Path
+    python: Path
+
+    def stbench(self, *arguments: object, at: Path | None = None) -> str:
+        """Run a command that has to succeed; its output."""
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "STBENCH_DATA"))
+        }
+        done = subprocess.run(
+            [self.python, "-m", "spectral_tl_bench.cli", *map(str, arguments)],
+            cwd=at or self.home, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+            timeout=900, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"stbench {' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def install(self, package: Path) -> None:
+        """Install a package in place, as ``pip install -e`` leaves it; without network and without a build."""
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        (site,) = self.python.parents[1].glob("lib/python*/site-packages")
+        (site / f"{project['name']}.pth").write_text(f"{package}\n")
+        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        )
+        lines = []
+        for group, entries in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Stranger:
+    """A new environment that finds what is installed in this one."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    # addsitedir, not a bare path: the suite itself may be installed in place.
+    (site / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    return Stranger(home, tmp_path / "venv" / "bin" / "python")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="virtual environments have another layout there")
+def test_from_nothing_to_the_leaderboard(stranger: Stranger) -> None:
+    home = stranger.home
+    stranger.stbench("init-method", NAME)
+    assert (home / NAME / "pyproject.toml").is_file()
+    stranger.install(home / NAME)
+    assert NAME in stranger.stbench("methods")
+    assert "passes" in stranger.stbench("check-method", NAME, "--quick")
+
+    named = [part for name in BENCHMARKS for part in ("--benchmark", name)]
+    stranger.stbench(
+        "run", "--method", NAME, *named, "--seed", 0, "--seed", 1, "--steps", 4, "--validations", 1, "--jobs", 1
+    )
+    checkout = home / "checkout"
+    (checkout / "leaderboard").mkdir(parents=True)
+    said = stranger.stbench("submit", home / "runs", at=checkout)
+    assert "4 records are in leaderboard/results" in said
+    assert "fingerprint" not in said, "it was computed again: the method is installed here"
+    for benchmark in BENCHMARKS:
+        assert len(list((checkout / "leaderboard" / "results" / "sample" / benchmark / NAME).iterdir())) == 2
+    assert "4 records: nothing has to be refused" in stranger.stbench("submit", "--check", at=checkout)
+
+    stranger.stbench("report", at=checkout)
+    board = (checkout / "leaderboard" / "tables" / "board-sample.md").read_text()
+    (row,) = [line for line in board.splitlines() if line.startswith(f"| 1 | {NAME} |")]
+    assert "0, 1" in row, "first of one, with both seeds"
+    pages = {path: path.read_text(encoding="utf-8") for path in (checkout / "leaderboard" / "site").rglob("*.html")}
+    assert any(path.name == "index.html" and NAME in text for path, text in pages.items()), "not on the first page"
