@@ -9,8 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from spectral_tl_bench import __version__
+from spectral_tl_bench.cli_authoring import register as register_authoring
 from spectral_tl_bench.cli_backbones import backbones_app
+from spectral_tl_bench.cli_compare import register as register_compare
+from spectral_tl_bench.cli_leaderboard import register as register_leaderboard
 from spectral_tl_bench.cli_methods import methods_app
+from spectral_tl_bench.cli_submit import register as register_submit
 from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
@@ -27,6 +31,10 @@ benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_mark
 app.add_typer(benchmarks_app, name="benchmarks")
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
+register_authoring(app)
+register_leaderboard(app)
+register_compare(app)
+register_submit(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -252,28 +260,6 @@ def _print_outcomes(outcomes: list[Any]) -> None:
             (cell.opened.benchmark.id, cell.method_name, str(cell.seed), miou, cell.opened.track, outcome.state)
         )
     print_rows(rows)
-
-
-@app.command("report")
-def report(
-    records: Annotated[
-        list[Path] | None, typer.Option("--records", "-r", help="Folder of records; may be given more than once.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the boards go; default: the first folder of records.")] = None,
-) -> None:
-    """Make the boards, in Markdown and CSV, from stored records alone."""
-    from spectral_tl_bench.leaderboard.records import read_records
-    from spectral_tl_bench.leaderboard.report import write_report
-
-    roots = records or [Path("runs")]
-    found = read_records(roots)
-    if not found:
-        raise UserError(
-            "there are no records to report on", where=", ".join(map(str, roots)),
-            fix="run something first: stbench run --method spectralx --benchmark all",
-        )  # fmt: skip
-    for path in write_report(found, out or roots[0]):
-        say(str(path))
 
 
 @app.command("sample")
