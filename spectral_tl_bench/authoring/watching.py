@@ -152,7 +152,7 @@ def _note_gradients(seen: Watched, named: Mapping[str, nn.Parameter]) -> None:
 
 def trained_norms(seen: Watched) -> set[str]:
     """Normalisation layers with batch statistics that ran and whose own parameters the stage trains."""
-    return {name for name in seen.ran if f"{name}.weight" in seen.chosen}
+    return {name for name in seen.ran if {f"{name}.weight", f"{name}.bias"} & seen.chosen}
 
 
 def contradictions(module: nn.Module, stage: Stage, seen: Watched, declared: set[str]) -> Iterator[str]:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from spectral_tl_bench.errors import AdapterError
 from spectral_tl_bench.files import atomic_path
 from spectral_tl_bench.methods.base import Method, Task
-from spectral_tl_bench.training.stage_store import State, weights_digest
-from spectral_tl_bench.training.task import with_frozen_statistics
+from spectral_tl_bench.models.weights import State, weights_digest, with_frozen_statistics
 
 HEADER = "stbench_adapter"
 """Key of the card in the metadata of the file."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from spectral_tl_bench.methods.adapters.place import check_vit
 from spectral_tl_bench.methods.base import Method, Stage, Task
 from spectral_tl_bench.models.decoders import build_decoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter
@@ -31,6 +32,7 @@ class LowRankMethod(Method):
     def build(self, task: Task) -> nn.Module:
         """Factors, patch path, norms and decoder train; the frozen weights do not."""
         backbone = task.backbone.build(task.num_bands, task.window)
+        check_vit(backbone, task.backbone.name)
         adapt(backbone, self.kind, self.rank, None if self.reading == "paper" else task.backbone.levels)
         return ViTSegmenter(backbone, build_decoder(task.backbone.width, task.num_classes), task.backbone.levels)
 

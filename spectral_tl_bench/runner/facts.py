@@ -10,9 +10,9 @@ from typing import Any
 from spectral_tl_bench import __version__
 from spectral_tl_bench.data.source import SYNTHETIC
 from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.fingerprint import suite_code
 from spectral_tl_bench.methods.registry import distribution_of
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.runner.fingerprint import suite_code
 
 
 def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, load_backbone
 
+ANYWHERE = ("full", "frozen", "linear-probe", "bitfit")
+"""Our methods that leave the layers of a backbone as they are, and therefore go with every backbone."""
+
 
 def check_pair(name: str, method: Method, task: Task) -> None:
     """Refuse a method that cannot be built on a backbone which is not the plain vision transformer.
@@ -33,7 +36,7 @@ def check_pair(name: str, method: Method, task: Task) -> None:
             f"method {name!r} does not go with {_described(backbone)}: {error.what}",
             where=error.where,
             expected="; ".join(part for part in (error.expected, _expected()) if part),
-            fix=error.fix,
+            fix=_advice() if backbone.kind == "pyramid" else error.fix,
         ) from error
     except UserError:
         raise
@@ -42,7 +45,7 @@ def check_pair(name: str, method: Method, task: Task) -> None:
         raise MethodError(
             f"method {name!r} does not go with {_described(backbone)}: {type(error).__name__}: {text}",
             expected=_expected(),
-            fix="choose another --backbone, or leave out --patch-embedding",
+            fix=_advice() if backbone.kind == "pyramid" else "choose another --backbone, or leave out --patch-embedding",
         ) from error
     except Exception:  # noqa: S110 (meta tensors hold no numbers: the cell will tell whether this matters)
         pass
@@ -63,6 +66,10 @@ def plain_backbones() -> list[str]:
 
 def _expected() -> str:
     return f"a plain vision transformer: {', '.join(plain_backbones())}, or timm:NAME of one"
+
+
+def _advice() -> str:
+    return f"choose another --backbone, or a method that goes with all of them: {', '.join(ANYWHERE)}"
 
 
 def _plain(backbone: Backbone) -> bool:

@@ -13,9 +13,10 @@ from torch import nn
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError
+from spectral_tl_bench.fingerprint import package_code, suite_code
 from spectral_tl_bench.methods.base import Shared, Stage, Task
+from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
-from spectral_tl_bench.runner.fingerprint import package_code, suite_code
 from spectral_tl_bench.training.fit import Hardware, StageSummary, load_state
 from spectral_tl_bench.training.pretrain import shared_stage, train_shared
 from spectral_tl_bench.training.progress import Say, clock
@@ -23,13 +24,11 @@ from spectral_tl_bench.training.stage_store import (
     CARD_FILE,
     StageCard,
     StageIdentity,
-    State,
     misfits,
     one_at_a_time,
     read_card,
     read_tensors,
     stage_folder,
-    weights_digest,
 )
 
 CONTENT_DIGITS = 16

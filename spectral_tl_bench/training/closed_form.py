@@ -16,8 +16,8 @@ from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import Batch, Stage
+from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.progress import Say
-from spectral_tl_bench.training.stage_store import weights_digest
 from spectral_tl_bench.training.task import trained_parameters, trained_state
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import Tensor, nn
+from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.models.weights import State
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.training.acting import Acting
 from spectral_tl_bench.training.averaging import take_average
@@ -28,9 +29,6 @@ from spectral_tl_bench.training.closed_form import solve_stage
 from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
-
-State = dict[str, Tensor]
-
 
 FEATURE_LIMIT = 50.0
 """Room for stored features where the user sets no other, in GiB."""

@@ -19,6 +19,7 @@ from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
+from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.fit import Hardware, train_stage
 from spectral_tl_bench.training.pictures import Album, PictureBook, fixed_windows, picture_steps
 from spectral_tl_bench.training.progress import LossTrace, Say
@@ -27,7 +28,6 @@ from spectral_tl_bench.training.stage_store import (
     StageCard,
     StageIdentity,
     save_stage,
-    weights_digest,
 )
 
 

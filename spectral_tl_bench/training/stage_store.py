@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from spectral_tl_bench.errors import StageError
 from spectral_tl_bench.files import atomic_path, digest, file_digest, seed_from, write_json
+from spectral_tl_bench.models.weights import State
 
 CARD_FILE = "stage.json"
 TENSORS_FILE = "stage.safetensors"
 PICTURES_FOLDER = "pictures"
-
-State = dict[str, Tensor]
 
 
 class _Strict(BaseModel):
@@ -131,17 +128,6 @@ class StageCard(_Strict):
 def stage_folder(out: Path, fingerprint: str) -> Path:
     """The folder of a trained stage in a record store."""
     return out / "stages" / fingerprint[:16]
-
-
-def weights_digest(module: nn.Module, chosen: Callable[[str], bool]) -> str:
-    """A hash of the names, shapes and values that ``chosen`` picks from a module's state."""
-    total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if chosen(name):
-            plain = value.detach().cpu().contiguous()
-            total.update(f"{name} {plain.dtype} {tuple(plain.shape)}\0".encode())
-            total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def save_stage(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
+from spectral_tl_bench.models.weights import with_frozen_statistics
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.acting import Acting
@@ -41,20 +41,6 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in module.named_buffers()}
     return {name: value for name, value in module.state_dict().items() if name in trainable | buffers}
-
-
-def with_frozen_statistics(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules of the normalisation layers whose batch statistics training leaves alone.
-
-    These are the frozen ones, unless a module around them declares ``statistics_drift = True``.
-    """
-    declared = [child for child in module.modules() if getattr(child, "statistics_drift", False)]
-    drifting = {layer for child in declared for layer in child.modules()}
-    for name, child in module.named_modules():
-        own = list(child.parameters(recurse=False))
-        frozen = own and not any(parameter.requires_grad for parameter in own)
-        if child not in drifting and hasattr(child, "running_mean") and frozen:
-            yield name, child
 
 
 class StageTask(LightningModule):

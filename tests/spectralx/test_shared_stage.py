@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import make_task
 
+from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.pretrain import shared_stage
-from spectral_tl_bench.training.stage_store import misfits, weights_digest
+from spectral_tl_bench.training.stage_store import misfits
 from spectralx.method import SpectralXMethod
 
 

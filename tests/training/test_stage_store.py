@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spectral_tl_bench.errors import StageError
+from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.stage_store import (
     StageIdentity,
     misfits,
@@ -16,7 +17,6 @@ from spectral_tl_bench.training.stage_store import (
     read_card,
     read_tensors,
     save_stage,
-    weights_digest,
 )
 
 IDENTITY = StageIdentity(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.fingerprint import suite_code
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
@@ -16,7 +17,6 @@ from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.methods.registry import distribution_of, make_method, method_entries, split_name
 from spectral_tl_bench.objectives.registry import make_objectives
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.runner.fingerprint import suite_code
 from spectral_tl_bench.runner.settings import RunSettings
 
 SUITE = "spectral-tl-bench"

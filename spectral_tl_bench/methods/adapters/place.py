@@ -38,6 +38,7 @@ def check_vit(backbone: nn.Module, name: str = "") -> None:
         raise MethodError(
             f"this method needs a plain vision transformer: {name or type(backbone).__name__} has no "
             f"{', '.join(missing)}",
+            expected="equal blocks, through which one sequence of tokens passes",
             fix="choose another backbone, such as vit-large",
         )
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.backbone import RGB, Backbone
-from spectral_tl_bench.models.backbones.files import State, read_state, without_prefix
+from spectral_tl_bench.models.backbones.files import read_state, without_prefix
 from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.patch_embedding import mixed, mixing
+from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
 """How names begin in checkpoints that belong to a pretraining and not to the encoder."""

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
-
-State = dict[str, Tensor]
+from spectral_tl_bench.models.weights import State
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "model_ema", "module", "backbone", "encoder")
 """Keys under which training programs store the weights, beside optimisers and settings; the first one wins."""

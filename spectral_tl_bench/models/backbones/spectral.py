@@ -111,6 +111,9 @@ def panopticon(spec: Backbone, in_chans: int, image_size: int) -> VisionTransfor
     )
     network = _with_layer(spec, in_chans, image_size, PanopticonProjection, layer, init_values=1e-5)
     network.pos_embed.requires_grad_(True)
+    channels = network.get_submodule("patch_embed.proj.embedding.chnfus.chnemb")
+    for name in ("embed_transmit", "embed_receive", "embed_orbit"):  # those of radar: no gradient reaches them here
+        _as_buffer(channels, name)
     return network
 
 
@@ -128,6 +131,13 @@ def _with_layer(
     network.patch_embed.proj = kind(layer, spec.wavelengths, spec.width, spec.patch)
     network.pos_embed.requires_grad_(False)  # a fixed table in the published models
     return network
+
+
+def _as_buffer(owner: nn.Module, name: str) -> None:
+    """Make a parameter, if there is such, a buffer: checkpoints keep it, and nothing trains or counts it."""
+    value = owner._parameters.pop(name, None)
+    if value is not None:
+        owner.register_buffer(name, value.detach())
 
 
 def _layer(module: str, name: str) -> Any:
