@@ -154,8 +154,8 @@ def test_chips_that_were_left_out_as_void_count_as_there(trees, tmp_path):
 
 def test_own_data_stand_on_a_track_of_their_own(own, trees):
     source = locate(own.benchmark(), own.root, None, {})
-    assert open_index(own.benchmark(), source, own=True)[1] == "own"
-    assert open_index(published(), files(trees), own=True)[1] == "own"
+    assert open_index(own.benchmark(), source, own=True)[1] == "demonstration"
+    assert open_index(published(), files(trees), own=True)[1] == "demonstration"
 
 
 def test_a_source_is_a_plain_value(tmp_path):
