@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,9 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     a, b = (f"{plain(analysis.names[row])} ({row})" for row in (first, second))
     table = Table(title=Text(f"{title(analysis.board.track)}: mIoU of {a} minus {b}, in per cent"))
     for name in ("Benchmark", "Difference", "95 % interval", "Places", "p", "p (Holm)"):
-        table.add_column(name, justify="left" if name == "Benchmark" else "right")
+        # A name is never cut: "hls-worldcover-…" could be either of two benchmarks.
+        left = name == "Benchmark"
+        table.add_column(name, justify="left" if left else "right", overflow="fold", min_width=8 if left else None)
     for line in comparison.to_dict("records"):
         last = line["benchmark"] == ALL
         if last:
@@ -93,6 +96,8 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     for line in comparison.to_dict("records"):
         if line["reason"]:
             console.print(Text(f"{plain(line['benchmark'])}: not estimable, {plain(line['reason'])}"))
+    for sentence in _unlike(analysis, first, second):
+        console.print(Text(plain(sentence)))
     value, low, high, reason = improvement(analysis, first, second)
     if math.isnan(value):
         console.print(Text(f"probability of improvement: none, {reason}"))
@@ -100,6 +105,37 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
         over = f"not estimable, {reason}" if reason else f"{100 * low:.0f} to {100 * high:.0f} %, over seeds"
         console.print(Text(f"probability that a run of {a} beats one of {b}: {100 * value:.0f} % ({over})"))
     console.print(Text("Intervals are over places. p (Holm) is corrected for the number of benchmarks."))
+
+
+def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:
+    """What a reader of the comparison must know: which seeds are in it, and in what the rows differ besides."""
+    from spectral_tl_bench.leaderboard.board import flat_settings
+
+    told: list[str] = []
+    a, b = analysis.scores[first], analysis.scores[second]
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for name in analysis.board.benchmarks:
+        if name in a and name in b:
+            by_seeds.setdefault(tuple(sorted(a[name].seeds.keys() & b[name].seeds.keys())), []).append(name)
+    for seeds, names in by_seeds.items():
+        where = f" on {', '.join(names)}" if len(by_seeds) > 1 else ""
+        if len(seeds) == 1:
+            told.append(f"Seed {seeds[0]} alone{where}: whether another seed would say the same is not known.")
+        elif seeds and any(len(seeds) < max(len(a[name].seeds), len(b[name].seeds)) for name in names):
+            told.append(f"Only seeds {', '.join(map(str, seeds))}{where}, which both have.")
+    rows = {row["row"]: row for row in analysis.rows.to_dict("records")}
+    one, other = rows[first], rows[second]
+    if not one["is_floor"] and not other["is_floor"]:
+        mine, its = (
+            {"backbone": row["backbone"] or "none", "protocol": row["protocol"]}
+            | flat_settings(json.loads(row["settings"]))
+            for row in (one, other)
+        )
+        different = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
+        if different:
+            listed = (f"{name} {mine.get(name, 'none')} and {its.get(name, 'none')}" for name in different)
+            told.append(f"The rows differ in more than the method: {'; '.join(listed)}.")
+    return told
 
 
 def _p(value: float) -> str:

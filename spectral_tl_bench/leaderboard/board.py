@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,15 @@ def _board(track: str, records: list[Record]) -> Board:
     kept, notes = current(records)
     cells = tuple(load_cell(record) for record in kept)
     clashes = conflicts(cells)
-    order = sorted({(cell.record.dataset, cell.record.benchmark, cell.record.gap == "none") for cell in cells})
+    # A benchmark on which nobody has a result yet must not make every row incomplete.
+    measured = {cell.record.benchmark for cell in cells if cell.completed}
+    order = sorted({
+        (cell.record.dataset, cell.record.benchmark, cell.record.gap == "none")
+        for cell in cells
+        if cell.record.benchmark in measured or not measured
+    })  # fmt: skip
+    empty = sorted({cell.record.benchmark for cell in cells if measured} - measured)
+    notes += [f"{name}: no run was completed, so it is no column; its runs are the failed cells." for name in empty]
     benchmarks = tuple(name for _, name, reference in order if not reference)
     references = tuple(name for _, name, reference in order if reference)
     rows = [_row(key, group, benchmarks, references) for key, group in _grouped(cells).items()]
@@ -142,7 +151,9 @@ def _board(track: str, records: list[Record]) -> Board:
     frame = pd.DataFrame([{key: value for key, value in row.items() if key != "key"} for row in rows])
     for column in ("rank", "trainable_min", "trainable_max"):
         frame[column] = frame[column].astype("Int64")
-    return Board(track, benchmarks, references, frame, cells, (*clashes, *notes, *_class_notes(cells)))
+    different = differing_settings(cells)
+    told = (*clashes, *([different] if different else []), *notes, *_mixed_code(cells), *_class_notes(cells))
+    return Board(track, benchmarks, references, frame, cells, told)
 
 
 def _grouped(cells: Iterable[Cell]) -> dict[RowKey, dict[str, dict[int, Cell]]]:
@@ -224,6 +235,42 @@ def _floor_row(found: list[Floor], benchmarks: tuple[str, ...], references: tupl
         "seconds": float("nan"),
         **columns,
     }
+
+
+def differing_settings(cells: Iterable[Cell]) -> str:
+    """Which settings are not the same in all rows, as a sentence; empty where all are."""
+    found: dict[str, set[str]] = {}
+    settings = {cell.key: flat_settings(cell.record.settings) for cell in cells}
+    for name in {name for values in settings.values() for name in values}:
+        found[name] = {values.get(name, "none") for values in settings.values()}
+    listed = [f"{name} is {' or '.join(sorted(values))}" for name, values in sorted(found.items()) if len(values) > 1]
+    if not listed:
+        return ""
+    return f"Not all rows were run with the same settings: {'; '.join(listed)}. A rank takes no account of that."
+
+
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings as text, those of the budget as ``budget.steps`` and so on."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _mixed_code(cells: tuple[Cell, ...]) -> list[str]:
+    """Say where the results of one row were made by several versions of code."""
+    found = []
+    for key, group in _grouped(cells).items():
+        records = [cell.record for by_seed in group.values() for cell in by_seed.values() if cell.completed]
+        packages = sorted({name for record in records for name in record.environment if name.startswith("method pack")})
+        for name in ("suite code", *packages):
+            versions = {record.environment.get(name, "unknown") for record in records}
+            if len(versions) > 1:
+                found.append(f"{key[0]}: its results come from {len(versions)} versions of the {name}.")
+    return sorted(set(found))
 
 
 def _class_notes(cells: tuple[Cell, ...]) -> list[str]:

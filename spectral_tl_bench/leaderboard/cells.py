@@ -120,12 +120,17 @@ def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
 
 
 def conflicts(cells: Iterable[Cell]) -> list[str]:
-    """Benchmarks whose cells of one seed were not evaluated on the same target pixels, as sentences."""
-    targets: dict[tuple[str, int], set[str]] = {}
+    """Benchmarks whose rows were not evaluated on the same target pixels, seed by seed and as a whole, as sentences."""
+    by_seed: dict[tuple[str, int], set[str]] = {}
+    by_row: dict[str, dict[RowKey, set[str]]] = {}
     for cell in cells:
         if cell.completed:
-            targets.setdefault((cell.record.benchmark, cell.record.seed), set()).add(cell.target)
-    benchmarks = sorted({benchmark for (benchmark, _), found in targets.items() if len(found) > 1})
+            by_seed.setdefault((cell.record.benchmark, cell.record.seed), set()).add(cell.target)
+            by_row.setdefault(cell.record.benchmark, {}).setdefault(cell.key, set()).add(cell.target)
+    different = {benchmark for (benchmark, _), found in by_seed.items() if len(found) > 1}
+    # Rows without a seed in common are ranked against each other as well.
+    different |= {benchmark for benchmark, rows in by_row.items() if len(set(map(frozenset, rows.values()))) > 1}
+    benchmarks = sorted(different)
     return [
         f"{benchmark}: not all records were evaluated on the same target pixels, so their numbers cannot be compared "
         "and nothing is ranked."

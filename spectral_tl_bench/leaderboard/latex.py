@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spectral_tl_bench.leaderboard.board import differing_settings
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
 from spectral_tl_bench.leaderboard.reported_table import printed_table, references
 from spectral_tl_bench.leaderboard.text import NOTHING, number, plain, title, warnings
@@ -62,6 +64,12 @@ def latex(analysis: Analysis) -> str:
     marks = {name: _best(number(cells.get((row["row"], name), {}).get("miou")) for row in ranked) for name in names}
     marks["mean"] = _best(number(row["mean"]) for row in ranked)
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
+    seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
+    alike = Counter((row["method"], row["backbone"]) for row in rows)
+    repeated = max(alike.values(), default=0) > 1
+    shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
+    shown |= {"Configuration": "row"} if repeated else {}
+    shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
 
     def line(row: dict[Any, Any], mark: bool) -> list[str]:
         columns = [(name, cells.get((row["row"], name))) for name in names]
@@ -72,20 +80,23 @@ def latex(analysis: Analysis) -> str:
             escape(row["method"]),
             escape(row["backbone"] or NOTHING),
         ]
-        about += [escape(row["protocol"] or NOTHING)] * (len(protocols) > 1)
+        about += [escape(NOTHING if row["is_floor"] else row[name] or NOTHING) for name in shown.values()]
         return [*about, _millions(row["trainable_max"]), *scores[: len(board.benchmarks)], average,
                 *scores[len(board.benchmarks) :]]  # fmt: skip
 
-    head = ["Rank", "Method", "Backbone", *["Protocol"] * (len(protocols) > 1), "Trainable (M)"]
+    head = ["Rank", "Method", "Backbone", *shown, "Trainable (M)"]
     head += [*map(escape, board.benchmarks), "Mean", *(f"{escape(name)} (in-domain)" for name in board.references)]
-    left = 3 + (len(protocols) > 1)
+    left = 3 + len(shown)
     parts = [[line(row, True) for row in ranked], [line(row, False) for row in others]]
     caption = [
         f"{title(board.track)} (track: {board.track}).",
         *warnings(board.track),
         "mIoU in per cent on the target, mean over seeds and standard deviation; the checkpoint was selected on source "
         f"validation. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
+        "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
+        differing_settings(board.cells),
+        "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
     text = escape(" ".join(part for part in caption if part))
     return _HEAD + "\n" + _table(text, f"board-{board.track}", "l" * left + "r" * (len(head) - left), head, parts)

@@ -388,3 +388,24 @@ def test_the_verb_says_why_not(write, stbench, tmp_path):
     assert stbench("majority class", "c", "--track", "partial", *store)[0] == 0
     code, _, error = stbench("a", "c", "--track", "parti", *store)
     assert code == 2 and "did you mean partial" in error
+
+
+def test_the_verb_tells_seeds_and_other_differences(write, records, stbench, tmp_path):
+    store = ("--records", tmp_path / "store")
+    assert not any(word in stbench("good", "poor", *store)[1] for word in ("seed ", "Seed", "differ in more"))
+    settings = {"window": 64, "stride": 32, "budget": {"steps": 45_000}}
+    write(method="once", seed=1, world=0, settings=settings, fingerprint="0" * 32, **N2S)
+    out = " ".join(stbench("good", "once", *store)[1].split())
+    assert "Seed 1 alone" in out and "budget.steps none and 45000" in out and "window" not in out
+    for seed in (0, 2):
+        write(method="twice", seed=seed, world=0, fingerprint=f"{seed}" * 32, **N2S)
+    assert "Only seeds 0, 2, which both have." in stbench("good", "twice", *store)[1]
+
+
+def test_benchmarks_are_not_cut_in_a_narrow_terminal(write, tmp_path, monkeypatch, capsys):
+    for end in ("m2w", "w2m"):
+        for method in ("a", "b"):
+            write(method=method, benchmark=f"a-benchmark-of-ones-own-{end}")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_main(monkeypatch, ("compare", "a", "b", "--records", tmp_path / "store")) == 0
+    assert "…" not in capsys.readouterr().out, "the names would be cut where they begin to differ"

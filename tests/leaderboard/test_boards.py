@@ -160,6 +160,18 @@ def test_different_target_pixels_are_never_ranked_together(store):
     assert (
         make_boards(other_seeds)["reproduced"].rows["rank"].iloc[0] == 1
     )  # an in-domain test part may move with the seed
+    no_seed_in_common = [store(method="a", seed=0, truth_seed=0), store(method="b", seed=1, truth_seed=1)]
+    board = make_boards(no_seed_in_common)["reproduced"]
+    assert board.rows["rank"].isna().all() and any("same target pixels" in note for note in board.notes)
+
+
+def test_different_settings_are_told(store):
+    same = [store(method="a"), store(method="b")]
+    assert not any("settings" in note for note in make_boards(same)["reproduced"].notes)
+    other = {"window": 64, "stride": 32, "budget": {"steps": 90}}
+    longer = store(method="b", settings=other, fingerprint="0" * 32)
+    (note,) = make_boards([*same, longer])["reproduced"].notes
+    assert "budget.steps is 90 or none" in note and "window" not in note
 
 
 def test_tracks_are_kept_apart(store):
@@ -194,3 +206,24 @@ def test_only_failures_make_a_board_without_a_rank(fail):
     assert row(board, "lora")["mts12-n2s:state"] == "failed"
     assert row(board, FLOOR)["mts12-n2s:state"] == "missing"
     assert board.rows["rank"].isna().all()
+
+
+def test_a_benchmark_without_any_result_takes_nobody_s_rank(store, fail):
+    records = [store(0.8), store(0.4, method="full"), fail(benchmark="mts12-s2n", method="full")]
+    board = make_boards(records)["reproduced"]
+    assert board.benchmarks == ("mts12-n2s",)
+    assert board.rows["rank"].tolist()[:2] == [1, 2]
+    assert any("mts12-s2n: no run was completed" in note for note in board.notes)
+    assert [cell.record.benchmark for cell in board.cells if not cell.completed] == ["mts12-s2n"]
+    # As soon as one row has a result there, the others lack it.
+    board = make_boards([*records, store(0.5, benchmark="mts12-s2n")])["reproduced"]
+    assert board.benchmarks == ("mts12-n2s", "mts12-s2n")
+    assert row(board, "full")["mts12-s2n:state"] == "failed" and not row(board, "full")["complete"]
+
+
+def test_a_row_of_several_versions_of_code_says_so(store):
+    same = [store(seed=seed, environment={"torch": "2.4", "suite code": "a"}) for seed in (0, 1)]
+    assert not any("versions of the suite code" in note for note in make_boards(same)["reproduced"].notes)
+    mixed = [*same, store(seed=2, environment={"torch": "2.4", "suite code": "b"})]
+    notes = make_boards(mixed)["reproduced"].notes
+    assert "lora: its results come from 2 versions of the suite code." in notes

@@ -146,3 +146,18 @@ def test_it_compiles(store, tmp_path):
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"], cwd=tmp_path, check=False
     )
     assert done.returncode == 0
+
+
+def test_rows_that_look_alike_are_told_apart(store):
+    short = [store(0.8, method=method, seed=0) for method in "ab"]
+    (head, *_), *_ = body(tex_of(short))
+    assert "Configuration" not in "".join(head) and "Seeds" not in "".join(head) and "Seeds: 0." in tex_of(short)
+    settings = {"window": 64, "stride": 32, "steps": 45_000}
+    long = [store(0.9, method="a", seed=s, settings=settings, fingerprint=f"{s}" * 32) for s in (0, 1)]
+    text = tex_of([*short, *long])
+    check_syntax(text)
+    assert "steps is 10 or 45000" in text
+    (rows,) = body(text)
+    names = [cell.strip() for cell in rows[0]]
+    same = [dict(zip(names, map(str.strip, row), strict=True)) for row in rows[1:] if row[1].strip() == "a"]
+    assert {row["Seeds"] for row in same} == {"0", "0, 1"} and len({row["Configuration"] for row in same}) == 2

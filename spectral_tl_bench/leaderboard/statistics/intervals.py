@@ -93,7 +93,9 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
     """The uncertainty of a weighted sum of scores of several targets.
 
     Draws are added draw by draw, so that targets which share places count as dependent. The degrees of freedom are
-    those of Welch (1947) and Satterthwaite (1946).
+    those of Welch (1947) and Satterthwaite (1946), which hold for independent targets; where targets share places they
+    are lowered by as much as the variance exceeds that of independent ones, so that a target that is added twice has
+    the freedom of one.
 
     Args:
         value: The sum.
@@ -105,8 +107,11 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
     total = np.sum([w * draws for w, draws, _ in parts], axis=0)
     variances = [(w * one.error) ** 2 for w, _, one in parts]
     bottom = sum(v**2 / one.freedom for v, (_, _, one) in zip(variances, parts, strict=True))
-    freedom = sum(variances) ** 2 / bottom if bottom else min(one.freedom for _, _, one in parts)
-    return Estimate(value, _deviation(total), freedom)
+    error, least = _deviation(total), min(one.freedom for _, _, one in parts)
+    if not bottom:
+        return Estimate(value, error, least)
+    shared = min(1.0, sum(variances) / error**2) if error else 1.0
+    return Estimate(value, error, max(least, shared * sum(variances) ** 2 / bottom))
 
 
 def _deviation(draws: NDArray[np.float64]) -> float:

@@ -34,6 +34,7 @@ from spectral_tl_bench.leaderboard.submit.truth import Truth, check_against, che
 
 _HOME = re.compile(r"(^|[\s'\"=:])(/home/|/Users/|/root/|[A-Za-z]:\\)")
 _CLOCKS = timedelta(days=1)
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ class Checker:
             if truth is not None:
                 found += [refused(where, problem) for problem in check_split(record, truth)]
                 if record.seed not in truth.by_seed:
-                    found.append(
-                        warning(where, f"no division is kept for seed {record.seed}, so its hash is not checked")
-                    )
+                    kept = f"{min(truth.by_seed)} to {max(truth.by_seed)}" if truth.by_seed else "none"
+                    reason = f"no division is kept for seed {record.seed}; those of seeds {kept} can be checked"
+                    found.append(refused(where, reason))
             if record.status == "completed":
                 matrices, problems = _evidence(record, benchmark, truth)
                 found += [refused(where, problem) for problem in problems]
@@ -131,6 +132,15 @@ class Checker:
         return Checked(where, record, matrices, found)
 
     def _truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:
+        truth, found = self._find_truth(record, where)
+        if truth is not None and record.data is not None and truth.kind != record.data.kind:
+            # The sample's ground truth is kept, too: synthetic scenes must not pass for published data with it.
+            kinds = {"sample": "synthetic scenes", "files": "files"}
+            reason = f"key 'data.kind' says {kinds[record.data.kind]}, but its data are {kinds[truth.kind]}"
+            return None, [*found, refused(where, reason)]
+        return truth, found
+
+    def _find_truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:
         if record.data is None:
             return None, []
         manifest = record.data.manifest_hash
@@ -224,7 +234,9 @@ def _evidence(record: Record, benchmark: Benchmark, truth: Truth | None) -> tupl
         problems += _texts(found)
         if truth is not None:
             problems += check_against(record, found, truth)
-        check_scores(record, found)
+        blocks = check_scores(record, found)
+        if "oracle" in blocks and blocks["oracle"].miou < max(blocks["selected"].miou, blocks["last"].miou) - _ROUNDING:
+            problems.append("its oracle is worse on the target than another checkpoint, of which it is the best")
         if record.track == "sample" and record.pictures is not None and record.path is not None:
             path = record.path.parent / record.pictures.file
             check_picture(read_bounded(path, PICTURE_BYTES), record.pictures, benchmark, path)

@@ -14,7 +14,7 @@ from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
 from spectral_tl_bench.methods.base import Method
-from spectral_tl_bench.methods.registry import distribution_of, make_method, method_entries, split_name
+from spectral_tl_bench.methods.registry import distribution_of, load_method, make_method, method_entries, split_name
 from spectral_tl_bench.objectives.registry import make_objectives
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.settings import RunSettings
@@ -48,7 +48,8 @@ def check_fingerprint(record: Record, benchmark: Benchmark, where: str) -> list[
         return [refused(where, f"the method's name {quoted(name)} belongs to the suite, the record's method does not")]
     reason = _not_here(record)
     if reason is not None:
-        return [warning(where, f"its fingerprint cannot be computed again: {reason}")]
+        found = _against_class(record, load_method(name), where) if ours else []
+        return [*found, warning(where, f"its fingerprint cannot be computed again: {reason}")]
     try:
         method, objectives = _made(record.method, json.dumps(record.options), json.dumps(record.objectives))
     except UserError as error:
@@ -88,13 +89,22 @@ def _made(name: str, options: str, objectives: str) -> tuple[Method, dict[str, A
 
 
 def _contradictions(record: Record, method: Method, objectives: dict[str, Any], where: str) -> list[Finding]:
-    said: dict[str, tuple[Any, Any]] = {
-        "options": (record.options, method.model_dump(mode="json")),
-        "objectives": (record.objectives, {name: one.model_dump(mode="json") for name, one in objectives.items()}),
+    found = {name: one.model_dump(mode="json") for name, one in objectives.items()}
+    said = {"options": (record.options, method.model_dump(mode="json")), "objectives": (record.objectives, found)}
+    return [*_unequal(said, record, where), *_against_class(record, type(method), where)]
+
+
+def _against_class(record: Record, method: type[Method], where: str) -> list[Finding]:
+    """What holds for a method whatever its options, and for one of the suite in every version of its code."""
+    said = {
         "family": (record.family, method.family),
         "target_images": (record.target_images, method.target_images),
         "backbone": (record.backbone is not None, method.uses_backbone),
     }
+    return _unequal(said, record, where)
+
+
+def _unequal(said: dict[str, tuple[Any, Any]], record: Record, where: str) -> list[Finding]:
     return [
         refused(
             where, f"key '{key}' is {quoted(told)}, the installed method {quoted(record.method)} has {quoted(right)}"

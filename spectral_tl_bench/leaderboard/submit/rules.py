@@ -50,6 +50,16 @@ PRODUCTS = (
 )
 """Most windows that a stage may see: steps times batch size."""
 
+MEASURED = (
+    ("parameters.total", 1e13),
+    ("parameters.trainable", 1e13),
+    ("seconds.train", 1e9),
+    ("seconds.evaluate", 1e9),
+    ("seconds.total", 1e9),
+    ("peak_memory_mb", 1e9),
+)
+"""The most that a measured number may be: far above any run, and far below what breaks a table."""
+
 LARGEST_SEED = 2**31 - 1
 SEEDS = {"reproduced": frozenset({0, 1, 2})}
 """Seeds that every row of a track needs; elsewhere fewer than three are only pointed out."""
@@ -98,7 +108,7 @@ def breaches(record: Record, chip_side: int | None) -> list[str]:
         found.append(f"key 'settings.window' is {settings.window} px, the chips have {chip_side} px")
     if record.seed > LARGEST_SEED:
         found.append(f"key 'seed' is {shown(record.seed, 40)}, allowed is 0 to {LARGEST_SEED}")
-    return found + _stages(record, settings)
+    return found + _stages(record, settings) + _measured(record)
 
 
 def _written_alike(found: dict[str, Any], complete: dict[str, Any]) -> bool:
@@ -115,6 +125,18 @@ def _at(values: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         values = values[part]
     return values
+
+
+def _measured(record: Record) -> list[str]:
+    values = record.model_dump(include={"parameters", "seconds", "peak_memory_mb"}, exclude_none=True)
+    found = [
+        f"key '{key}' is {shown(_at(values, key), 40)}, allowed is 0 to {most:g}"
+        for key, most in MEASURED
+        if key.partition(".")[0] in values and _at(values, key) > most
+    ]
+    if record.parameters is not None and record.parameters.trainable > record.parameters.total:
+        found.append("key 'parameters' counts more trainable parameters than there are")
+    return found
 
 
 def _stages(record: Record, settings: RunSettings) -> list[str]:

@@ -33,6 +33,7 @@ def check_together(new: Sequence[Checked], old: Sequence[Checked] = ()) -> list[
         *_seeds(readable, others),
         *_divisions(readable, others),
         *_copies(readable, others),
+        *_unranked(readable, others),
     ]
 
 
@@ -139,6 +140,22 @@ def _copies(new: Sequence[Checked], old: Sequence[Checked]) -> list[Finding]:
             found.append(refused(one.where, f"{same}, of another seed: a copied result, or a seed that does not act"))
         elif record.seed == other.seed and place_of(record) != place_of(other):
             found.append(warning(one.where, f"{same}, of other options or settings, which then do not act"))
+    return found
+
+
+def _unranked(new: Sequence[Checked], old: Sequence[Checked]) -> list[Finding]:
+    """The first record of a benchmark takes the rank from all rows that lack it, even where it is of a failure."""
+    known: dict[str, set[str]] = {}
+    for one in old:
+        known.setdefault(_record(one).board, set()).add(_record(one).benchmark)
+    found = []
+    for one in new:
+        record = _record(one)
+        here = known.get(record.board)
+        if here is not None and record.benchmark not in here and record.gap != "none":
+            here.add(record.benchmark)
+            reason = f"is the first of {record.benchmark} on the board {record.board}: rows without it lose their rank"
+            found.append(warning(one.where, reason))
     return found
 
 

@@ -78,12 +78,12 @@ def write_cell(store: Path, cell: Cell, quality: float = 0.6, pictures: bool = F
     return path
 
 
-_TRUTHS: dict[tuple[str, str], Truth] = {}
+_TRUTHS: dict[tuple[str, str, str], Truth] = {}
 
 
 def truth_of(cell: Cell) -> Truth:
     opened = cell.opened
-    key = (opened.benchmark.id, opened.index.manifest)
+    key = (opened.benchmark.id, opened.index.manifest, opened.source.kind)
     if key not in _TRUTHS:
         _TRUTHS[key] = measure(opened.benchmark, opened.index, opened.source.kind)
     return _TRUTHS[key]

@@ -8,6 +8,7 @@ import struct
 import zlib
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,6 +58,14 @@ def one_less(matrix):
     matrix[np.unravel_index(matrix.argmax(), matrix.shape)] -= 1
 
 
+def turned(matrix):
+    """The same ground truth, all of it predicted as the next class."""
+    square = matrix.reshape(8, 8)
+    wrong = np.zeros_like(square)
+    wrong[range(8), (np.arange(8) + 1) % 8] = square.sum(axis=1)
+    return wrong.reshape(-1)
+
+
 def swap_chips(frame):
     names = sorted(set(frame["chip"]))
     return frame.assign(chip=frame["chip"].map(dict(zip(names, names[::-1], strict=True))))
@@ -94,6 +103,17 @@ def test_a_hard_chip_left_out_is_refused(world, record):
     data["chips"]["target"] -= 1
     forge(record, lambda f: f[f["chip"] != f["chip"].iloc[0]], data=data, pictures=None)
     refused(world, "is missing")
+
+
+def test_an_oracle_that_is_not_the_best_is_refused(world, record):
+    """As where the best checkpoint on the target was put in the place of the selected one."""
+
+    def add(frame):
+        selected = frame[frame["checkpoint"] == "selected"]
+        return pd.concat([frame, selected.assign(checkpoint="oracle", matrix=[turned(m) for m in selected["matrix"]])])
+
+    forge(record, add, pictures=None)
+    refused(world, "its oracle is worse on the target")
 
 
 def with_evidence(record, content: bytes):

@@ -81,6 +81,14 @@ ATTACKS = {
     ),
     "NaN": (text(lambda t: t.replace('"seed": 0', '"seed": NaN')), "NaN is not JSON"),
     "infinity by overflow": (put("seconds", "total", value=10**400), "seconds"),
+    "more parameters than a table can hold": (
+        put("parameters", value={"total": 10**30, "trainable": 5}), "'parameters.total' is 1",
+    ),
+    "more trainable parameters than there are": (
+        put("parameters", "trainable", value=901), "more trainable parameters",
+    ),
+    "times whose mean overflows": (put("seconds", "total", value=1.7e308), "'seconds.total' is 1.7e"),
+    "memory without end": (put("peak_memory_mb", value=1e300), "'peak_memory_mb' is 1e"),
     "negative seed": (put("seed", value=-1), "'seed'"),
     "giant seed": (put("seed", value=2**40), "allowed is 0 to"),
     # what was run

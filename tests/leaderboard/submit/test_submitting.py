@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from submitting import World, cells_of, edit, forge, reasons, truth_of, write_cell
+from submitting import World, cells_of, edit, fields_of, forge, reasons, truth_of, write_cell
 
 from spectral_tl_bench.leaderboard.records import read_record, verify
 from spectral_tl_bench.leaderboard.submit import place
@@ -125,6 +125,17 @@ def test_published_data_need_a_kept_truth(world, published):
     assert world.check().ok
 
 
+def test_the_sample_s_kept_truth_does_not_make_its_scenes_published_data(world):
+    shutil.rmtree(world.runs)
+    cells = cells_of("pixel-mlp", seeds=(0, 1, 2))
+    write_truth(truth_of(cells[0]), world.truths)
+    for cell in cells:
+        data = {**fields_of(cell)["data"], "kind": "files"}
+        write_cell(world.runs, cell, track="reproduced", statement=None, data=data)
+    done = world.submit()
+    assert "its data are synthetic scenes" in reasons(done) and world.files() == []
+
+
 def test_published_data_need_three_seeds(world, published):
     write_truth(truth_of(published[0]), world.truths)
     for path in list(world.runs.rglob("record.json")):
@@ -171,6 +182,21 @@ def test_a_record_of_other_code_is_taken_with_a_warning(world, record):
     assert done.ok and any("cannot be computed again" in finding.reason for finding in done.findings)
 
 
+def test_other_code_does_not_hide_what_a_method_of_the_suite_always_is(world, record):
+    environment = {**record.environment, "suite code": "0123456789abcdef"}
+    edit(record.path, lambda value: value.update(environment=environment, family="peft", target_images=True))
+    done = world.submit()
+    assert not done.ok and "key 'family'" in reasons(done) and "key 'target_images'" in reasons(done)
+    assert world.files() == []
+
+
+def test_a_seed_whose_division_is_not_kept_is_refused(world, record):
+    forge(record, seed=10, data={**record.data.model_dump(), "split_hash": "invented"})
+    done = world.submit()
+    assert not done.ok and "no division is kept for seed 10; those of seeds 0 to 9" in reasons(done)
+    assert world.files() == []
+
+
 def test_a_path_of_somebody_s_machine_is_pointed_out(world, record):
     forge(record, device="GPU of /home/somebody", pictures=None)
     done = world.submit()
@@ -188,3 +214,12 @@ def test_seeds_that_may_have_been_chosen_are_pointed_out(world, record):
         write_cell(world.runs, cell)
     done = world.submit()
     assert done.ok and any("has the seeds 0, 3, 9" in finding.reason for finding in done.findings)
+
+
+def test_a_benchmark_that_takes_the_rank_from_others_is_pointed_out(world, record):
+    assert world.submit().ok
+    shutil.rmtree(world.runs)
+    (cell,) = cells_of("pixel-mlp", benchmarks=("mts12-s2n",))
+    write_cell(world.runs, cell)
+    done = world.submit()
+    assert any("rows without it lose their rank" in str(finding) for finding in done.findings), reasons(done)

@@ -26,7 +26,7 @@
   const fill = (line, found, reach) => {
     const interval = Number.isNaN(found.low) ? stbench.NOTHING : `${stbench.signed(found.low)} to ${stbench.signed(found.high)}`;
     const texts = [stbench.percent(orNull(found.a)), stbench.percent(orNull(found.b)), stbench.signed(orNull(found.difference)),
-      interval, null, probability(found.p), probability(found.holm), String(found.places), found.reason ? "no interval: " + found.reason : ""];
+      interval, null, probability(found.p), probability(found.holm), String(found.places), [found.remark, found.reason && "no interval: " + found.reason].filter(Boolean).join("; ")];
     texts.forEach((text, n) => {
       const cell = line.cells[n + 1];
       if (text === null) cell.replaceChildren(plot(found, reach));

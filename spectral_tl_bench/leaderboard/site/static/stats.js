@@ -105,10 +105,13 @@ stbench.stats = (() => {
     const one = drawn(first), other = drawn(second);
     const draws = one.map((value, n) => value - other[n]);
     const effective = pick(first, "effective")[0];
-    return { a, b, places, draws, effective, found: estimate(a - b, draws, places, effective, least) };
+    const fewer = shared.length < Math.max(first.seeds.length, second.seeds.length);
+    const remark = fewer ? `seed${shared.length === 1 ? "" : "s"} ${shared.join(", ")} alone, which both have` : "";
+    return { a, b, places, draws, effective, remark, found: estimate(a - b, draws, places, effective, least) };
   };
 
-  // The mean of the differences; draws are added draw by draw, freedom by Welch and Satterthwaite.
+  // The mean of the differences; draws are added draw by draw, freedom by Welch and Satterthwaite,
+  // lowered where targets share places.
   const combine = (value, parts) => {
     const reason = parts.map((part) => part.found.reason).find(Boolean);
     if (reason) return unknown(value, reason);
@@ -120,9 +123,11 @@ stbench.stats = (() => {
     }
     const variances = parts.map((part) => (weight * part.found.error) ** 2);
     const bottom = variances.reduce((sum, v, n) => sum + v ** 2 / parts[n].found.freedom, 0);
-    const freedom = bottom ? variances.reduce((sum, v) => sum + v, 0) ** 2 / bottom
-      : Math.min(...parts.map((part) => part.found.freedom));
-    return { value, error: deviation(total), freedom, reason: "" };
+    const error = deviation(total), least = Math.min(...parts.map((part) => part.found.freedom));
+    const alone = variances.reduce((sum, v) => sum + v, 0);
+    const shared = error ? Math.min(1, alone / error ** 2) : 1;
+    const freedom = bottom ? Math.max(least, shared * alone ** 2 / bottom) : least;
+    return { value, error, freedom, reason: "" };
   };
 
   const holm = (values) => {
@@ -139,7 +144,7 @@ stbench.stats = (() => {
   // Lines in the order of the benchmarks, and one for their mean.
   const compare = (first, second, benchmarks) => {
     const parts = benchmarks.map((name) => difference(first.benchmarks[name], second.benchmarks[name], first.least));
-    const lines = parts.map(({ a, b, places, found }, n) => ({ benchmark: benchmarks[n], a, b, places, difference: found.value, reason: found.reason, ...told(found) }));
+    const lines = parts.map(({ a, b, places, remark, found }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, difference: found.value, reason: found.reason, ...told(found) }));
     holm(lines.map((line) => line.p)).forEach((p, n) => { lines[n].holm = p; });
     const all = combine(mean(lines.map((line) => line.difference)), parts);
     return [...lines, {
