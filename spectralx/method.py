@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.methods.adapters.place import check_vit
 from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
@@ -173,6 +175,13 @@ class SpectralXMethod(Method):
     def build(self, task: Task) -> SpectralX:
         """The model for a benchmark; what no stage trains has ``requires_grad=False``."""
         backbone = task.backbone.build(task.num_bands, task.window)
+        check_vit(backbone, task.backbone.name)
+        if getattr(cast(Any, backbone).patch_embed.proj, "in_channels", task.num_bands) != task.num_bands:
+            raise MethodError(
+                f"{task.backbone.name} has a network between the bands and its patch embedding, whose place the hyper "
+                "tokenizer cannot take",
+                fix="choose another backbone, such as vit-large",
+            )
         config = self.config(task.backbone)
         if task.budget.pretrain_steps == 0:  # what no stage trains is not built
             config = replace(config, reconstruction=False)

@@ -9,6 +9,7 @@ from torch import nn
 
 from spectral_tl_bench.methods.adapters.place import check_vit
 from spectral_tl_bench.methods.base import Method, Stage, Task
+from spectral_tl_bench.methods.tuners import refuse_bypassed
 from spectral_tl_bench.models.decoders import build_decoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter
 from spectralx.low_rank import Kind, adapt
@@ -33,6 +34,7 @@ class LowRankMethod(Method):
         """Factors, patch path, norms and decoder train; the frozen weights do not."""
         backbone = task.backbone.build(task.num_bands, task.window)
         check_vit(backbone, task.backbone.name)
+        refuse_bypassed(backbone, "all", fix="choose another backbone, such as vit-large")
         adapt(backbone, self.kind, self.rank, None if self.reading == "paper" else task.backbone.levels)
         return ViTSegmenter(backbone, build_decoder(task.backbone.width, task.num_classes), task.backbone.levels)
 

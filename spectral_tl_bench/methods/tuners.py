@@ -67,7 +67,7 @@ def pattern(names: Sequence[str], where: str) -> str:
 def without_advice() -> Iterator[None]:
     """Keep back those warnings of peft that are about what is done here on purpose."""
     with warnings.catch_warnings():
-        for message in ("Specified to not save", "Unsupported layer type '<class 'timm.layers.norm"):
+        for message in ("Specified to not save", "Unsupported layer type '<class '(timm|torch)"):
             warnings.filterwarnings("ignore", message=message)
         yield
 
@@ -127,10 +127,15 @@ def merge(module: nn.Module) -> nn.Module:
     return module
 
 
-def refuse_bypassed(backbone: nn.Module, where: Where) -> None:
+def refuse_bypassed(backbone: nn.Module, where: Where, fix: str = "use -o where=mlp, or another backbone") -> None:
     """Refuse attentions that read the weight of their first layer without calling it: an adapter would do nothing.
 
     timm does so where queries and values have biases of their own, as in Swin V2 and in some EVA.
+
+    Args:
+        backbone: The backbone.
+        where: What is to be adapted.
+        fix: What to do about it.
 
     Raises:
         MethodError: If the backbone has such an attention and it is to be adapted.
@@ -139,9 +144,9 @@ def refuse_bypassed(backbone: nn.Module, where: Where) -> None:
         own = getattr(child, "q_bias", None) is not None and getattr(child, "qkv", None) is not None
         if where != "mlp" and own and not getattr(child, "qkv_bias_separate", False):
             raise MethodError(
-                f"{name} of the backbone uses the weight of its layer qkv without calling the layer, so that peft "
-                "cannot adapt it",
-                fix="use -o where=mlp, or another backbone",
+                f"{name} of the backbone uses the weight of its layer qkv without calling the layer, so that no "
+                "adapter of the layer can act",
+                fix=fix,
             )
 
 
@@ -149,6 +154,7 @@ class TunerMethod(Method):
     """An adapter of peft in a frozen backbone; patch embedding and decoder train beside it."""
 
     family: ClassVar[str] = "peft"
+    adapts_linear: ClassVar[bool] = False
 
     where: Where = Field("all", description="adapt the attention, the MLP, or both halves of every block")
     train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
@@ -169,7 +175,8 @@ class TunerMethod(Method):
     def adapted(self, task: Task) -> tuple[ViTSegmenter, Any]:
         """The module, in which the adapter and the decoder train, and peft's tuner."""
         module = build_segmenter(task, self.decoder)
-        refuse_bypassed(module.backbone, self.where)
+        if self.adapts_linear:
+            refuse_bypassed(module.backbone, self.where)
         with without_advice():
             config = self.peft_config(module.backbone)
         tuner = inject(module.backbone, config)
@@ -183,6 +190,8 @@ class TunerMethod(Method):
 
 class LinearTunerMethod(TunerMethod):
     """An adapter of the linear layers; the LayerNorms train beside it, as in the papers of the field."""
+
+    adapts_linear: ClassVar[bool] = True
 
     train_norms: bool = Field(True, description="train the LayerNorms of the backbone")
 

@@ -11,6 +11,8 @@ from spectral_tl_bench.models.backbones import Backbone, backbone_entries, load_
 ANYWHERE = ("full", "frozen", "linear-probe", "bitfit")
 """Our methods that leave the layers of a backbone as they are, and therefore go with every backbone."""
 
+OTHERWISE = "choose another --backbone, or leave out --patch-embedding"
+
 
 def check_pair(name: str, method: Method, task: Task) -> None:
     """Refuse a method that cannot be built on a backbone which is not the plain vision transformer.
@@ -42,10 +44,12 @@ def check_pair(name: str, method: Method, task: Task) -> None:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         text = (str(error).strip().splitlines() or [""])[0][:300]
+        if not text or isinstance(error, (AttributeError, KeyError)):  # those of others are written for people
+            text = f"{type(error).__name__}: {text}"
         raise MethodError(
-            f"method {name!r} does not go with {_described(backbone)}: {type(error).__name__}: {text}",
+            f"method {name!r} does not go with {_described(backbone)}: {text}",
             expected=_expected(),
-            fix=_advice() if backbone.kind == "pyramid" else "choose another --backbone, or leave out --patch-embedding",
+            fix=_advice() if backbone.kind == "pyramid" else OTHERWISE,
         ) from error
     except Exception:  # noqa: S110 (meta tensors hold no numbers: the cell will tell whether this matters)
         pass

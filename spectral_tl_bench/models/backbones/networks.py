@@ -79,7 +79,13 @@ def look_up(architecture: str) -> dict[str, Any]:
         patch = network.patch_embed.patch_size
         if patch[0] != patch[1]:
             raise UserError(f"{architecture} has patches of {patch[0]} x {patch[1]} px", expected="square patches")
-        heads = int(network.blocks[0].attn.num_heads)
+        attention = getattr(network.blocks[0], "attn", None)
+        if attention is None:
+            raise UserError(
+                f"{architecture} is made of {type(network.blocks[0]).__name__}, which is not supported",
+                expected="blocks with one attention and one MLP, for example those of vit_small_patch16_224",
+            )
+        heads = int(attention.num_heads)
         return {
             "kind": "vit", "width": int(network.embed_dim), "depth": len(network.blocks), "heads": heads,
             "patch": int(patch[0]), "sizes": ("width", "depth", "heads", "patch"),

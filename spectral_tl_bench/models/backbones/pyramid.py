@@ -33,8 +33,9 @@ class Pyramid(nn.Module):
                 f"{', '.join(map(str, STRIDES))} px",
                 expected="for example vit_small_patch16_224, resnet50, swin_tiny_patch4_window7_224",
             )
-        if isinstance(getattr(body, "norm", None), nn.LayerNorm):
-            body.norm = nn.Identity()
+        for owner in (body, getattr(body, "head", None)):  # ConvNeXt has it in its head
+            if isinstance(owner, nn.Module) and isinstance(getattr(owner, "norm", None), nn.LayerNorm):
+                owner.norm = nn.Identity()
         self.body = body
         self.places = tuple(places[stride][0] for stride in STRIDES)
         self.widths = tuple(places[stride][1] for stride in STRIDES)
