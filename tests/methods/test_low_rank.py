@@ -12,11 +12,11 @@ from tiny import SIZES, make_task
 from torch import Tensor, nn
 
 from spectral_tl_bench.methods.base import Method
-from spectral_tl_bench.methods.low_rank import LoraBiased, Slr
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.training.task import StageTask
 from spectralx.low_rank import LINEAR_LAYERS, LoraLinear, SlrLinear, adapt, merge
+from spectralx.method_low_rank import LoraBiased, Slr
 
 METHODS = [LoraBiased(), Slr(), LoraBiased(rank=3, reading="released"), Slr(rank=3, reading="released")]
 

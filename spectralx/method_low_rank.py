@@ -1,4 +1,6 @@
-"""LoRA and SLR as the papers of the field count and use them: with biases, and with the low-rank patch path."""
+"""LoRA and SLR as the SpectralX paper and its release count and use them, handed to the suite: with biases, and with the
+low-rank patch path.
+"""
 
 from __future__ import annotations
 
