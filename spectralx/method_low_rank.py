@@ -1,6 +1,4 @@
-"""LoRA and SLR as the SpectralX paper and its release count and use them, handed to the suite: with biases, and with the
-low-rank patch path.
-"""
+"""LoRA and SLR as the SpectralX paper and its release count and use them: with biases, and a low-rank patch path."""
 
 from __future__ import annotations
 
