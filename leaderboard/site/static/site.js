@@ -1,0 +1,75 @@
+// What every page has: data that is loaded on demand, and the choice of the theme.
+"use strict";
+const stbench = (() => {
+  const known = new Map();
+  const loading = new Map();
+
+  // Data files call this; a page that is opened from disk can load scripts, and nothing else.
+  const put = (key, value) => { known.set(key, value); };
+
+  // The value that the script at src puts under key.
+  const load = (src, key) => {
+    if (known.has(key)) return Promise.resolve(known.get(key));
+    if (!loading.has(src)) {
+      loading.set(src, new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = src;
+        script.onload = () => resolve();
+        script.onerror = () => { loading.delete(src); reject(new Error("the data could not be loaded")); };
+        document.head.append(script);
+      }));
+    }
+    return loading.get(src).then(() => known.get(key));
+  };
+
+  const svg = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+
+  const MINUS = "\u2212", NOTHING = "\u2013";
+  const percent = (value, digits = 2) => value === null ? NOTHING : (100 * value).toFixed(digits);
+  const signed = (value, digits = 2) => {
+    if (value === null) return NOTHING;
+    const text = Math.abs(100 * value).toFixed(digits);
+    if (Number(text) === 0) return text;
+    return (value < 0 ? MINUS : "+") + text;
+  };
+  const heat = (value, top) => value === null ? "" : "h" + Math.min(9, Math.max(0, Math.floor(10 * value / top)));
+
+  // The part of the address after #, as key=value pairs.
+  const address = () => new URLSearchParams(location.hash.slice(1));
+  const setAddress = (pairs) => {
+    const text = new URLSearchParams(pairs.filter(([, value]) => value)).toString();
+    history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
+  };
+  return { put, load, svg, percent, signed, heat, address, setAddress, NOTHING };
+})();
+
+(() => {
+  const button = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (document.documentElement.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+  const name = () => { button.textContent = dark() ? "Light theme" : "Dark theme"; };
+  button.hidden = false;
+  name();
+  system.addEventListener("change", name);
+  button.addEventListener("click", () => {
+    const next = dark() ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    try { localStorage.setItem("stbench-theme", next); } catch { /* for this page only, then */ }
+    name();
+  });
+
+  // Plots: say what the mark is that is pointed at or has the focus.
+  for (const plot of document.querySelectorAll("svg.scatter")) {
+    const told = plot.parentElement.querySelector(".told");
+    const tell = (event) => {
+      const mark = event.target.closest("a");
+      if (mark) told.textContent = mark.getAttribute("aria-label");
+    };
+    plot.addEventListener("pointerover", tell);
+    plot.addEventListener("focusin", tell);
+  }
+})();

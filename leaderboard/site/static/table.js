@@ -1,0 +1,175 @@
+// Tables with class "grid": sort by a click on a heading, filter with the form beside, pages of rows.
+"use strict";
+for (const table of document.querySelectorAll("table.grid")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const buttons = heads.map((head) => head.querySelector("button"));
+  if (!buttons.some(Boolean)) continue;
+  const form = table.id ? document.querySelector(`form.controls[data-for="${CSS.escape(table.id)}"]`) : null;
+  const body = table.tBodies[0];
+  const all = [...body.rows];
+  const size = Number(table.dataset.page) || Infinity;
+  const shownMean = heads.findIndex((head) => "shownMean" in head.dataset);
+  const texts = new Map();
+  let order = all, sorted = -1, down = false, page = 0, matching = all;
+  let status = null, pager = null;
+
+  // What a search looks at: names, not numbers.
+  const named = (cell, column) => cell.tagName === "TH" || heads[column].dataset.kind === "t" || cell.classList.contains("wrap");
+  const text = (row) => {
+    if (!texts.has(row)) {
+      const names = [...row.cells].filter(named).map((cell) => cell.textContent);
+      texts.set(row, [...names, row.dataset.family ?? ""].join(" ").toLowerCase());
+    }
+    return texts.get(row);
+  };
+
+  // NaN where a cell has no value; such rows stay last whichever way the column is sorted.
+  const number = (row, column) => parseFloat(row.cells[column].dataset.v);
+
+  const sortRows = () => {
+    if (sorted < 0) { order = all; return; }
+    const numeric = heads[sorted].dataset.kind === "n";
+    const keys = new Map(all.map((row) => [row, numeric ? number(row, sorted) : row.cells[sorted].textContent.trim()]));
+    const collator = new Intl.Collator("en", { numeric: true });
+    order = [...all].sort((left, right) => {
+      const a = keys.get(left), b = keys.get(right);
+      if (!numeric) return (down ? -1 : 1) * collator.compare(a, b);
+      if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+      return down ? b - a : a - b;
+    });
+  };
+
+  const filterRows = () => {
+    const fields = form ? [...form.elements] : [];
+    const words = fields.filter((field) => "search" in field.dataset)
+      .flatMap((field) => field.value.toLowerCase().split(/\s+/)).filter(Boolean);
+    const equal = fields.filter((field) => field.dataset.filter && field.value);
+    const most = fields.filter((field) => field.dataset.most && field.value !== "" && Number.isFinite(field.valueAsNumber));
+    matching = order.filter((row) =>
+      words.every((word) => text(row).includes(word)) &&
+      equal.every((field) => row.dataset[field.dataset.filter] === field.value) &&
+      most.every((field) => Number(row.dataset[field.dataset.most] ?? NaN) <= field.valueAsNumber * Number(field.dataset.factor)));
+  };
+
+  // Columns that a filter leaves out, by their number.
+  const hiddenColumns = () => {
+    const hidden = new Set();
+    const chosen = form ? [...form.elements].filter((field) => field.dataset.columns && field.value) : [];
+    heads.forEach((head, column) => {
+      const about = chosen.filter((field) => field.dataset.columns in head.dataset);
+      if (about.some((field) => head.dataset[field.dataset.columns] !== field.value)) hidden.add(column);
+    });
+    if (shownMean >= 0 && !hidden.size) hidden.add(shownMean);
+    return hidden;
+  };
+
+  // The mean over the shown benchmarks with a gap, for rows that have a complete number on each.
+  const meanOfShown = (hidden) => {
+    const columns = heads.map((_, column) => column).filter((column) =>
+      heads[column].dataset.gap && heads[column].dataset.gap !== "none" && !hidden.has(column));
+    for (const row of all) {
+      const cell = row.cells[shownMean];
+      const values = columns.map((column) => row.cells[column].querySelector(".part") ? NaN : number(row, column));
+      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+      if (Number.isFinite(mean)) { cell.dataset.v = mean; cell.textContent = stbench.percent(mean, 1); }
+      else { delete cell.dataset.v; cell.textContent = stbench.NOTHING; }
+    }
+  };
+
+  const show = () => {
+    const pages = Math.max(1, Math.ceil(matching.length / size));
+    page = Math.min(page, pages - 1);
+    const rows = size === Infinity ? matching : matching.slice(page * size, (page + 1) * size);
+    const hidden = hiddenColumns();
+    for (const row of [table.tHead.rows[0], ...rows]) {
+      for (let column = 0; column < row.cells.length; column += 1) row.cells[column].hidden = hidden.has(column);
+    }
+    body.replaceChildren(...rows);
+    if (!status) return;
+    const from = matching.length ? page * size + 1 : 0;
+    const part = pages > 1 ? `, ${from} to ${from + rows.length - 1} shown` : "";
+    const which = matching.length < all.length ? `${matching.length} of ${all.length} rows` : `${all.length} rows`;
+    status.textContent = which + part;
+    if (pager) {
+      pager.hidden = pages < 2;
+      pager.firstElementChild.disabled = page === 0;
+      pager.lastElementChild.disabled = page === pages - 1;
+    }
+  };
+
+  const update = () => {
+    if (shownMean >= 0) meanOfShown(hiddenColumns());
+    sortRows();
+    filterRows();
+    show();
+  };
+
+  const sortBy = (column, downwards) => {
+    if (sorted >= 0) heads[sorted].setAttribute("aria-sort", "none");
+    sorted = column;
+    down = downwards;
+    heads[sorted].setAttribute("aria-sort", down ? "descending" : "ascending");
+    page = 0;
+    update();
+  };
+
+  const remember = () => {
+    if (table.id !== "overview" || !form) return;
+    const fields = [...form.elements].filter((field) => field.name).map((field) =>
+      [field.name, field.tagName === "SELECT" && !field.selectedIndex ? "" : field.value]);
+    setTimeout(() => stbench.setAddress([...fields, ["sort", sorted < 0 ? "" : `${sorted}${down ? "d" : "a"}`]]));
+  };
+
+  buttons.forEach((button, column) => {
+    if (!button) return;
+    button.addEventListener("click", () => {
+      const upFirst = heads[column].dataset.kind !== "n" || heads[column].dataset.first === "ascending";
+      sortBy(column, column === sorted ? !down : !upFirst);
+      remember();
+    });
+  });
+
+  if (form || all.length > size) {
+    const foot = document.createElement("div");
+    foot.className = "foot";
+    status = document.createElement("span");
+    status.setAttribute("role", "status");
+    foot.append(status);
+    if (all.length > size) {
+      pager = document.createElement("span");
+      pager.className = "pager";
+      for (const [name, step] of [["Previous", -1], ["Next", 1]]) {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = name;
+        button.setAttribute("aria-controls", table.id);
+        button.addEventListener("click", () => { page += step; show(); });
+        pager.append(button);
+      }
+      foot.append(pager);
+    }
+    table.closest(".scroll").after(foot);
+  }
+  if (form) {
+    const beside = form.querySelector("[data-beside]");
+    const changed = () => { page = 0; if (beside) table.dataset.beside = beside.value; update(); remember(); };
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", changed);
+    form.addEventListener("reset", () => setTimeout(changed));
+    if (table.id === "overview") {
+      for (const [name, value] of stbench.address()) {
+        const field = form.elements.namedItem(name);
+        if (field && "value" in field) field.value = value;
+        const column = name === "sort" && /^\d+[ad]$/.test(value) ? parseInt(value, 10) : -1;
+        if (buttons[column]) {
+          sorted = column;
+          down = value.endsWith("d");
+          heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
+        }
+      }
+    }
+    for (const field of form.querySelectorAll("select")) if (field.selectedIndex < 0) field.selectedIndex = 0;
+    if (beside) table.dataset.beside = beside.value;
+  }
+  update();
+}
