@@ -22,7 +22,8 @@ from spectral_tl_bench.leaderboard.statistics.tables import NAN, About, Fields
 from spectral_tl_bench.leaderboard.text import as_json, row_name
 
 _ROWS = (
-    "row", "method", "family", "backbone", "patch_embedding", "options", "settings", "protocol", "rank", "complete",
+    "row", "method", "family", "backbone", "pretrained", "patch_embedding", "options", "settings", "protocol", "rank",
+    "complete",
     "incomplete_reason", "mean", "mean_low", "mean_high", "mean_std", "mean_places_low", "mean_places_high",
     "mean_rank", "mean_rank_low", "mean_rank_high", "iqm", "iqm_low", "iqm_high", "trainable_min", "trainable_max",
     "seconds", "seeds", "is_floor",
@@ -160,6 +161,7 @@ def _row(
     return {
         **{column: row[column] for column in _ROWS if column in row},
         "row": name,
+        "pretrained": record.backbone.pretrained if record and record.backbone else "",
         "patch_embedding": record.backbone.patch_embedding if record and record.backbone else "",
         "options": as_json(all_options(record)) if record else "{}",
         "settings": as_json(record.settings) if record else "{}",

@@ -13,7 +13,7 @@ import pandas as pd
 from spectral_tl_bench.leaderboard.board import differing_settings
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
 from spectral_tl_bench.leaderboard.reported_table import printed_table, references
-from spectral_tl_bench.leaderboard.text import NOTHING, number, plain, title, warnings
+from spectral_tl_bench.leaderboard.text import NOTHING, backbone_text, number, plain, title, warnings
 
 if TYPE_CHECKING:
     from spectral_tl_bench.leaderboard.analysis import Analysis
@@ -65,7 +65,7 @@ def latex(analysis: Analysis) -> str:
     marks["mean"] = _best(number(row["mean"]) for row in ranked)
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
-    alike = Counter((row["method"], row["backbone"]) for row in rows)
+    alike = Counter((row["method"], backbone_text(row)) for row in rows)
     repeated = max(alike.values(), default=0) > 1
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
@@ -78,7 +78,7 @@ def latex(analysis: Analysis) -> str:
         about = [
             f"{number(row['rank']):.0f}" if mark else "--",
             escape(row["method"]),
-            escape(row["backbone"] or NOTHING),
+            escape(backbone_text(row)),
         ]
         about += [escape(NOTHING if row["is_floor"] else row[name] or NOTHING) for name in shown.values()]
         return [*about, _millions(row["trainable_max"]), *scores[: len(board.benchmarks)], average,

@@ -18,6 +18,7 @@ from spectral_tl_bench.leaderboard.text import (
     NOT_ESTIMABLE,
     NOTHING,
     as_json,
+    backbone_text,
     count_range,
     interval,
     number,
@@ -151,7 +152,7 @@ def _main_table(analysis: Analysis) -> str:
         lines.append([
             NOTHING if math.isnan(rank) else f"{rank:.0f}",
             row["method"],
-            row["backbone"] or NOTHING,
+            backbone_text(row),
             NOTHING if row["is_floor"] else row["row"],
             row["seeds"] or NOTHING,
             *[_score(cells.get((row["row"], name))) for name in board.benchmarks],
@@ -186,7 +187,7 @@ def _cell_table(analysis: Analysis) -> str:
     lines = []
     for cell in sorted(cells, key=lambda cell: names[cell["benchmark"]]):  # stable: within, the order of the board
         row = rows[cell["row"]]
-        about = [cell["benchmark"], row["method"], row["backbone"] or NOTHING, cell["row"], cell["seeds"] or NOTHING]
+        about = [cell["benchmark"], row["method"], backbone_text(row), cell["row"], cell["seeds"] or NOTHING]
         if cell["state"] in {"failed", "missing"}:
             lines.append([*about, _score(cell), *[NOTHING] * (len(head) - len(about) - 1)])
             continue

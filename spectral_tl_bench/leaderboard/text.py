@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from spectral_tl_bench.files import digest
@@ -47,6 +48,13 @@ def warnings(board: str) -> list[str]:
     """What a reader must be told before the first number."""
     found = [_WARNINGS[track_of(board)]] if track_of(board) in _WARNINGS else []
     return [*found, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else found
+
+
+def backbone_text(row: Mapping[Any, Any]) -> str:
+    """The backbone of a row of ``Analysis.rows``, and whether its weights are random."""
+    if not row["backbone"]:
+        return NOTHING
+    return f"{row['backbone']} (random weights)" if row["pretrained"] == "none" else str(row["backbone"])
 
 
 def file_stem(board: str) -> str:

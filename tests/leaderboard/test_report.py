@@ -136,3 +136,12 @@ def test_unknown_formats_are_refused(tmp_path):
     with pytest.raises(UserError, match="no format 'markdown'"):
         write_report([], tmp_path, ("markdown",))
     assert set(DEFAULT_FORMATS) < set(FORMATS)
+
+
+def test_random_weights_are_named_beside_the_backbone(store, tmp_path):
+    shape = {"name": "rgb-mini", "width": 96, "depth": 4, "heads": 4, "patch": 8}
+    records = [store(0.6, backbone=shape), store(0.8, backbone={**shape, "pretrained": "rgb-mini"})]
+    write_report(records, tmp_path / "out", formats=("md", "latex"))
+    board = (tmp_path / "out" / "tables" / "board.md").read_text()
+    assert "| rgb-mini (random weights) |" in board and "| rgb-mini |" in board
+    assert "rgb-mini (random weights)" in (tmp_path / "out" / "tables" / "board.tex").read_text()

@@ -241,7 +241,7 @@ def _variant(row: Fields, like: list[Fields]) -> str:
         for name in sorted({name for other in like for name in other[group]}):
             if len({setting(other[group].get(name)) for other in like}) > 1:
                 parts.append(f"{name} {setting(row[group].get(name))}" if name in row[group] else f"no {name}")
-    for name in ("patch_embedding", "protocol"):
+    for name in ("pretrained", "patch_embedding", "protocol"):
         if len({other[name] for other in like}) > 1 and row[name]:
             parts.append(f"{name.replace('_', ' ')} {row[name]}")
     shown = [part if len(part) <= 60 else f"{part[:59]}…" for part in parts[:_MOST_PARTS]]
