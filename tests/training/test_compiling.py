@@ -114,11 +114,11 @@ def test_half_precision_trains_and_the_target_is_float32(small_tree, tmp_path, m
         losses.append(step(self, batch, batch_idx))
         return losses[-1]
 
-    def watched_evaluate(module, *more):
+    def watched_evaluate(module, *more, **options):
         hook = module.register_forward_hook(lambda _m, _i, output: logits.append(output.dtype))
         assert not torch.is_autocast_enabled("cpu")
         try:
-            return evaluate(module, *more)
+            return evaluate(module, *more, **options)
         finally:
             hook.remove()
 
