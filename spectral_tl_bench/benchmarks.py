@@ -32,6 +32,12 @@ class LandCover(_Strict):
     raw: Annotated[tuple[int, ...], Field(min_length=1, description="label values in the files")]
     kind: Literal["vegetation", "water", "bare", "built", "other"] = "other"
 
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The colour as numbers from 0 to 255."""
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
+
 
 class Labels(_Strict):
     """How raw label values become classes 0..K-1.

@@ -88,7 +88,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw one figure of a board."""
-    from spectral_tl_bench.files import atomic_path
+    from spectral_tl_bench.files import write_bytes
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
     from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
@@ -108,8 +108,7 @@ def plot(
         raise UserError(what, where=", ".join(map(str, roots)), expected=f"--track, one of {', '.join(boards)}")
     board = make_boards(record for record in found if record.board == chosen)[chosen]
     content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(out, content)
     say(str(out))
 
 

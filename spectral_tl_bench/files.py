@@ -48,6 +48,12 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write ``content``, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(target) as temporary:

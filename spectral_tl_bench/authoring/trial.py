@@ -23,6 +23,7 @@ from spectral_tl_bench.authoring.watching import (
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.methods.adapters_io import changeable
 from spectral_tl_bench.methods.base import Batch, Budget, Method, Task
+from spectral_tl_bench.methods.invented import invented_task
 from spectral_tl_bench.models.backbones import Backbone
 
 BANDS, CLASSES, DOMAINS = 13, 5, 2
@@ -101,17 +102,14 @@ class Trial:
 
     def task(self, bands: int = BANDS, window: int | None = None) -> Task:
         """What the method is told, without any data."""
-        wavelengths = tuple(0.45 + 1.75 * number / max(1, bands - 1) for number in range(bands))
-        return Task(
-            benchmark="check-method",
-            bands=tuple(f"band {number + 1}" for number in range(bands)),
-            wavelengths=wavelengths,
-            gsd=10.0,
-            classes=tuple(f"class {number + 1}" for number in range(CLASSES)),
-            domains=tuple(f"domain {number + 1}" for number in range(DOMAINS)),
+        return invented_task(
+            replace(self.backbone, seed=0),
+            bands=bands,
+            classes=CLASSES,
             window=window or self.window,
             budget=Budget(steps=3, pretrain_steps=3, batch_size=2, learning_rate=1e-3),
-            backbone=replace(self.backbone, seed=0).for_sensor(wavelengths, 10.0),
+            benchmark="check-method",
+            domains=[f"domain {number + 1}" for number in range(DOMAINS)],
         )
 
     def build(self, task: Task | None = None, seed: int = 0) -> nn.Module:

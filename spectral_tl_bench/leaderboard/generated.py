@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.files import atomic_path, write_json
+from spectral_tl_bench.files import write_bytes, write_json
 
 LIST = ".generated.json"
 """In every folder: which files were generated, for which format, and the SHA-256 of their bytes."""
@@ -75,8 +75,7 @@ def replace_generated(folder: Path, files: Mapping[str, Generated], formats: Col
     for name, file in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != file.content:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(file.content)
+            write_bytes(path, file.content)
     for name in sorted(before.keys() - now.keys() - kept.keys()):
         path = folder / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == before[name]["sha256"]:

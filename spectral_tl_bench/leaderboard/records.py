@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import released_from_strict, score
-from spectral_tl_bench.files import atomic_path, write_json
+from spectral_tl_bench.files import write_bytes, write_json
 from spectral_tl_bench.leaderboard.evidence import Evidence, check_frame, from_parquet, to_parquet
 from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
 from spectral_tl_bench.leaderboard.statistics.places import mean_iou
@@ -109,8 +109,7 @@ def write_record(folder: Path, record_fields: Mapping[str, Any], evidence: pd.Da
     path = record_folder(Path(folder), record.benchmark, record.method, record.fingerprint) / RECORD_FILE
     replaced = _evidence_file_of(path)
     if record.evidence is not None:
-        with atomic_path(path.parent / record.evidence.file) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path.parent / record.evidence.file, content)
     write_json(path, value)
     if replaced is not None and (record.evidence is None or replaced.name != record.evidence.file):
         replaced.unlink(missing_ok=True)

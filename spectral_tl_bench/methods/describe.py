@@ -18,6 +18,7 @@ from torch import nn
 
 from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Stage, Task
+from spectral_tl_bench.methods.invented import invented_task
 from spectral_tl_bench.methods.registry import distribution_of, make_method
 
 DEFAULT_WINDOW = 224
@@ -145,7 +146,10 @@ def describe(
     method = make_method(name, dict(options))
     if window is None:
         window = max(1, DEFAULT_WINDOW // backbone.patch) * backbone.patch
-    tasks = {budget: _task(backbone, bands, classes, window, given) for budget, given in budgets.items()}
+    tasks = {
+        budget: invented_task(backbone, bands=bands, classes=classes, window=window, budget=given)
+        for budget, given in budgets.items()
+    }
     first = next(iter(tasks.values()))
     module = build_on_meta(name, method, first)
     declared = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
@@ -253,21 +257,6 @@ def _trained(module: nn.Module, stage: Stage, declared: set[str]) -> set[str]:
     if stage.trainable is None:
         return declared
     return {name for name, _ in module.named_parameters() if stage.trainable(name)}
-
-
-def _task(backbone: Backbone, bands: int, classes: int, window: int, budget: Budget) -> Task:
-    wavelengths = tuple(0.45 + 1.75 * number / max(1, bands - 1) for number in range(bands))
-    return Task(
-        benchmark="none",
-        bands=tuple(f"band {number + 1}" for number in range(bands)),
-        wavelengths=wavelengths,
-        gsd=10.0,
-        classes=tuple(f"class {number + 1}" for number in range(classes)),
-        domains=("source",),
-        window=window,
-        budget=budget,
-        backbone=backbone.for_sensor(wavelengths, 10.0),
-    )
 
 
 def _option(name: str, field: FieldInfo, value: Any) -> Option:

@@ -23,7 +23,7 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.files import atomic_path, seed_from, write_text
+from spectral_tl_bench.files import seed_from, write_bytes, write_text
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, verify, write_record
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.methods.adapters_io import card_of, changeable, save_adapter
@@ -80,8 +80,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task())
     save_adapter(trained.module, path.parent / WEIGHTS_FILE, card, trained.state)
     file, sha256, content = predictions_png(cell.opened.benchmark, shown.predictions)
-    with atomic_path(path.parent / file) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path.parent / file, content)
     result["pictures"] = {"file": file, "sha256": sha256, "chips": list(shown.predictions)}
     stored = write_record(out, {**fields, **result, "status": "completed"}, evidence)
     (stored.parent / ERROR_FILE).unlink(missing_ok=True)

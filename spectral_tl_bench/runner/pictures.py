@@ -15,7 +15,7 @@ from PIL import Image
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.loaders import EvaluationData
-from spectral_tl_bench.files import atomic_path, write_json
+from spectral_tl_bench.files import write_bytes, write_json
 from spectral_tl_bench.leaderboard.cells import load_cell
 from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.training.pictures import compositions
@@ -80,21 +80,16 @@ def draw_chips(record: Record, root: Path, benchmark: Benchmark, data: Evaluatio
     if (folder / "chips.json").is_file():
         return folder
     chips = record.pictures.chips
-    _write(folder / "label.png", _indexed([_centre(data.truth(chip)) for chip in chips], benchmark))
+    write_bytes(folder / "label.png", _indexed([_centre(data.truth(chip)) for chip in chips], benchmark))
     images = [_centre(data.image(chip)) for chip in chips]
     drawn = []
     for title, bands in compositions(benchmark.sensor.wavelengths).items():
         name = f"{title.split(' ')[0]}.png"
-        _write(folder / name, _colour(images, bands))
+        write_bytes(folder / name, _colour(images, bands))
         drawn.append({"file": name, "title": title, "bands": [benchmark.sensor.band_names[band] for band in bands]})
     sizes = [list(image.shape[-2:]) for image in images]
     write_json(folder / "chips.json", {"chips": list(chips), "sizes": sizes, "colours": drawn})
     return folder
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _centre(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -116,9 +111,7 @@ def _side_by_side(pictures: list[Image.Image], mode: str, background: int) -> Im
 def _indexed(maps: list[NDArray[Any]], benchmark: Benchmark) -> bytes:
     sheet = _side_by_side([Image.fromarray(one.astype(np.uint8)) for one in maps], "L", VOID)
     picture = Image.fromarray(np.asarray(sheet), mode="P")
-    palette: list[int] = []
-    for cover in benchmark.labels.classes:
-        palette += [int(cover.colour[start : start + 2], 16) for start in (1, 3, 5)]
+    palette = [value for cover in benchmark.labels.classes for value in cover.rgb]
     picture.putpalette(palette + list(_NEVER_SHOWN) * (256 - len(palette) // 3))
     return _png(picture)
 

@@ -19,6 +19,7 @@ from spectral_tl_bench.errors import MethodError, RecordError, UserError
 from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record
 from spectral_tl_bench.leaderboard.schema import BackboneFacts
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
+from spectral_tl_bench.methods.invented import NO_BENCHMARK, invented_task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.models.token_shares import Share, probe
@@ -27,7 +28,7 @@ from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.training.fit import load_state
 
-RANDOM = "none"
+RANDOM = NO_BENCHMARK
 """In place of a benchmark: random images."""
 
 
@@ -177,12 +178,9 @@ def _random_images(request: ProbeRequest) -> tuple[Task, Tensor, tuple[str, ...]
         )
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(request.chips, request.bands, window, window, generator=generator)
-    wavelengths = tuple(0.45 + 1.75 * band / max(1, request.bands - 1) for band in range(request.bands))
-    task = Task(
-        benchmark=RANDOM, bands=tuple(f"band {band + 1}" for band in range(request.bands)), wavelengths=wavelengths,
-        gsd=10.0, classes=("one", "other"), domains=("source",), window=window, budget=Budget(),
-        backbone=replace(request.backbone, seed=request.seed).for_sensor(wavelengths, 10.0),
-    )  # fmt: skip
+    task = invented_task(
+        replace(request.backbone, seed=request.seed), bands=request.bands, classes=2, window=window, budget=Budget()
+    )
     return task, images, (f"images: {request.chips} of white noise, {request.bands} bands, {window} px",)
 
 

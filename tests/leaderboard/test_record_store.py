@@ -183,7 +183,7 @@ def test_failed_records(fail, store):
         read_record(record.path)
 
 
-@pytest.mark.parametrize("broken", ["to_parquet", "atomic_path", "write_json"])
+@pytest.mark.parametrize("broken", ["to_parquet", "write_bytes", "write_json"])
 def test_an_exception_leaves_no_record(tmp_path, monkeypatch, broken, fields, frame):
     def boom(*args, **kwargs):
         raise OSError("disk full")

@@ -42,7 +42,7 @@ def check_picture(content: bytes, picture: PictureFile, benchmark: Benchmark, wh
     strange = set(np.unique(pixels).tolist()) - set(range(len(classes))) - {VOID}
     if strange:
         raise RecordError("the picture holds values that are not classes", where=where)
-    colours = [int(cover.colour[start : start + 2], 16) for cover in classes for start in (1, 3, 5)]
+    colours = [value for cover in classes for value in cover.rgb]
     if palette[: len(colours)] != colours:
         raise RecordError("the colours of the picture are not those of the classes", where=where)
 
