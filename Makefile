@@ -25,7 +25,7 @@ slow: $(VENV)/.installed
 
 # The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).
 newer: $(VENV)/.installed
-	$(BIN)/python -m pytest -q tests/data tests/test_benchmarks.py tests/test_bad_input.py tests/test_cli.py tests/runner \
+	$(BIN)/python -m pytest -q tests/data tests/sample tests/test_benchmarks.py tests/test_bad_input.py tests/cli tests/runner \
 		tests/models tests/spectralx/test_parity.py tests/methods/test_peft_methods.py tests/methods/adapters
 
 $(VENV)/.installed: pyproject.toml

@@ -16,7 +16,7 @@ from spectral_tl_bench.methods.adapters.place import check_vit
 from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
-from spectralx.pictures import reconstruct
+from spectralx.reconstructions import reconstruct
 from spectralx.trainable import chooser, is_norm
 
 SEGMENT_ONLY: dict[str, Any] = {"are_adapter": False, "matching": None, "decoder": "shared", "decoder_channels": None}

@@ -60,7 +60,7 @@ def process(tmp_path, out):
         given = [str(argument) for argument in arguments]
         given += ["--out", str(out)] if given[0] == "run" else []
         done = subprocess.run(
-            [sys.executable, "-m", "spectral_tl_bench.cli", *given], cwd=tmp_path, env=dict(os.environ),
+            [sys.executable, "-m", "spectral_tl_bench.cli.main", *given], cwd=tmp_path, env=dict(os.environ),
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert not out.exists()
@@ -186,7 +186,7 @@ def test_a_root_without_the_dataset(stbench, tmp_path):
 def test_part_of_a_published_dataset(stbench, tmp_path):
     import numpy as np
 
-    from spectral_tl_bench.data.sample.rasters import write_mat, write_tif
+    from spectral_tl_bench.sample.rasters import write_mat, write_tif
 
     for fold, number, row in (("train", 3, 14), ("val", 4, 20), ("test", 1, 5)):
         stem = f"eopatch_id_{number}_col_9_row_{row}"

@@ -1,4 +1,4 @@
-"""Imports point down only: what may import what, read from the source."""
+"""Imports point down and never in a circle: what may import what, read from the source."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 SUITE, MODEL = ROOT / "spectral_tl_bench", ROOT / "spectralx"
 
 LAYERS = (
-    {"cli", "cli_*", "authoring"},
-    {"runner"},
-    {"features"},
-    {"training"},
+    {"cli", "api"},
+    {"authoring"},
+    {"inspect", "leaderboard", "runner"},
+    {"results", "protocol"},
+    {"training", "features"},
     {"evaluation"},
     {"methods", "objectives"},
-    {"models", "data"},
-    {"benchmarks", "sensors", "plugins", "files", "errors", "defaults", "console", "fingerprint"},
+    {"models", "data", "sample"},
+    {"benchmarks", "sensors", "plugins", "storage", "identity", "files", "errors", "defaults", "console"},
 )
-"""From the top. ``leaderboard`` stands beside: it reads what the runner wrote, and may look at everything below it."""
+"""From the top; the packages of one line stand beside each other and may meet, as long as no circle comes of it."""
+
+NEVER = {
+    "leaderboard": {"runner", "training", "features"},
+    "runner": {"leaderboard", "inspect", "authoring"},
+    "results": {"runner", "leaderboard"},
+}
+"""Arrows that layers alone would allow: the leaderboard reads results, whoever wrote them."""
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Modules that a file imports when it runs, with the line."""
+    """Modules that a file imports when it runs, with the line; names that are modules are followed."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -36,22 +42,86 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module, node.lineno
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in MODULES:
+                    yield f"{node.module}.{alias.name}", node.lineno
 
 
-def layer_of(name: str) -> int | None:
-    """The number of a part's layer; None for what is in no layer."""
-    for number, names in enumerate(LAYERS):
-        if name in names or (name.startswith("cli_") and "cli_*" in names):
-            return number
-    return None
+def module_name(path: Path) -> str:
+    """The dotted name of a file; a package's is that of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for folder in (SUITE, MODEL) for path in folder.rglob("*.py")}
+
+
+def layer_of(module: str) -> int | None:
+    """The number of a module's layer; None for what is in no layer."""
+    part = module.split(".")[1] if "." in module else ""
+    return next((number for number, names in enumerate(LAYERS) if part in names), None)
+
+
+def offending_arrows() -> list[str]:
+    """Every import that leads up, or between parts that must not know each other."""
+    found = []
+    for module, path in MODULES.items():
+        for other, line in imports(path):
+            if not module.startswith("spectral_tl_bench.") or other not in MODULES:
+                continue
+            here, there = layer_of(module), layer_of(other)
+            part, target = module.split(".")[1], other.split(".")[1] if "." in other else ""
+            up = here is not None and there is not None and there < here
+            if up or target in NEVER.get(part, ()):
+                found.append(f"{path.relative_to(ROOT)}:{line} -> {other}")
+    return sorted(set(found))
+
+
+def circles() -> list[str]:
+    """Modules that import each other in a loop, whether at the top of a file or inside a function."""
+    arrows = {
+        module: {other for other, _ in imports(path) if other in MODULES and other != module}
+        for module, path in MODULES.items()
+    }
+    reach: dict[str, set[str]] = {}
+    for module in arrows:
+        seen: set[str] = set()
+        open_ends = list(arrows[module])
+        while open_ends:
+            current = open_ends.pop()
+            if current not in seen:
+                seen.add(current)
+                open_ends += arrows[current]
+        reach[module] = seen
+    rings = {frozenset(other for other in reach if module in reach[other] and other in reach[module])
+             for module in reach if module in reach[module]}  # fmt: skip
+    return sorted(
+        f"{module} -> {other}"
+        for ring in rings
+        for module in ring
+        for other in arrows[module] & ring
+    )
+
+
+def test_imports_point_down_and_in_no_circle():
+    arrows, rings = offending_arrows(), circles()
+    assert not arrows, "these imports lead up, or to a neighbour that must not be known:\n" + "\n".join(arrows)
+    assert not rings, "these imports make circles:\n" + "\n".join(rings)
+
+
+def test_every_part_has_a_place_among_the_layers():
+    parts = {path.name.removesuffix(".py") for path in SUITE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    placed = set().union(*LAYERS) - {"api", "storage"}
+    assert parts - {"__init__", "__pycache__"} - placed <= {"storage"}
 
 
 def test_the_suite_meets_spectralx_through_entry_points_only():
     found = [
         f"{path.relative_to(ROOT)}:{line}"
-        for path in SUITE.rglob("*.py")
-        for module, line in imports(path)
-        if module.partition(".")[0] == "spectralx"
+        for module, path in MODULES.items()
+        if module.startswith("spectral_tl_bench")
+        for other, line in imports(path)
+        if other.partition(".")[0] == "spectralx"
     ]
     assert not found
 
@@ -66,17 +136,3 @@ def test_spectralx_needs_torch_and_timm_only():
         if module.partition(".")[0] not in allowed
     ]
     assert not found
-
-
-@pytest.mark.parametrize("path", sorted(SUITE.rglob("*.py")), ids=lambda path: str(path.relative_to(SUITE)))
-def test_imports_point_down(path):
-    part = path.relative_to(SUITE).parts[0].removesuffix(".py")
-    here = layer_of(part)
-    if here is None:
-        return
-    for module, line in imports(path):
-        package, _, rest = module.partition(".")
-        if package != "spectral_tl_bench" or not rest:
-            continue
-        other = layer_of(rest.partition(".")[0])
-        assert other is None or other >= here, f"line {line}: {module} stands above {part}"

@@ -13,9 +13,9 @@ from spectral_tl_bench.benchmarks import read_benchmark
 from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.rasters import open_datasets
 from spectral_tl_bench.data.splits import make_split
-from spectral_tl_bench.leaderboard.records import read_records, verify
+from spectral_tl_bench.protocol.settings import Overrides
+from spectral_tl_bench.results.store import read_records, verify
 from spectral_tl_bench.runner.run import Request, execute, plan
-from spectral_tl_bench.runner.settings import Overrides
 from spectral_tl_bench.training.fit import Hardware
 
 REPOSITORY = Path(__file__).resolve().parent.parent

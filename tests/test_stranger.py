@@ -35,7 +35,7 @@ class Stranger:
             key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "STBENCH_DATA"))
         }
         done = subprocess.run(
-            [self.python, "-m", "spectral_tl_bench.cli", *map(str, arguments)],
+            [self.python, "-m", "spectral_tl_bench.cli.main", *map(str, arguments)],
             cwd=at or self.home, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
             timeout=900, check=False,
         )  # fmt: skip

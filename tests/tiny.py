@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
-from spectral_tl_bench.cli import main
+from spectral_tl_bench.cli.main import main
 from spectral_tl_bench.data.loaders import LoaderSettings, SourceData
-from spectral_tl_bench.data.sample import write_mts12
 from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.methods.base import Budget, Task
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.runner.cell import OpenBenchmark
 from spectral_tl_bench.runner.run import Request
-from spectral_tl_bench.runner.settings import Overrides
+from spectral_tl_bench.sample import write_mts12
 
 torch.set_num_threads(1)  # threads only get into each other's way with models this small
 

@@ -20,11 +20,11 @@ from spectral_tl_bench.authoring.watching import (
     solved,
     train_a_little,
 )
-from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.inspect.invented import invented_task
 from spectral_tl_bench.methods.adapters_io import changeable
 from spectral_tl_bench.methods.base import Batch, Budget, Method, Task
-from spectral_tl_bench.methods.invented import invented_task
 from spectral_tl_bench.models.backbones import Backbone
+from spectral_tl_bench.results.schema import Record
 
 BANDS, CLASSES, DOMAINS = 13, 5, 2
 """Of the task in memory that most checks use."""

@@ -12,7 +12,7 @@ from spectral_tl_bench.data.loaders import BandStatistics
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.features.modules import DECODER
 from spectral_tl_bench.features.store import FeatureIdentity
-from spectral_tl_bench.fingerprint import package_code, suite_code
+from spectral_tl_bench.identity import package_code, suite_code
 from spectral_tl_bench.methods.base import FixedFeatures, Task
 from spectral_tl_bench.models.weights import weights_digest
 

@@ -16,7 +16,14 @@ import pandas as pd
 from spectral_tl_bench.leaderboard.board import FLOOR, Board
 from spectral_tl_bench.leaderboard.cells import Cell, RowKey, all_options
 from spectral_tl_bench.leaderboard.statistics import across, tables
-from spectral_tl_bench.leaderboard.statistics.pairs import ALL, Replicates, compare, find_row, improvement, replicates
+from spectral_tl_bench.leaderboard.statistics.comparison import (
+    ALL,
+    Replicates,
+    compare,
+    find_row,
+    improvement,
+    replicates,
+)
 from spectral_tl_bench.leaderboard.statistics.scores import RowScores, floor_scores, seed_score
 from spectral_tl_bench.leaderboard.statistics.tables import NAN, About, Fields
 from spectral_tl_bench.leaderboard.text import as_json, row_name

@@ -12,8 +12,8 @@ import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import majority_matrix
 from spectral_tl_bench.leaderboard.cells import Cell, RowKey, conflicts, current, load_cell
-from spectral_tl_bench.leaderboard.records import block
-from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
+from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.results.store import block
 
 FLOOR = "majority class"
 """Name of the row of a predictor that always says the source's most frequent class; no method can be called so."""

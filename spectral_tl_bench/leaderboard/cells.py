@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.records import check_scores, load_evidence
-from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
-from spectral_tl_bench.leaderboard.statistics.places import PlaceCounts, count_places
+from spectral_tl_bench.results.places import PlaceCounts, count_places
+from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.results.store import check_scores, load_evidence, target_digest
 
 RowKey = tuple[str, str, str, str, str, str]
 """Method, backbone name (empty where none is used), then the digests of options (those of objectives, too) and
@@ -76,8 +76,7 @@ def load_cell(record: Record) -> Cell:
         return Cell(record, {}, {}, "")
     found = load_evidence(record)
     chosen = found.matrices["selected"]
-    truth = chosen.sum(axis=2).tolist()
-    target = digest(list(record.classes), found.chips, found.domains, truth)[:16]
+    target = target_digest(record, found)
     places = count_places(found.domains, found.sites, chosen)
     return Cell(record, check_scores(record, found), found.by_domain["selected"], target, places)
 

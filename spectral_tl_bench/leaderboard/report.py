@@ -14,9 +14,9 @@ from spectral_tl_bench.leaderboard.generated import Generated, check_free, repla
 from spectral_tl_bench.leaderboard.latex import latex, reported_latex
 from spectral_tl_bench.leaderboard.markdown import markdown, reported_markdown
 from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.table import analysis_tables, csv_bytes, long_table, parquet_bytes
 from spectral_tl_bench.leaderboard.text import file_stem
+from spectral_tl_bench.results.schema import Record
 
 FORMATS = ("md", "csv", "parquet", "latex", "figures", "site")
 DEFAULT_FORMATS = ("md", "csv", "site")

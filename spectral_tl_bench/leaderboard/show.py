@@ -15,9 +15,9 @@ from rich.text import Text
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.leaderboard.cells import all_options
-from spectral_tl_bench.leaderboard.records import RECORD_FILE, check_scores, evidence, read_record
-from spectral_tl_bench.leaderboard.schema import Record, ScoreBlock
 from spectral_tl_bench.leaderboard.text import NOTHING, as_json, one_decimal, percent, plain, warnings
+from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.results.store import RECORD_FILE, check_scores, evidence, read_record
 
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _FOLDER_DIGITS = 16  # of the fingerprint, in the name of a record's folder

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors
 from spectral_tl_bench.leaderboard.cells import Cell, all_options
-from spectral_tl_bench.leaderboard.schema import ScoreBlock
 from spectral_tl_bench.leaderboard.text import as_json
+from spectral_tl_bench.results.schema import ScoreBlock
 
 if TYPE_CHECKING:
     from spectral_tl_bench.leaderboard.analysis import Analysis

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.methods.base import Method, Task
-from spectral_tl_bench.methods.cached import OnKeptFeatures
+from spectral_tl_bench.methods.kept_features import OnKeptFeatures
 from spectral_tl_bench.methods.options import DECODER_TEXT, PATCH_EMBED_TEXT, Decoder
 from spectral_tl_bench.models.segmenter import build_segmenter
 

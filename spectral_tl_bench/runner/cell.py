@@ -24,15 +24,15 @@ from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.files import seed_from, write_bytes, write_text
-from spectral_tl_bench.leaderboard.records import RECORD_FILE, read_record, record_folder, verify, write_record
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.methods.adapters_io import card_of, changeable, save_adapter
 from spectral_tl_bench.models.weights import State
 from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.results.predictions import chips_to_show, draw_chips, predictions_png
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify, write_record
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
-from spectral_tl_bench.runner.features import on_features
-from spectral_tl_bench.runner.pictures import chips_to_show, draw_chips, predictions_png
+from spectral_tl_bench.runner.kept_features import on_features
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.stages import prepare
 from spectral_tl_bench.training.fit import Fitted, Hardware, fit, load_state

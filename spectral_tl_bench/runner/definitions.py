@@ -12,10 +12,10 @@ from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.source import DataSource, Track
 from spectral_tl_bench.data.splits import SplitTable, make_split
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.fingerprint import benchmark_facts, package_code, suite_code
+from spectral_tl_bench.identity import benchmark_facts, package_code, suite_code
 from spectral_tl_bench.methods.base import Backbone, Method, Task
 from spectral_tl_bench.objectives.base import Objective
-from spectral_tl_bench.runner.settings import RunSettings
+from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.training.stage_store import StageCard
 
 

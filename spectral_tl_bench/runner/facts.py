@@ -10,7 +10,7 @@ from typing import Any
 from spectral_tl_bench import __version__
 from spectral_tl_bench.data.source import SYNTHETIC
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.fingerprint import suite_code
+from spectral_tl_bench.identity import suite_code
 from spectral_tl_bench.methods.registry import distribution_of
 from spectral_tl_bench.runner.definitions import Cell
 

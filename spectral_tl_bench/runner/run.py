@@ -15,9 +15,9 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.lines import weights_line
 from spectral_tl_bench.objectives.registry import check_domains, check_options, in_order, make_objectives
+from spectral_tl_bench.protocol.settings import Overrides, make_settings
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
-from spectral_tl_bench.runner.pairs import check_pair
-from spectral_tl_bench.runner.settings import Overrides, make_settings
+from spectral_tl_bench.runner.compatibility import check_pair
 from spectral_tl_bench.runner.stages import check_given, open_given
 from spectral_tl_bench.training.fit import Hardware
 

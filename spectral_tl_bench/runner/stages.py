@@ -13,7 +13,7 @@ from torch import nn
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError
-from spectral_tl_bench.fingerprint import package_code, suite_code
+from spectral_tl_bench.identity import package_code, suite_code
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.runner.definitions import Cell, GivenStage

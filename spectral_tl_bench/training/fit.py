@@ -23,7 +23,7 @@ from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.models.weights import State
 from spectral_tl_bench.objectives.base import Objective
-from spectral_tl_bench.training.acting import Acting
+from spectral_tl_bench.training.active_objectives import Acting
 from spectral_tl_bench.training.averaging import take_average
 from spectral_tl_bench.training.closed_form import solve_stage
 from spectral_tl_bench.training.compiling import compiled, forgiving

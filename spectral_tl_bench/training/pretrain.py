@@ -21,8 +21,8 @@ from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
 from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.fit import Hardware, train_stage
-from spectral_tl_bench.training.pictures import Album, PictureBook, fixed_windows, picture_steps
 from spectral_tl_bench.training.progress import LossTrace, Say
+from spectral_tl_bench.training.reconstructions import Album, PictureBook, fixed_windows, picture_steps
 from spectral_tl_bench.training.stage_store import (
     PICTURES_FOLDER,
     StageCard,

@@ -18,7 +18,7 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.training.acting import Acting
+    from spectral_tl_bench.training.active_objectives import Acting
 
 VALIDATION_METRIC = "val_miou"
 

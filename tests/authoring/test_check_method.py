@@ -96,7 +96,7 @@ def test_other_backbones_and_presets_can_be_checked():
 
 def test_nothing_heavy_is_imported_for_a_mistake():
     code = (
-        "import sys\nfrom spectral_tl_bench.cli import main\nsys.argv[0] = 'stbench'\n"
+        "import sys\nfrom spectral_tl_bench.cli.main import main\nsys.argv[0] = 'stbench'\n"
         "try:\n    main()\nexcept SystemExit as ending:\n    print(ending.code, 'torch' in sys.modules)\n"
     )
     for arguments in (["init-method", "lora"], ["check-method", "pixel-mpl"], ["check-method", "--help"]):

@@ -9,7 +9,7 @@ import pytest
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.index import ChipIndex, build_index
-from spectral_tl_bench.data.sample import write_dfc2020, write_mts12, write_whu_ohs
+from spectral_tl_bench.sample import write_dfc2020, write_mts12, write_whu_ohs
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def test_the_index_sums_up_every_chip(own):
 
 def test_mts12_without_georeference_takes_the_footprint_from_the_name(tmp_path):
     from spectral_tl_bench.benchmarks import builtin_benchmarks
-    from spectral_tl_bench.data.sample.rasters import write_mat
+    from spectral_tl_bench.sample.rasters import write_mat
 
     for fold, stem in (("train", "eopatch_id_1_col_9_row_14"), ("test", "eopatch_id_0_col_9_row_3")):
         path = tmp_path / "image" / fold / f"{stem}.tif"

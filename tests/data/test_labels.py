@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from spectral_tl_bench.benchmarks import VOID, Labels
 from spectral_tl_bench.data.labels import LabelMap, read_raw_label
-from spectral_tl_bench.data.sample.rasters import write_mat
 from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.sample.rasters import write_mat
 
 RAW = {0: (-3, 1), 1: (7,), 2: (2, 300)}
 VOIDS = (0, 5)

@@ -14,8 +14,8 @@ import shapely
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.data.layouts import dfc_label_path, find_chips, mts12_domain, mts12_footprint
-from spectral_tl_bench.data.sample import write_dfc2020, write_whu_ohs
 from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.sample import write_dfc2020, write_whu_ohs
 
 MISSING = ("whuohs-s2t", "dfc2020-spring", "mts12-n2s")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
-from spectral_tl_bench.data.sample import build
 from spectral_tl_bench.data.source import DataSource, locate, open_index
 from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.sample import build
 
 MTS = builtin_benchmarks()["mts12-n2s"]
 
@@ -140,7 +140,7 @@ def test_chips_of_another_size_are_not_the_published_ones(trees):
 
 
 def test_chips_that_were_left_out_as_void_count_as_there(trees, tmp_path):
-    from spectral_tl_bench.data.sample.rasters import write_mat
+    from spectral_tl_bench.sample.rasters import write_mat
 
     shutil.copytree(trees / "MTS12", tmp_path / "MTS12")
     label = next((tmp_path / "MTS12" / "label" / "test").iterdir())

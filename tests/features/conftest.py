@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny import make_request, make_tree
 
-from spectral_tl_bench.leaderboard.records import read_record
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from spectral_tl_bench.data.rasters import SpectralChips
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.features import cache as cache_module
+from spectral_tl_bench.features import kept as kept_module
 from spectral_tl_bench.features.modules import FeatureMaps, HeadOnFeatures, HeadOnImages, check_parts, without
-from spectral_tl_bench.leaderboard.records import evidence
 from spectral_tl_bench.methods.base import Stage
 from spectral_tl_bench.methods.baselines import Frozen
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.decoders import DECODERS
+from spectral_tl_bench.results.store import evidence
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner.run import plan
 from spectral_tl_bench.training import fit as fit_module
@@ -72,12 +72,12 @@ def test_the_record_says_what_was_kept_and_what_it_cost(tmp_path, kept_run):
 def test_a_second_head_reads_no_image_and_no_backbone(tmp_path, kept_run, monkeypatch):
     kept_run(tmp_path, "frozen")
     counted = {"read": 0, "computed": 0}
-    read, compute = SpectralChips.read_window, cache_module.compute_features
+    read, compute = SpectralChips.read_window, kept_module.compute_features
     monkeypatch.setattr(
         SpectralChips, "read_window", lambda *a: counted.update(read=counted["read"] + 1) or read(*a)
     )  # fmt: skip
     monkeypatch.setattr(
-        cache_module, "compute_features", lambda *a: counted.update(computed=counted["computed"] + 1) or compute(*a)
+        kept_module, "compute_features", lambda *a: counted.update(computed=counted["computed"] + 1) or compute(*a)
     )
     record, outcome, _ = kept_run(tmp_path, "linear-probe", options={"head_seed": 3})
     assert outcome.state == "done" and counted == {"read": 1, "computed": 0}, "one window to check the module"
@@ -102,7 +102,7 @@ def test_another_seed_of_the_head_is_another_head(tmp_path, kept_run):
 
 def test_the_target_is_not_looked_at_before_training_is_over(tmp_path, kept_run, monkeypatch):
     events, target = [], []
-    fit, read, stored = cell_module.fit, SpectralChips.read_window, cache_module.FeatureRun._stored
+    fit, read, stored = cell_module.fit, SpectralChips.read_window, kept_module.FeatureRun._stored
 
     def spy_fit(*arguments, **more):
         events.append("training begins")
@@ -121,7 +121,7 @@ def test_the_target_is_not_looked_at_before_training_is_over(tmp_path, kept_run,
 
     monkeypatch.setattr(cell_module, "fit", spy_fit)
     monkeypatch.setattr(SpectralChips, "read_window", spy_read)
-    monkeypatch.setattr(cache_module.FeatureRun, "_stored", spy_stored)
+    monkeypatch.setattr(kept_module.FeatureRun, "_stored", spy_stored)
     record, outcome, _ = kept_run(tmp_path)
     assert outcome.state == "done"
     over = events.index("training over")
@@ -261,7 +261,7 @@ def test_fixed_source_takes_no_augmentation(tree):
     image = torch.randn(1, 24, 4, 4)
     torch.testing.assert_close(source.normaliser()(source.normaliser().undo(image)), image, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="without labels"):
-        cache_module.FixedSource(source, None, source.validation, nn.Identity()).train_loader(1, False, "x")
+        kept_module.FixedSource(source, None, source.validation, nn.Identity()).train_loader(1, False, "x")
 
 
 def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):

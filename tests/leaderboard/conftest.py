@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.records import Record, read_record, write_record
+from spectral_tl_bench.results.store import Record, read_record, write_record
 
 CLASSES = ("water", "forest", "urban", "bare")
 CHIPS = (("c1", "north", "s1"), ("c2", "north", "s2"), ("c3", "south", "s3"), ("c4", "south", "s3"))

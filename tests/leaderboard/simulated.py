@@ -8,7 +8,7 @@ import numpy as np
 
 from spectral_tl_bench.leaderboard.statistics.draws import miou_draws, place_weights
 from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE, estimate
-from spectral_tl_bench.leaderboard.statistics.places import PlaceCounts, effective_places, mean_iou
+from spectral_tl_bench.results.places import PlaceCounts, effective_places, mean_iou
 
 
 @dataclass(frozen=True)

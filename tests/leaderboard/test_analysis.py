@@ -17,8 +17,8 @@ from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard.analysis import ALL, analyse, compare, find_row, improvement, replicates
 from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
-from spectral_tl_bench.leaderboard.records import evidence
 from spectral_tl_bench.leaderboard.statistics.draws import DRAWS
+from spectral_tl_bench.results.store import evidence
 
 N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
 S2N = {"benchmark": "mts12-s2n", "dataset": "MTS12"}

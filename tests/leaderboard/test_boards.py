@@ -11,7 +11,7 @@ import pytest
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
-from spectral_tl_bench.leaderboard.records import evidence, read_record
+from spectral_tl_bench.results.store import evidence, read_record
 
 N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}

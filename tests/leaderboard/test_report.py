@@ -11,9 +11,9 @@ import pytest
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard import figures
-from spectral_tl_bench.leaderboard.records import read_record, read_records
 from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, write_report
 from spectral_tl_bench.leaderboard.reported import COLUMNS, read_reported, reported_folder
+from spectral_tl_bench.results.store import read_record, read_records
 
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
 MTS12_ID = {"benchmark": "mts12-id", "gap": "none"}

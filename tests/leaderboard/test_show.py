@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.leaderboard.show import find_record, show
+from spectral_tl_bench.results.store import read_record
 
 
 def shown(record, width=200):

@@ -14,11 +14,11 @@ from torch import nn
 
 from spectral_tl_bench.authoring.watching import train_a_little
 from spectral_tl_bench.errors import AdapterError, UserError
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.methods.adapters_io import HEADER, card_of, changeable, load_adapter, read_adapter, save_adapter
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.methods.registry import make_method, method_entries
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 from spectral_tl_bench.training.task import trained_state

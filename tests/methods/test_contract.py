@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 from tiny import install, make_request, make_task, make_tree
 
-from spectral_tl_bench.cli import main
+from spectral_tl_bench.cli.main import main
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.leaderboard.records import read_record, verify
 from spectral_tl_bench.methods.base import Budget, Method, Stage
 from spectral_tl_bench.methods.registry import check_known, distribution_of, load_method, make_method, method_entries
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.results.store import read_record, verify
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 

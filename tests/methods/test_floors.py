@@ -13,10 +13,10 @@ from torch import nn
 
 from spectral_tl_bench.data.loaders import Normalise, SourceData
 from spectral_tl_bench.leaderboard.board import FLOOR, make_boards
-from spectral_tl_bench.leaderboard.records import read_record, verify
 from spectral_tl_bench.methods.base import VOID
 from spectral_tl_bench.methods.floors import Majority, NearestMean, PixelMLP, solve
 from spectral_tl_bench.methods.registry import make_method
+from spectral_tl_bench.results.store import read_record, verify
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.closed_form import Sweep
 from spectral_tl_bench.training.fit import Hardware

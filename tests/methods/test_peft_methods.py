@@ -12,11 +12,11 @@ from tiny import SIZES, make_request, make_task, make_tree
 from torch import nn
 
 from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.inspect.describe import count_parts
 from spectral_tl_bench.methods.adalora import AdaLora, orthogonality
 from spectral_tl_bench.methods.any_tuner import ELSEWHERE, OURS, UNFIT, tuners
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.methods.baselines import BitFit, Frozen, LinearProbe
-from spectral_tl_bench.methods.describe import count_parts
 from spectral_tl_bench.methods.peft_methods import Dora, FourierFt, Ia3, LnTuning, Lora, Oft, Vera
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.methods.tuners import TunerMethod, merge

@@ -8,8 +8,6 @@ from tiny import install, make_request, make_tree
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.leaderboard.board import make_boards
-from spectral_tl_bench.leaderboard.records import read_records
-from spectral_tl_bench.leaderboard.schema import MethodName
 from spectral_tl_bench.methods.registry import (
     check_known,
     distribution_of,
@@ -18,6 +16,8 @@ from spectral_tl_bench.methods.registry import (
     make_method,
     method_entries,
 )
+from spectral_tl_bench.results.schema import MethodName
+from spectral_tl_bench.results.store import read_records
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from tiny import SIZES, make_task, run_main
 
 from spectral_tl_bench.errors import MethodError, UserError
-from spectral_tl_bench.leaderboard.schema import BackboneFacts
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, get_backbone, load_backbone
-from spectral_tl_bench.runner.pairs import check_pair
+from spectral_tl_bench.results.schema import BackboneFacts
+from spectral_tl_bench.runner.compatibility import check_pair
 
 ENTRIES = "spectral_tl_bench.models.backbones.entries:"
 

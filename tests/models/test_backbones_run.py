@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tiny import SIZES, make_request, make_tree, run_main
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
 

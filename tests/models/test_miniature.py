@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from spectral_tl_bench.data.sample import build, dfc2020, mts12, scene, whuohs
-from spectral_tl_bench.data.sample.scene import make_scene, render, rng_for
-from spectral_tl_bench.data.sample.sensors import REFLECTANCE_SCALE
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.miniature import RGB_MINI, landscapes
 from spectral_tl_bench.models.miniature.pretrain import MaskedAutoencoder, Recipe, main, pretrain, windows, write
 from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.sample import build, dfc2020, mts12, scene, whuohs
+from spectral_tl_bench.sample.scene import make_scene, render, rng_for
+from spectral_tl_bench.sample.sensors import REFLECTANCE_SCALE
 
 FOLDER = Path(str(files("spectral_tl_bench.models.miniature")))
 WEIGHTS = FOLDER / "rgb-mini.safetensors"
@@ -93,7 +93,7 @@ def test_its_sensors_see_visible_light_only():
 
 
 def scene_wavelengths():
-    from spectral_tl_bench.data.sample.spectra import WAVELENGTHS
+    from spectral_tl_bench.sample.spectra import WAVELENGTHS
 
     return WAVELENGTHS
 

@@ -13,7 +13,7 @@ import pytest
 from tiny import make_request, make_tree
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.leaderboard.records import read_records, verify
+from spectral_tl_bench.results.store import read_records, verify
 from spectral_tl_bench.runner import run as run_module
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware
@@ -196,7 +196,7 @@ def test_control_c_ends_the_process_with_130(tree, tmp_path, small):
     out = tmp_path / "runs"
     long = ["--steps", "100000", "--validations", "10000"]
     options = ["--data-root", tree, "--allow-partial", "--out", out, *small, *long]
-    command = [sys.executable, "-m", "spectral_tl_bench.cli", "run", "-m", "full", "-b", "mts12-n2s", *options]
+    command = [sys.executable, "-m", "spectral_tl_bench.cli.main", "run", "-m", "full", "-b", "mts12-n2s", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

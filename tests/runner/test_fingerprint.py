@@ -11,7 +11,7 @@ import rasterio
 from tiny import SIZES, install, make_request, open_tree
 
 import spectral_tl_bench
-from spectral_tl_bench.fingerprint import RESULT_PARTS, _bare_source, benchmark_facts, package_code, suite_code
+from spectral_tl_bench.identity import RESULT_PARTS, _bare_source, benchmark_facts, package_code, suite_code
 from spectral_tl_bench.runner.cell import Cell
 from spectral_tl_bench.runner.run import plan
 

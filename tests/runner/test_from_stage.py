@@ -14,7 +14,7 @@ from tiny import SIZES, make_request
 
 from spectral_tl_bench.errors import StageError, UserError
 from spectral_tl_bench.files import file_digest
-from spectral_tl_bench.leaderboard.records import read_record
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner import stages as stages_module
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.fit import Hardware

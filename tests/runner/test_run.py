@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file
 from tiny import make_request
 
-from spectral_tl_bench.data.sample import build
 from spectral_tl_bench.data.source import SYNTHETIC
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.leaderboard.records import evidence, read_record, read_records, verify
 from spectral_tl_bench.leaderboard.report import write_report
+from spectral_tl_bench.results.store import evidence, read_record, read_records, verify
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.sample import build
 from spectral_tl_bench.training.fit import Hardware, load_state
 
 CPU = Hardware("cpu")

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tiny import SIZES, make_request, make_task
 
 import spectralx.method
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.methods.base import Method, Stage
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.processes import execute_in_processes
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.runner.stages import identity_of

@@ -13,7 +13,7 @@ from torch import nn
 
 from spectralx.aomoa import AoMoA
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "profiling"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectralx.masked import Mask, patchify
-from spectralx.pictures import reconstruct, unpatchify
+from spectralx.reconstructions import reconstruct, unpatchify
 
 
 def test_unpatchify_undoes_patchify() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import Pixelwise, make_request, make_source, make_tree
 
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training import compiling

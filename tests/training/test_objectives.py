@@ -22,7 +22,7 @@ from spectral_tl_bench.objectives.mixstyle import MixStyle, choose_partners, mix
 from spectral_tl_bench.objectives.risks import Erm, GroupDro, Vrex
 from spectral_tl_bench.objectives.spectral import SpectralAugmentation, dates
 from spectral_tl_bench.objectives.swad import Swad, find_valley
-from spectral_tl_bench.training.acting import Acting, losses_by_domain
+from spectral_tl_bench.training.active_objectives import Acting, losses_by_domain
 
 BANDS, CLASSES = 4, 3
 WAVELENGTHS = (0.49, 0.56, 0.66, 0.84)

@@ -16,13 +16,11 @@ from torch import nn
 from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.loaders import Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
-from spectral_tl_bench.data.sample.dfc2020 import write_dfc2020
 from spectral_tl_bench.data.samplers import BalancedDomainWindows
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.leaderboard.cells import row_key
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.methods.registry import check_known, make_method, split_name
 from spectral_tl_bench.objectives.base import Average, Objective
@@ -30,7 +28,9 @@ from spectral_tl_bench.objectives.registry import make_objectives, objective_ent
 from spectral_tl_bench.objectives.risks import Erm
 from spectral_tl_bench.objectives.spectral import SpectralAugmentation
 from spectral_tl_bench.objectives.swad import Swad
+from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.sample.dfc2020 import write_dfc2020
 from spectral_tl_bench.training import fit as fit_module
 from spectral_tl_bench.training.fit import Fitted, Hardware, fit, load_state
 

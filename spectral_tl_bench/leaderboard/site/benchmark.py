@@ -10,7 +10,7 @@ import numpy as np
 from spectral_tl_bench.leaderboard.site.heat import top_of
 from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.overview import best_cells, reasons
-from spectral_tl_bench.leaderboard.site.pictures import shown_chips
+from spectral_tl_bench.leaderboard.site.predictions import shown_chips
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, Fields, View
 from spectral_tl_bench.leaderboard.site.writer import Writer
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_tl_bench.files import seed_from
-from spectral_tl_bench.leaderboard.statistics.places import Place, PlaceCounts, mean_iou
+from spectral_tl_bench.results.places import Place, PlaceCounts, mean_iou
 
 DRAWS = 1000
 """Bootstrap draws. Only their standard deviation is used, which 1000 draws know to within 2 %."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spectral_tl_bench.leaderboard.cells import Cell
 from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights
 from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, estimate, too_few, unknown
-from spectral_tl_bench.leaderboard.statistics.places import Place, PlaceCounts, effective_places, mean_iou
+from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
 
 OTHER_PIXELS = "not evaluated on the same target pixels"
 Target = tuple[str, tuple[Place, ...], bytes]

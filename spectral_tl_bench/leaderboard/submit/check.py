@@ -12,9 +12,6 @@ from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.source import SYNTHETIC
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.evidence import Evidence
-from spectral_tl_bench.leaderboard.records import RECORD_FILE, check_scores, load_evidence, read_record
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions, disagreements
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
 from spectral_tl_bench.leaderboard.submit.fingerprints import check_environment, check_fingerprint
@@ -27,10 +24,13 @@ from spectral_tl_bench.leaderboard.submit.intake import (
     read_bounded,
 )
 from spectral_tl_bench.leaderboard.submit.measured import SampleTruths
-from spectral_tl_bench.leaderboard.submit.pictures import check_picture
+from spectral_tl_bench.leaderboard.submit.png import check_picture
 from spectral_tl_bench.leaderboard.submit.rules import breaches
 from spectral_tl_bench.leaderboard.submit.text import name_problem, quoted, strings, text_problem
 from spectral_tl_bench.leaderboard.submit.truth import Truth, check_against, check_split, same_pixels
+from spectral_tl_bench.results.evidence import Evidence
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record
 
 _HOME = re.compile(r"(^|[\s'\"=:])(/home/|/Users/|/root/|[A-Za-z]:\\)")
 _CLOCKS = timedelta(days=1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, read_benchmark
 from spectral_tl_bench.errors import RecordError, UserError, nearest
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.text import quoted
+from spectral_tl_bench.results.schema import Record
 
 
 class Definitions:

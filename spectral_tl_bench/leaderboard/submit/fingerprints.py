@@ -9,15 +9,15 @@ from typing import Any, cast
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.fingerprint import suite_code
-from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.identity import suite_code
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.methods.registry import distribution_of, load_method, make_method, method_entries, split_name
 from spectral_tl_bench.objectives.registry import make_objectives
+from spectral_tl_bench.protocol.settings import RunSettings
+from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.runner.settings import RunSettings
 
 SUITE = "spectral-tl-bench"
 _NEEDED = ("python", "platform", SUITE, "suite code", "torch")

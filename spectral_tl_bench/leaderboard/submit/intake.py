@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.leaderboard.evidence import COLUMNS, TEXT_COLUMNS
-from spectral_tl_bench.leaderboard.records import RECORD_FILE
 from spectral_tl_bench.leaderboard.submit.text import quoted
+from spectral_tl_bench.results.evidence import COLUMNS, TEXT_COLUMNS
+from spectral_tl_bench.results.store import RECORD_FILE
 
 MEBIBYTE = 2**20
 RECORD_BYTES = MEBIBYTE

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spectral_tl_bench.errors import RecordError, UserError
-from spectral_tl_bench.leaderboard.records import RECORD_FILE
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.check import load
 from spectral_tl_bench.leaderboard.submit.intake import EVIDENCE_BYTES, PICTURE_BYTES, RECORD_BYTES, read_bounded
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import RECORD_FILE
 
 STAGING = ".submit-"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
-from spectral_tl_bench.runner.settings import BUDGETS, RunSettings
+from spectral_tl_bench.protocol.settings import BUDGETS, RunSettings
+from spectral_tl_bench.results.schema import Record
 
 _PAPER = BUDGETS["paper"][0]
 

@@ -17,10 +17,10 @@ from spectral_tl_bench.leaderboard.submit.check import (
     matrices_of,
     read_evidence,
 )
+from spectral_tl_bench.leaderboard.submit.drawn_chips import draw_shared
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
 from spectral_tl_bench.leaderboard.submit.intake import find_records
 from spectral_tl_bench.leaderboard.submit.place import destination, put_in_place, stage, staging
-from spectral_tl_bench.leaderboard.submit.shared_pictures import draw_shared
 from spectral_tl_bench.leaderboard.submit.text import shown
 from spectral_tl_bench.leaderboard.submit.together import case_clashes, check_together, place_of
 from spectral_tl_bench.leaderboard.submit.tree import record_folders

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from spectral_tl_bench.leaderboard.cells import RowKey, row_key
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.check import Checked
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.rules import SEEDS, USUAL_SEEDS
+from spectral_tl_bench.results.schema import Record
 
 Place = tuple[str, str, RowKey, int]
 """Board, benchmark, row and seed: where a record stands."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import get_args
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.leaderboard.records import RECORD_FILE
-from spectral_tl_bench.leaderboard.schema import Track
 from spectral_tl_bench.leaderboard.submit.changes import Changes
 from spectral_tl_bench.leaderboard.submit.check import Checked, Checker, flat
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused
@@ -22,6 +20,8 @@ from spectral_tl_bench.leaderboard.submit.intake import MEBIBYTE, read_bounded
 from spectral_tl_bench.leaderboard.submit.place import STAGING, destination, files_of
 from spectral_tl_bench.leaderboard.submit.text import name_problem, text_problem
 from spectral_tl_bench.leaderboard.submit.together import case_clashes, check_together
+from spectral_tl_bench.results.schema import Track
+from spectral_tl_bench.results.store import RECORD_FILE
 
 TRACKS: tuple[str, ...] = get_args(Track)
 REPORTED = "reported"
@@ -102,7 +102,7 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
     Raises:
         UserError: If there is no such folder.
     """
-    from spectral_tl_bench.leaderboard.submit.shared_pictures import check_shared
+    from spectral_tl_bench.leaderboard.submit.drawn_chips import check_shared
     from spectral_tl_bench.leaderboard.submit.submit import card
 
     layout = survey(results)

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.files import digest, write_json, write_text
-from spectral_tl_bench.leaderboard.evidence import Evidence
-from spectral_tl_bench.leaderboard.schema import Count, Name, Record, Text
 from spectral_tl_bench.leaderboard.submit.text import quoted
+from spectral_tl_bench.results.evidence import Evidence
+from spectral_tl_bench.results.schema import Count, Name, Record, Text
 
 ABOUT_FILE = "about.json"
 CHIPS_FILE = "chips.csv"

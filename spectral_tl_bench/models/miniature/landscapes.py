@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_tl_bench.data.sample.covers import COVERS
-from spectral_tl_bench.data.sample.phenology import Season, View
-from spectral_tl_bench.data.sample.scene import draw_shares, make_scene, render, rng_for
-from spectral_tl_bench.data.sample.sensors import REFLECTANCE_SCALE, SENTINEL2_L1C, SENTINEL2_SIX, WHU_OHS, Sensor, Sky
-from spectral_tl_bench.data.sample.spectra import Tint
 from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.sample.covers import COVERS
+from spectral_tl_bench.sample.phenology import Season, View
+from spectral_tl_bench.sample.scene import draw_shares, make_scene, render, rng_for
+from spectral_tl_bench.sample.sensors import REFLECTANCE_SCALE, SENTINEL2_L1C, SENTINEL2_SIX, WHU_OHS, Sensor, Sky
+from spectral_tl_bench.sample.spectra import Tint
 
 NAMESPACE = "rgb-mini"
 """First part of every seed; the sample's seeds begin with the name of a dataset."""

@@ -13,8 +13,8 @@ from site_records import make_store, reported_numbers
 
 from spectral_tl_bench.leaderboard.analysis import Analysis, analyse
 from spectral_tl_bench.leaderboard.board import make_boards
-from spectral_tl_bench.leaderboard.records import read_records
 from spectral_tl_bench.leaderboard.site import write_site
+from spectral_tl_bench.results.store import read_records
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -15,7 +15,7 @@ from PIL import Image
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard.cells import load_cell
-from spectral_tl_bench.leaderboard.records import read_record, write_record
+from spectral_tl_bench.results.store import read_record, write_record
 
 EVIL = "</script><script>document.title='bitten'</script><img src=x onerror=\"document.title='bitten'\"> & \u2028'"
 """What a stranger's record may hold in any of its texts."""

@@ -17,9 +17,9 @@ from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.generated import LIST
-from spectral_tl_bench.leaderboard.records import read_records
 from spectral_tl_bench.leaderboard.site import write_site
 from spectral_tl_bench.leaderboard.site.names import signed
+from spectral_tl_bench.results.store import read_records
 
 TRACKS = ("demonstration", "reproduced", "reproduced-unlabelled-target", "sample")
 

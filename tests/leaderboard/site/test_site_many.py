@@ -10,9 +10,9 @@ import pytest
 from spectral_tl_bench.leaderboard import board
 from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.cells import load_cell
-from spectral_tl_bench.leaderboard.records import read_records
 from spectral_tl_bench.leaderboard.site import write_site
 from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE
+from spectral_tl_bench.results.store import read_records
 
 ROWS = 70
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from submitting import TREES, World, cells_of, write_cell
 
-from spectral_tl_bench.data.sample import build
-from spectral_tl_bench.leaderboard.records import read_record
-from spectral_tl_bench.leaderboard.schema import Record
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import read_record
+from spectral_tl_bench.sample import build
 
 
 @pytest.fixture(autouse=True)

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 from tiny import make_request
 
-from spectral_tl_bench.leaderboard.records import evidence, read_record, write_record
-from spectral_tl_bench.leaderboard.schema import Record
 from spectral_tl_bench.leaderboard.submit.check import Checker
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions
 from spectral_tl_bench.leaderboard.submit.measured import SampleTruths, measure
 from spectral_tl_bench.leaderboard.submit.submit import Submission, submit
 from spectral_tl_bench.leaderboard.submit.tree import TreeCheck, check_tree
 from spectral_tl_bench.leaderboard.submit.truth import Truth, read_truths
+from spectral_tl_bench.results.predictions import predictions_png
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import evidence, read_record, write_record
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.facts import common_fields
-from spectral_tl_bench.runner.pictures import predictions_png
 from spectral_tl_bench.runner.run import plan
 
 TREES = {"mts12": {"chip": 32, "north": 8, "south": 4}}

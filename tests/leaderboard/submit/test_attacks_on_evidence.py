@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from submitting import edit, forge, reasons
 
-from spectral_tl_bench.leaderboard.records import read_record
+from spectral_tl_bench.results.store import read_record
 
 
 def first(change):

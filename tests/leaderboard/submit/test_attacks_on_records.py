@@ -10,7 +10,7 @@ import shutil
 import pytest
 from submitting import edit, reasons
 
-from spectral_tl_bench.leaderboard.records import read_record
+from spectral_tl_bench.results.store import read_record
 
 
 def put(*keys, value):
@@ -214,7 +214,7 @@ def test_a_copied_result_is_refused(world, record, change):
     """A forged copy is consistent in itself: only the other record gives it away."""
     from submitting import cells_of, write_cell
 
-    from spectral_tl_bench.leaderboard.records import evidence, write_record
+    from spectral_tl_bench.results.store import evidence, write_record
 
     assert world.submit().ok
     method, seed = ("frozen", 0) if change == "result of another method" else ("pixel-mlp", 1)

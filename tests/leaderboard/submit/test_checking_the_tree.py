@@ -9,8 +9,8 @@ import pytest
 from submitting import cells_of, edit, reasons, write_cell
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.leaderboard.records import read_record
 from spectral_tl_bench.leaderboard.submit.changes import changes_since
+from spectral_tl_bench.results.store import read_record
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_pull_request_may_add_records_and_not_change_them(committed):
 
 
 def test_a_copy_of_a_record_that_did_not_change_is_found(committed):
-    from spectral_tl_bench.leaderboard.records import evidence, write_record
+    from spectral_tl_bench.results.store import evidence, write_record
 
     board = committed
     (original,) = board.results.rglob("record.json")

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from submitting import World, cells_of, edit, fields_of, forge, reasons, truth_of, write_cell
 
-from spectral_tl_bench.leaderboard.records import read_record, verify
 from spectral_tl_bench.leaderboard.submit import place
 from spectral_tl_bench.leaderboard.submit.truth import read_truths, write_truth
+from spectral_tl_bench.results.store import read_record, verify
 
 
 def test_a_right_record_is_copied_and_passes_the_check(world, record):

@@ -1,0 +1,1 @@
+"""The command ``stbench``: one file per group of verbs."""

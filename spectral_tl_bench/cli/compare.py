@@ -1,0 +1,144 @@
+"""The verb ``stbench compare``: two rows of a board over the same places."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_tl_bench.cli.leaderboard import Records, find_records
+from spectral_tl_bench.errors import RecordError, UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spectral_tl_bench.leaderboard.analysis import Analysis
+    from spectral_tl_bench.leaderboard.board import Board
+
+Row = Annotated[str, typer.Argument(metavar="ROW", help="A row's name (8 hex digits), or a method that has one row.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("compare")(compare_rows)
+
+
+def compare_rows(
+    first: Row,
+    second: Row,
+    records: Records = None,
+    track: Annotated[str | None, typer.Option(help="Board, where the rows stand on more than one.")] = None,
+) -> None:
+    """Compare two rows over the same places, benchmark by benchmark."""
+    from spectral_tl_bench.leaderboard.analysis import analyse, compare, find_row
+    from spectral_tl_bench.leaderboard.board import make_boards
+
+    board = _board_of(make_boards(find_records(records)), first, second, track)
+    analysis = analyse(board)
+    _print(analysis, find_row(analysis, first), find_row(analysis, second), compare(analysis, first, second))
+
+
+def _board_of(boards: dict[str, Board], first: str, second: str, track: str | None) -> Board:
+    """The board that both rows stand on."""
+    from spectral_tl_bench.leaderboard.analysis import row_names
+
+    if track is not None and track not in boards:
+        raise UserError(f"there is no board {track!r}", fix=nearest(track, boards))
+    names = {name: row_names(board) for name, board in boards.items() if track in (None, name)}
+    known = {name: {*rows, *rows.values()} for name, rows in names.items()}
+    for row in (first, second):
+        if not any(row in here for here in known.values()):
+            raise RecordError(
+                f"there is no row {row!r} on the board{'s' if len(known) > 1 else ''} {', '.join(known)}",
+                fix=nearest(row, set().union(*(rows.values() for rows in names.values()))),
+            )
+    found = [name for name, here in known.items() if {first, second} <= here]
+    if not found:
+        raise RecordError(f"{first!r} and {second!r} stand on different boards, which cannot be compared")
+    if len(found) > 1:
+        raise UserError(
+            f"{first!r} and {second!r} stand on more than one board", expected=f"--track, one of {', '.join(found)}"
+        )
+    return boards[found[0]]
+
+
+def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from spectral_tl_bench.leaderboard.analysis import ALL, improvement
+    from spectral_tl_bench.leaderboard.text import interval, plain, signed, title
+
+    console = Console(highlight=False)
+    a, b = (f"{plain(analysis.names[row])} ({row})" for row in (first, second))
+    table = Table(title=Text(f"{title(analysis.board.track)}: mIoU of {a} minus {b}, in per cent"))
+    for name in ("Benchmark", "Difference", "95 % interval", "Places", "p", "p (Holm)"):
+        # A name is never cut: "hls-worldcover-…" could be either of two benchmarks.
+        left = name == "Benchmark"
+        table.add_column(name, justify="left" if left else "right", overflow="fold", min_width=8 if left else None)
+    for line in comparison.to_dict("records"):
+        last = line["benchmark"] == ALL
+        if last:
+            table.add_section()
+        cells = [
+            f"mean of {len(comparison) - 1}" if last else plain(line["benchmark"]),
+            signed(line["difference"]),
+            interval(line["low"], line["high"]),
+            "" if last else str(line["places"]),
+            _p(line["p"]),
+            _p(line["p_holm"]),
+        ]
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    for line in comparison.to_dict("records"):
+        if line["reason"]:
+            console.print(Text(f"{plain(line['benchmark'])}: not estimable, {plain(line['reason'])}"))
+    for sentence in _unlike(analysis, first, second):
+        console.print(Text(plain(sentence)))
+    value, low, high, reason = improvement(analysis, first, second)
+    if math.isnan(value):
+        console.print(Text(f"probability of improvement: none, {reason}"))
+    else:
+        over = f"not estimable, {reason}" if reason else f"{100 * low:.0f} to {100 * high:.0f} %, over seeds"
+        console.print(Text(f"probability that a run of {a} beats one of {b}: {100 * value:.0f} % ({over})"))
+    console.print(Text("Intervals are over places. p (Holm) is corrected for the number of benchmarks."))
+
+
+def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:
+    """What a reader of the comparison must know: which seeds are in it, and in what the rows differ besides."""
+    from spectral_tl_bench.leaderboard.board import flat_settings
+
+    told: list[str] = []
+    a, b = analysis.scores[first], analysis.scores[second]
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for name in analysis.board.benchmarks:
+        if name in a and name in b:
+            by_seeds.setdefault(tuple(sorted(a[name].seeds.keys() & b[name].seeds.keys())), []).append(name)
+    for seeds, names in by_seeds.items():
+        where = f" on {', '.join(names)}" if len(by_seeds) > 1 else ""
+        if len(seeds) == 1:
+            told.append(f"Seed {seeds[0]} alone{where}: whether another seed would say the same is not known.")
+        elif seeds and any(len(seeds) < max(len(a[name].seeds), len(b[name].seeds)) for name in names):
+            told.append(f"Only seeds {', '.join(map(str, seeds))}{where}, which both have.")
+    rows = {row["row"]: row for row in analysis.rows.to_dict("records")}
+    one, other = rows[first], rows[second]
+    if not one["is_floor"] and not other["is_floor"]:
+        mine, its = (
+            {"backbone": row["backbone"] or "none", "protocol": row["protocol"]}
+            | flat_settings(json.loads(row["settings"]))
+            for row in (one, other)
+        )
+        different = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
+        if different:
+            listed = (f"{name} {mine.get(name, 'none')} and {its.get(name, 'none')}" for name in different)
+            told.append(f"The rows differ in more than the method: {'; '.join(listed)}.")
+    return told
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,167 @@
+"""The verbs ``stbench report``, ``plot`` and ``show``: from stored records to boards, figures and single results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_tl_bench.console import say
+from spectral_tl_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spectral_tl_bench.results.schema import Record
+
+_RESULTS = Path("leaderboard") / "results"
+_RUNS = Path("runs")
+_FORMATS = "md, csv, parquet, latex, figures, site, or all"
+
+Records = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--records", "-r",
+        help="Folder of records; may be given more than once. Default: leaderboard/results if it is there, else runs.",
+    ),
+]  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command("report")(report)
+    app.command("plot")(plot)
+    app.command("show")(show)
+
+
+def report(
+    records: Records = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Gets tables/, figures/, site/. Default: leaderboard, or the first folder of records."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help=f"{_FORMATS}; may be given more than once. Default: md, csv, site."),
+    ] = None,
+) -> None:
+    """Make the boards from stored records alone: the same records, the same bytes."""
+    from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
+    from spectral_tl_bench.results.store import read_records
+
+    wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
+    wanted = FORMATS if "all" in wanted else wanted
+    for name in wanted:  # before the records, which take longer
+        if name not in FORMATS:
+            raise UserError(f"there is no format {name!r}", expected=_FORMATS, fix=nearest(name, (*FORMATS, "all")))
+    roots = _roots(records)
+    found, papers = read_records(roots), _reported(roots)
+    if not found and papers is None:
+        raise _nothing(roots)
+    folder = out or _default_out(roots)
+    paths = write_report(found, folder, wanted, papers)
+    others: Counter[str] = Counter()
+    for path in paths:
+        name = path.relative_to(folder).parts[0]
+        if name == TABLES:
+            say(str(path))
+        else:
+            others[name] += 1
+    for name, number in sorted(others.items()):
+        say(f"{folder / name} ({number} files)")
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="parameters, time, gap, forest or classes.")],
+    out: Annotated[Path, typer.Option(help="The file: .pdf, .svg or .png.")],
+    records: Records = None,
+    track: Annotated[
+        str | None, typer.Option(help="Board to draw. Default: the only one, or reproduced if it is there.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Only this method; may be given more than once.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", help="For forest and classes, which show one benchmark.")
+    ] = None,
+) -> None:
+    """Draw one figure of a board."""
+    from spectral_tl_bench.files import write_bytes
+    from spectral_tl_bench.leaderboard.analysis import analyse
+    from spectral_tl_bench.leaderboard.board import make_boards
+    from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
+    from spectral_tl_bench.results.store import read_records
+
+    suffix = out.suffix.lower().removeprefix(".")
+    if suffix not in SUFFIXES:
+        raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
+    roots = _roots(records)
+    found = read_records(roots)
+    if not found:
+        raise _nothing(roots)
+    boards = sorted({record.board for record in found})
+    chosen = track or (boards[0] if len(boards) == 1 else "reproduced")
+    if chosen not in boards:
+        what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
+        raise UserError(what, where=", ".join(map(str, roots)), expected=f"--track, one of {', '.join(boards)}")
+    board = make_boards(record for record in found if record.board == chosen)[chosen]
+    content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
+    write_bytes(out, content)
+    say(str(out))
+
+
+def show(
+    record: Annotated[str, typer.Argument(help="A record.json, its folder, or how a fingerprint begins.")],
+    records: Records = None,
+) -> None:
+    """Show one stored result, its scores computed again from the evidence."""
+    from spectral_tl_bench.leaderboard.show import find_record
+    from spectral_tl_bench.leaderboard.show import show as print_record
+
+    print_record(find_record(record, _roots(records)))
+
+
+def find_records(records: list[Path] | None) -> list[Record]:
+    """The stored records of ``--records``, or of where they are kept.
+
+    Raises:
+        UserError: If there are none.
+    """
+    from spectral_tl_bench.results.store import read_records
+
+    roots = _roots(records)
+    found = read_records(roots)
+    if not found:
+        raise _nothing(roots)
+    return found
+
+
+def _roots(records: list[Path] | None) -> list[Path]:
+    return records or [_RESULTS if _RESULTS.is_dir() else _RUNS]
+
+
+def _default_out(roots: list[Path]) -> Path:
+    if roots == [_RESULTS]:
+        return _RESULTS.parent
+    return roots[0] if roots[0].is_dir() else roots[0].parent
+
+
+def _reported(roots: list[Path]) -> pd.DataFrame | None:
+    """Numbers of papers that lie beside the records; None where there are none."""
+    import pandas as pd
+
+    from spectral_tl_bench.leaderboard.reported import read_reported
+
+    frames = [read_reported(root / "reported") for root in roots if (root / "reported").is_dir()]
+    frames = [frame for frame in frames if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def _nothing(roots: list[Path]) -> UserError:
+    return UserError(
+        "there are no records to report on",
+        where=", ".join(map(str, roots)),
+        fix="run something first: stbench run --method spectralx --benchmark all",
+    )

@@ -1,0 +1,227 @@
+"""The verbs ``stbench methods``: list, show, probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_tl_bench.console import backbone_sizes, pairs, print_rows, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.inspect.describe import Description
+
+methods_app = typer.Typer(help="List the methods, show one, or look into one.", rich_markup_mode=None)
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="Method, or method@preset.")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")]
+Sizes = Annotated[
+    list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
+]
+
+
+PatchEmbedding = Annotated[
+    str | None, typer.Option(help="How pretrained filters become those of other bands. See `stbench backbones show`.")
+]
+
+
+@methods_app.callback(invoke_without_command=True)
+def list_methods(context: typer.Context) -> None:
+    """List the installed methods and objectives, ours and others, with the package that each comes from."""
+    if context.invoked_subcommand is not None:
+        return
+    from spectral_tl_bench.methods.registry import SEPARATOR, listed_presets, method_entries
+    from spectral_tl_bench.objectives.registry import objective_entries
+
+    rows, presets = [("method", "package", "object")], []
+    for name, entry in method_entries().items():
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+        rows.append((name, package, entry.value))
+        presets += [f"{name}{SEPARATOR}{preset}" for preset in listed_presets(entry)]
+    print_rows(rows)
+    if presets:
+        say("")
+        say("presets, each a method with options: " + ", ".join(presets))
+    say("")
+    table = [("objective", "package", "object")]
+    for name, entry in objective_entries().items():
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+        table.append((f"+{name}", package, entry.value))
+    print_rows(table)
+    say("")
+    say("an objective is added to any method: lora+groupdro, spectralx@hypert+vrex+swad")
+
+
+@methods_app.command("show")
+def show_method(
+    method: MethodName,
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = "vit-large",
+    backbone_size: Sizes = None,
+    bands: Annotated[int, typer.Option(min=1, help="Image channels.")] = 13,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 9,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of windows in pixels; default: 224, or a multiple of the patch below."),
+    ] = None,
+    option: Options = None,
+    weights: Annotated[
+        str, typer.Option(help="Pretrained weights: hub, hub:NAME, a file, or none, which suffices for counting.")
+    ] = "none",
+    patch_embedding: PatchEmbedding = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show one method: options, stages, and its parameters part by part."""
+    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    from spectral_tl_bench.methods.registry import check_known
+    from spectral_tl_bench.models.backbones import get_backbone
+
+    check_known([method])
+    spec = get_backbone(backbone, weights, patch_embedding, **sizes)
+    from spectral_tl_bench.inspect.describe import describe
+    from spectral_tl_bench.protocol.settings import BUDGETS
+
+    budgets = {name: budget for name, (budget, _) in BUDGETS.items()}
+    found = describe(method, options, spec, budgets, bands=bands, classes=classes, window=window)
+    if as_json:
+        say(json.dumps(found.as_json(), indent=2))
+    else:
+        _print_description(found)
+        _print_objectives(method)
+
+
+def _print_description(found: Description) -> None:
+    spec = found.backbone
+    say(f"{found.method}  {found.summary}")
+    say(f"family    {found.family}")
+    if found.reference:
+        say(f"reference {found.reference}")
+    say(f"package   {' '.join(found.package)}")
+    say(f"backbone  {spec.name}: width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
+    say(f"counted   for {found.bands} bands, {found.classes} classes, windows of {found.window} px")
+    if found.presets:
+        say("")
+        say("presets")
+        for name, values in found.presets.items():
+            say(f"  {name}: " + (", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"))
+    if found.options:
+        say("")
+        rows = [("option", "type", "default", "here", "")]
+        for one in found.options:
+            here = one.value if one.value != one.default else ""
+            rows.append((one.name, one.type, one.default, here, one.description))
+        print_rows(rows)
+    say("")
+    budgets = list(found.stages[0].steps) if found.stages else []
+    table = [("stage", "labels", *(f"steps ({budget})" for budget in budgets), "trainable parameters")]
+    for stage in found.stages:
+        steps = ("closed form" if stage.closed_form else f"{stage.steps[budget]:,}" for budget in budgets)
+        table.append((stage.name, "yes" if stage.labelled else "no", *steps, f"{stage.trainable:,}"))
+    print_rows(table, right=range(2, len(table[0])))
+    say("")
+    _print_parts(found)
+
+
+def _print_objectives(name: str) -> None:
+    from spectral_tl_bench.objectives.registry import make_objectives
+
+    for key, objective in make_objectives(name).items():
+        kind = type(objective)
+        say("")
+        say(f"+{key}  {(kind.__doc__ or '').strip().partition(chr(10))[0]}")
+        say(f"reference {kind.reference}")
+        if kind.model_fields:
+            rows = [("option (-O)", "default", "")]
+            rows += [
+                (f"{key}.{option}", str(field.default), field.description or "")
+                for option, field in kind.model_fields.items()
+            ]
+            print_rows(rows)
+
+
+def _print_parts(found: Description) -> None:
+    sums, so_far = found.sums, 0
+    stages = [stage.name for stage in found.stages]
+    rows = [("part", "trainable", "frozen", "total", "so far", "trained in")]
+    for part in found.parts:
+        so_far += part.published
+        within = "every stage" if len(part.stages) == len(stages) > 1 else ", ".join(part.stages)
+        rows.append(
+            (part.name, f"{part.trainable:,}", f"{part.frozen:,}", f"{part.total:,}",
+             f"{so_far:,}" if part.published else "", within or "-")
+        )  # fmt: skip
+    rows.append(
+        ("sum", f"{sums['trainable']:,}", f"{sums['total'] - sums['trainable']:,}", f"{sums['total']:,}", "", "")
+    )
+    print_rows(rows, right=range(1, 5))
+    decoders = [part.name for part in found.parts if part.kind == "decoder"]
+    uncounted = [part.name for part in found.parts if not part.counted and part.kind != "decoder"]
+    if decoders:
+        say(f"trainable without {', '.join(decoders)}: {sums['trainable_without_decoders']:,}")
+    if uncounted:
+        left_out = ", ".join([*uncounted, *decoders])
+        say(f"trainable as published, which counts neither of {left_out}: {sums['trainable_published']:,}")
+    for part in found.parts:
+        if part.whole and 0 < part.trainable < part.total:
+            say(f"of {part.name}, as published, {part.total - part.trainable:,} parameters cannot have a gradient here")
+
+
+@methods_app.command("probe")
+def probe_method(
+    method: MethodName,
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
+    backbone_size: Sizes = None,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", help="Benchmark id or YAML file; none: random images.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+    ] = None,
+    chips: Annotated[int, typer.Option(min=2, help="Number of images.")] = 16,
+    bands: Annotated[int, typer.Option(min=1, help="Channels of random images.")] = 13,
+    window: Annotated[int | None, typer.Option(min=8, help="Side of the images in pixels.")] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the weights.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="selected.safetensors of a record, whose settings then hold.")
+    ] = None,
+    option: Options = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights of the backbone: hub, hub:NAME, a file, or none.")
+    ] = None,
+    patch_embedding: PatchEmbedding = None,
+) -> None:
+    """Report how much of the tokens depends on the image, part by part."""
+    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    from spectral_tl_bench.methods.registry import check_known
+    from spectral_tl_bench.models.backbones import get_backbone
+
+    check_known([method])
+    # With --weights the record says which backbone it is; a file given beside it need not suit this one.
+    spec = get_backbone(backbone, None if weights else backbone_weights, patch_embedding, **({} if weights else sizes))
+    from spectral_tl_bench.inspect.probe import ProbeRequest, run_probe
+
+    found = run_probe(
+        ProbeRequest(
+            method,
+            options,
+            spec,
+            benchmark=benchmark,
+            data_root=data_root,
+            chips=chips,
+            bands=bands,
+            window=window,
+            seed=seed,
+            weights=weights,
+            backbone_file=Path(backbone_weights) if weights and backbone_weights else None,
+        )
+    )
+    for line in found.about:
+        say(line)
+    say("")
+    rows = [("tokens", "depends on the image", "variance", "")]
+    rows += [(one.name, one.percent, f"{one.variance:.3g}", one.verdict) for one in found.shares]
+    print_rows(rows, right=(1, 2))
+    say("")
+    say("share of the tokens' variance that depends on the image; blind: below 1 %")

@@ -1,0 +1,1 @@
+"""Looking into a method or a backbone without training it: sizes, places, tokens."""

@@ -1,0 +1,1 @@
+"""How a number comes about: settings, normalisation, augmentation, windows, selection, metric."""

@@ -1,0 +1,65 @@
+"""A cell on features that are computed once: whether its method can, what the features depend on, where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.features.identity import Identify
+from spectral_tl_bench.features.kept import FeatureRun
+from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.progress import Say
+
+FOLDER = "features"
+
+
+def on_features(
+    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, out: Path, hardware: Hardware, say: Say
+) -> FeatureRun | None:
+    """Cut a run in two, if its method asks for it.
+
+    Args:
+        cell: What is run.
+        split: Who does what; of the target, only the sizes of chips are read.
+        module: What the cell's method built.
+        source: Training windows and validation chips.
+        out: Root of the record store; features are kept in ``features`` below it.
+        hardware: Device, and how much room features may take.
+        say: Prints one line of progress.
+
+    Returns:
+        The run on features; None where the method runs on images.
+
+    Raises:
+        UserError: If the features would take too much room.
+        MethodError: If the method's module or stages are not made for it.
+    """
+    wanted = cell.method.fixed_features()
+    if wanted is None:
+        return None
+    task, benchmark = cell.task(), cell.opened.benchmark
+    odd = [
+        stage.name for stage in cell.method.stages(task) if not stage.labelled or stage.shared or stage.fit is not None
+    ]
+    if odd:
+        raise MethodError(
+            f"stage {odd[0]!r} of method {cell.method_name} cannot run on kept features",
+            expected="stages with labels that train a decoder by gradients",
+            fix="leave out cache=true",
+        )
+    identify = Identify(
+        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata, hardware.device
+    )  # fmt: skip
+    root = out / FOLDER if hardware.feature_limit > 0 else None
+    run = FeatureRun(
+        module, source, wanted, identify, root, hardware.feature_limit, hardware.device,
+        lambda line: say(f"{cell.title} | {line}"), cell.method_name,
+    )  # fmt: skip
+    frame = cell.opened.index.frame.loc[split.chips("target")]
+    run.check_room([(int(high), int(wide)) for high, wide in zip(frame["height"], frame["width"], strict=True)])
+    return run
