@@ -41,10 +41,11 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module, node.lineno
-            for alias in node.names:
-                if f"{node.module}.{alias.name}" in MODULES:
-                    yield f"{node.module}.{alias.name}", node.lineno
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if name in MODULES]
+            yield from ((name, node.lineno) for name in modules)
+            if len(modules) < len(names):
+                yield node.module, node.lineno
 
 
 def module_name(path: Path) -> str:
@@ -95,12 +96,7 @@ def circles() -> list[str]:
         reach[module] = seen
     rings = {frozenset(other for other in reach if module in reach[other] and other in reach[module])
              for module in reach if module in reach[module]}  # fmt: skip
-    return sorted(
-        f"{module} -> {other}"
-        for ring in rings
-        for module in ring
-        for other in arrows[module] & ring
-    )
+    return sorted(f"{module} -> {other}" for ring in rings for module in ring for other in arrows[module] & ring)
 
 
 def test_imports_point_down_and_in_no_circle():
