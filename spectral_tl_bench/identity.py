@@ -1,74 +1,85 @@
-"""What a result depends on, as a hash: finished work is found again, and wrong work is not reused."""
+"""What a result depends on, by name: finished work is found again, and wrong work is not reused.
+
+A number changes when its inputs change, or when code that computes it does. Inputs are named here one by one. Code is
+named by its **numerics version**: a number beside the code that it speaks for, raised by hand when a result may change.
+Golden cases (``tests/golden``) fail when numbers move and the version does not, so that nobody can forget it.
+Moving, renaming and rewriting code leave every identity as it is.
+"""
 
 from __future__ import annotations
 
-import ast
-import functools
-import hashlib
-import importlib.util
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import spectral_tl_bench
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-RESULT_PARTS = (
-    "benchmarks.py", "sensors.py", "files.py", "data", "features", "models", "methods", "objectives", "training",
-    "evaluation", "runner/seeds.py",
-)  # fmt: skip
-"""The parts of the suite that can change a number. The sample generator is left out: the data manifest covers it."""
+from spectral_tl_bench.files import digest
 
 
-def _bare_source(path: Path) -> str:
-    """The code of a file without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # Bare strings are documentation, of attributes too; a body must keep one statement.
-            node.body = [item for item in node.body if not _is_text(item)] or [ast.Pass()]
-    return ast.unparse(tree)
+class RunIdentity(BaseModel):
+    """Everything that changes the number of one cell, and nothing else: no device, no readers, no folder, no date.
+
+    Attributes:
+        benchmark: Id of the benchmark.
+        definition: Hash of what the benchmark's definition says, without titles, colours and notes.
+        manifest: Hash of the chips' pixels and labels; not of files, their dates or their folder.
+        split: Hash of who trains, validates and tests.
+        method: Full name of the method, with its preset: weights are drawn from a seed made of it.
+        options: The method's options, complete.
+        objectives: Options of the objectives by name.
+        backbone: Name, sizes, patch embedding and hash of the weights; None where the method uses none.
+        settings: Of the protocol, with its name.
+        stage: Hash of the tensors of a first stage that the user gave; None for the run's own.
+        seed: The seed.
+        numerics: Numerics version of every component that takes part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: str
+    definition: str
+    manifest: str
+    split: str
+    method: str
+    options: dict[str, JsonValue]
+    objectives: dict[str, dict[str, JsonValue]]
+    backbone: dict[str, JsonValue] | None
+    settings: dict[str, JsonValue]
+    stage: str | None
+    seed: int
+    numerics: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything here (64 hex digits)."""
+        return digest(self.model_dump(mode="json"))
+
+    def differences(self, other: RunIdentity) -> dict[str, tuple[Any, Any]]:
+        """What is not the same in another identity: both values, by name; members of mappings as ``field.name``."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return {
+            name: (mine.get(name), theirs.get(name))
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        }
 
 
-def _is_text(item: ast.stmt) -> bool:
-    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
-def _hash_files(folder: Path, files: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in sorted(files):
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + _bare_source(path).encode() + b"\0")
-    return total.hexdigest()[:16]
+def benchmark_digest(definition: Mapping[str, Any]) -> str:
+    """A hash of the parts of a benchmark's definition that can change a number on it: no title, colour or note.
 
-
-@functools.cache
-def suite_code() -> str:
-    """A hash of the suite's code that can change a result; comments and docstrings do not count."""
-    folder = Path(spectral_tl_bench.__file__).parent
-    files: list[Path] = []
-    for part in RESULT_PARTS:
-        path = folder / part
-        files += (
-            [path] if path.is_file() else [f for f in path.rglob("*.py") if "sample" not in f.relative_to(path).parts]
-        )
-    return _hash_files(folder, files)
-
-
-@functools.cache
-def package_code(module: str) -> str:
-    """A hash of the code of the top-level package that ``module`` belongs to; empty for the suite itself."""
-    top = module.partition(".")[0]
-    if top == "spectral_tl_bench":
-        return ""
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        return "unknown"
-    origin = Path(spec.origin)
-    if not spec.submodule_search_locations:
-        return _hash_files(origin.parent, [origin])
-    return _hash_files(origin.parent, list(origin.parent.rglob("*.py")))
-
-
-def benchmark_facts(definition: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a benchmark's definition that can change a number on it: not its title, colours or notes."""
+    Args:
+        definition: ``Benchmark.model_dump(mode="json")``.
+    """
     texts = {"title", "citation", "notes", "groups", "layout", "expected"}
     facts = {key: value for key, value in definition.items() if key not in texts}
     facts["labels"] = {
@@ -77,4 +88,29 @@ def benchmark_facts(definition: dict[str, Any]) -> dict[str, Any]:
     }
     facts["domains"] = [domain["id"] for domain in definition["domains"]]
     facts["sensor"] = {key: definition["sensor"][key] for key in ("gsd", "bands")}
-    return facts
+    return digest(facts)
+
+
+def backbone_inputs(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What of a backbone's facts changes a number: where its weights came from, and what they are called, does not.
+
+    Args:
+        facts: ``Backbone.facts()``, or what a record keeps of it; None where the method uses none.
+    """
+    if facts is None:
+        return None
+    weights = facts.get("weights")
+    kept = {key: value for key, value in facts.items() if key not in ("pretrained", "weights")}
+    return {**kept, "weights": weights and weights["digest"]}
+
+
+def version_of(kind: type, package: str, package_version: str) -> str:
+    """The numerics version of a class that a package offers as a method or objective.
+
+    Args:
+        kind: The class. ``numerics_version`` counts where the class itself declares it, not where it inherits it.
+        package: Its distribution.
+        package_version: That of the distribution, for a class that declares none.
+    """
+    declared = vars(kind).get("numerics_version")
+    return str(declared) if declared is not None else f"{package} {package_version}"

@@ -39,6 +39,12 @@ def installed(group: str, kind: str) -> dict[str, EntryPoint]:
     return dict(sorted(found.items()))
 
 
+def package_of(entry: EntryPoint | None) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point comes from."""
+    distribution = entry.dist if entry is not None else None
+    return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+
+
 def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodError) -> Any:
     """The object behind an entry point.
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters.place import check_vit
 from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
+from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
 from spectralx.reconstructions import reconstruct
@@ -70,6 +71,9 @@ class SpectralXMethod(Method):
 
     Options whose default is None take the value of the reading.
     """
+
+    numerics_version = NUMERICS_VERSION
+    seed_name = "spectralx.method:SpectralXMethod"
 
     family: ClassVar[str] = "spectralx"
     reference: ClassVar[str] = "SpectralX, ISPRS J. Photogramm. Remote Sens. 239, 2026, 774-792; arXiv 2508.01731"

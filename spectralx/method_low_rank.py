@@ -47,12 +47,16 @@ class LowRankMethod(Method):
 class LoraBiased(LowRankMethod):
     """LoRA as in the SLR and SpectralX papers: both factors with a bias, no factor alpha / rank."""
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022; variant of Scheibenreif et al., CVPR 2024"
     kind: ClassVar[Kind] = "lora"
 
 
 class Slr(LowRankMethod):
     """Scaled low rank: LoRA with biases between learned scales of the input and output channels."""
+
+    numerics_version = 1
 
     reference: ClassVar[str] = (
         "Scheibenreif et al., Parameter Efficient Self-Supervised Geospatial Domain Adaptation, CVPR 2024"

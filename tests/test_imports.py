@@ -19,7 +19,7 @@ LAYERS = (
     {"evaluation"},
     {"methods", "objectives"},
     {"models", "data", "sample"},
-    {"benchmarks", "sensors", "plugins", "storage", "identity", "files", "errors", "defaults", "console"},
+    {"benchmarks", "sensors", "plugins", "storage", "identity", "provenance", "files", "errors", "defaults", "console"},
 )
 """From the top; the packages of one line stand beside each other and may meet, as long as no circle comes of it."""
 
@@ -85,7 +85,7 @@ def circles() -> list[str]:
         for module, path in MODULES.items()
     }
     reach: dict[str, set[str]] = {}
-    for module in arrows:
+    for module in MODULES:
         seen: set[str] = set()
         open_ends = list(arrows[module])
         while open_ends:

@@ -81,9 +81,9 @@ def show_method(
     check_known([method])
     spec = get_backbone(backbone, weights, patch_embedding, **sizes)
     from spectral_tl_bench.inspect.describe import describe
-    from spectral_tl_bench.protocol.settings import BUDGETS
+    from spectral_tl_bench.protocol.strict import STRICT
 
-    budgets = {name: budget for name, (budget, _) in BUDGETS.items()}
+    budgets = {name: budget for name, (budget, _) in STRICT.budgets.items()}
     found = describe(method, options, spec, budgets, bands=bands, classes=classes, window=window)
     if as_json:
         say(json.dumps(found.as_json(), indent=2))

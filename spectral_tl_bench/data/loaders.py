@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,58 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
-from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
+from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
-from spectral_tl_bench.data.samplers import BalancedDomainWindows, GridCollectionWindows, RandomCollectionWindows
+from spectral_tl_bench.data.rules import PixelRules
+from spectral_tl_bench.data.samplers import GridCollectionWindows, RandomCollectionWindows
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.data.transforms import FlipsAndTurns
+from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
-
-
-@dataclass(frozen=True)
-class BandStatistics:
-    """Mean and standard deviation per band (C,), float64, in the files' unit."""
-
-    mean: np.ndarray[Any, Any]
-    std: np.ndarray[Any, Any]
-
-    @classmethod
-    def of(cls, index: ChipIndex, chips: Sequence[str]) -> BandStatistics:
-        """The statistics of all valid pixels of the given chips, from the sums in the index."""
-        frame = index.frame.loc[list(chips)]
-        pixels = float(frame["valid_pixels"].sum())
-        mean = np.sum(frame["band_sum"].tolist(), axis=0) / pixels
-        variance = np.sum(frame["band_square_sum"].tolist(), axis=0) / pixels - mean**2
-        return cls(mean, np.sqrt(np.maximum(variance, 0.0)))
-
-
-class Normalise(nn.Module):
-    """Standardises bands; a constant band becomes 0 rather than staying at its digital numbers.
-
-    Args:
-        statistics: Of the source training chips, never of anything else.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, statistics: BandStatistics) -> None:
-        super().__init__()
-        constant = statistics.std < 1e-6 * np.maximum(1.0, np.abs(statistics.mean))
-        scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, statistics.std))
-        self.register_buffer(
-            "mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False
-        )
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in the files' unit to (B, C, H, W) standardised."""
-        return (image - self.mean) * self.scale
-
-    def undo(self, image: Tensor) -> Tensor:
-        """Back from standardised (B, C, H, W) to the files' unit; a constant band gets its mean."""
-        return image / torch.where(self.scale > 0, self.scale, 1.0) + self.mean
 
 
 @dataclass(frozen=True)
@@ -77,6 +33,7 @@ class LoaderSettings:
         batch_size: Windows per training step.
         workers: Reader processes.
         eval_batch_size: Windows per forward pass in evaluation.
+        rules: How pixels reach a module, as the protocol says.
     """
 
     window: int
@@ -84,6 +41,7 @@ class LoaderSettings:
     batch_size: int
     workers: int = 0
     eval_batch_size: int = 32
+    rules: PixelRules = field(default_factory=PixelRules)
 
 
 def collate(samples: list[dict[str, Any]], domains: Sequence[str], labelled: bool) -> dict[str, Tensor]:
@@ -110,11 +68,21 @@ def collate_windows(samples: list[dict[str, Any]]) -> dict[str, Any]:
 class _Collate:
     """A picklable collate function, for reader processes."""
 
-    def __init__(self, domains: Sequence[str], labelled: bool) -> None:
-        self.domains, self.labelled = list(domains), labelled
+    def __init__(self, domains: Sequence[str], labelled: bool, windows: SlidingWindows) -> None:
+        self.domains, self.labelled, self.windows = list(domains), labelled, windows
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return collate(samples, self.domains, self.labelled)
+        return collate([self.windows.prepare(sample) for sample in samples], self.domains, self.labelled)
+
+
+class _CollateWindows:
+    """The same for evaluation."""
+
+    def __init__(self, windows: SlidingWindows) -> None:
+        self.windows = windows
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return collate_windows([self.windows.prepare(sample) for sample in samples])
 
 
 class _CollateOnce(_Collate):
@@ -130,6 +98,9 @@ class _CollateOnce(_Collate):
                 beyond = start % len(lines)
                 lines[: len(lines) - beyond if beyond else 0] = VOID
         return batch
+
+
+__all__ = ["BandStatistics", "EvaluationData", "LoaderSettings", "Normalise", "SourceData", "TargetImages"]
 
 
 class EvaluationData:
@@ -161,23 +132,20 @@ class EvaluationData:
     def loader(self) -> DataLoader[dict[str, Any]]:
         """Batches of windows, chip by chip."""
         settings = self.settings
-        sampler = GridCollectionWindows(self.collection, settings.window, settings.stride)
+        sampler = settings.rules.windows.evaluation(self.collection, settings.window, settings.stride)
         return DataLoader(
             self.collection, batch_size=settings.eval_batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=collate_windows,
+            collate_fn=_CollateWindows(settings.rules.windows),
         )  # fmt: skip
 
     def windows_per_chip(self) -> dict[str, int]:
         """How many windows cover each chip."""
-        window, stride = self.settings.window, self.settings.stride
-        return {
-            chip: len(grid(row["height"], window, stride)) * len(grid(row["width"], window, stride))
-            for chip, row in self.rows.items()
-        }
+        window, stride, windows = self.settings.window, self.settings.stride, self.settings.rules.windows
+        return {chip: windows.count(row["height"], row["width"], window, stride) for chip, row in self.rows.items()}
 
     def truth(self, chip: str) -> np.ndarray[Any, Any]:
         """The classes of one chip (H, W), with void."""
-        return self._whole(chip)["mask"].numpy()
+        return self.settings.rules.windows.prepare(self._whole(chip))["mask"].numpy()
 
     def image(self, chip: str) -> np.ndarray[Any, Any]:
         """The pixels of one chip (C, H, W), in the files' unit."""
@@ -278,12 +246,12 @@ class SourceData:
         """``steps`` batches of random windows; without ``labelled`` they carry no mask."""
         settings = self.settings
         length = steps * settings.batch_size
-        sampler = (BalancedDomainWindows if self.balanced else RandomCollectionWindows)(
-            self.collection, settings.window, length, seed_from("windows", self.order_seed, stage)
+        sampler = settings.rules.windows.training(
+            self.collection, settings.window, length, seed_from("windows", self.order_seed, stage), self.balanced
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_Collate(self.domains, labelled), drop_last=True, persistent_workers=False,
+            collate_fn=_Collate(self.domains, labelled, settings.rules.windows), drop_last=True,
         )  # fmt: skip
         if self.target_images is None:
             return loader
@@ -297,16 +265,16 @@ class SourceData:
         sampler = GridCollectionWindows(self.collection, settings.window, settings.window)
         return DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateOnce(self.domains, labelled),
+            collate_fn=_CollateOnce(self.domains, labelled, settings.rules.windows),
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:
         """What comes before the module, for images in the files' unit."""
-        return Normalise(self.statistics)
+        return self.settings.rules.normalise(self.statistics)
 
-    def augmentation(self, stage: str) -> FlipsAndTurns | None:
-        """What happens to the training windows of a stage."""
-        return FlipsAndTurns(seed_from("augment", self.order_seed, stage))
+    def augmentation(self, stage: str) -> nn.Module | None:
+        """What happens to the training windows of a stage; called as (images, masks or None, step)."""
+        return self.settings.rules.augment(seed_from("augment", self.order_seed, stage))
 
     def balanced_domains(self) -> SourceData:
         """The same data, with each domain drawn equally often, and not in proportion to its chips."""

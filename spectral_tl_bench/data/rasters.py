@@ -30,6 +30,9 @@ from spectral_tl_bench.errors import DataError
 GeoQuery = tuple[slice, slice, slice]
 """x, y in units of the CRS, and t: TorchGeo's spatiotemporal slice."""
 
+NUMERICS_VERSION = 1
+"""Raised by hand whenever pixels, labels or statistics that are read from the same files may change."""
+
 EPOCH = pd.Timestamp("2000-01-01")
 SLOT = pd.Timedelta(seconds=2)
 CACHE_BYTES = 2 * 1024**3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomVerticalFlip
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ class FlipsAndTurns(nn.Module):
     Args:
         seed: Seed of the sequence.
     """
+
+    name: ClassVar[str] = "flips-and-turns"
+    numerics_version: ClassVar[int] = 1
 
     def __init__(self, seed: int) -> None:
         super().__init__()

@@ -13,8 +13,11 @@ from torch.nn import functional
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.windows import ChipStitcher
 from spectral_tl_bench.evaluation.metrics import confusion
-from spectral_tl_bench.evaluation.windows import ChipStitcher
+
+NUMERICS_VERSION = 1
+"""Raised by hand whenever predictions, confusion matrices or scores may change for the same logits."""
 
 OnChip = Callable[[str, "np.ndarray[Any, Any]"], None]
 
@@ -53,9 +56,9 @@ class ChipEvaluator:
             raise ValueError(f"the method returned logits of shape {got}, expected {wanted} (B, K, H, W)")
         for number, chip in enumerate(batch["chip"]):
             if chip not in self._open:
-                row = self.data.rows[chip]
-                self._open[chip] = ChipStitcher(
-                    self.num_classes, row["height"], row["width"], self.data.settings.window, device=logits.device
+                row, settings = self.data.rows[chip], self.data.settings
+                self._open[chip] = settings.rules.windows.stitcher(
+                    self.num_classes, row["height"], row["width"], settings.window, logits.device
                 )
             self._open[chip].add(logits[number], batch["line"][number], batch["column"][number])
             if self.with_loss:

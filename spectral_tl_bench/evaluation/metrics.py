@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,18 @@ MIOU_RULE = (
     "in the predictions, from one confusion matrix over all labelled pixels of the target. Pixels without ground "
     "truth are left out; every other pixel counts, and its prediction is always one of the benchmark's classes."
 )
+
+
+class MeanIoU:
+    """Mean IoU over one confusion matrix, by ``MIOU_RULE``."""
+
+    name: ClassVar[str] = "mIoU"
+    rule: ClassVar[str] = MIOU_RULE
+    numerics_version: ClassVar[int] = 1
+
+    def value(self, matrix: ArrayLike) -> float:
+        """The mean IoU of a confusion matrix (K, K); NaN where there is nothing to measure."""
+        return score(matrix).miou
 
 
 @dataclass(frozen=True)

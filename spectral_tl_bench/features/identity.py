@@ -12,9 +12,9 @@ from spectral_tl_bench.data.loaders import BandStatistics
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.features.modules import DECODER
 from spectral_tl_bench.features.store import FeatureIdentity
-from spectral_tl_bench.identity import package_code, suite_code
 from spectral_tl_bench.methods.base import FixedFeatures, Task
 from spectral_tl_bench.models.weights import weights_digest
+from spectral_tl_bench.provenance import package_code
 
 CONTENT_DIGITS = 16
 LIBRARIES = ("torch", "timm")
@@ -33,11 +33,12 @@ class Identify:
         dataset: Dataset of the chips.
         nodata: What is done with pixels that hold no measurement.
         device: Where features are computed.
+        numerics: Numerics version of every component that takes part.
     """
 
     def __init__(
         self, task: Task, module: nn.Module, wanted: FixedFeatures, statistics: BandStatistics, dataset: str,
-        nodata: str, device: torch.device,
+        nodata: str, device: torch.device, numerics: Mapping[str, str],
     ) -> None:  # fmt: skip
         kind = type(module)
         levels = getattr(module, "levels", None)
@@ -58,6 +59,7 @@ class Identify:
             "window": task.window,
             "dtype": wanted.dtype,
             "device": device.type,
+            "numerics": dict(numerics),
             "code": code_of(module),
         }
 
@@ -73,7 +75,7 @@ class Identify:
 
 
 def code_of(module: nn.Module) -> Mapping[str, str]:
-    """Hashes of the code that features come from, and versions of the libraries; a plug-in's decoder does not count.
+    """Hashes of the code of plug-ins, their decoders aside, and versions of the libraries, which differ in last digits.
 
     Args:
         module: What the method built.
@@ -82,8 +84,8 @@ def code_of(module: nn.Module) -> Mapping[str, str]:
     extractor = getattr(type(module), "features", None)
     modules = {type(child).__module__ for child in frozen[1:]}  # the first is the whole, the decoder's code with it
     modules |= {extractor.__module__} if extractor is not None else set()
-    packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench"})
-    code = {"suite": suite_code()} | {package: package_code(package) for package in packages}
+    packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench", "spectralx"})
+    code = {package: package_code(package) for package in packages}
     for library in LIBRARIES:
         try:
             code[library] = version(library)

@@ -36,6 +36,9 @@ from spectral_tl_bench.features.store import (
 from spectral_tl_bench.features.windows import WindowImages, grid_windows
 from spectral_tl_bench.methods.base import FixedFeatures
 
+NUMERICS_VERSION = 1
+"""Raised by hand whenever features, or the windows that a head trains on, may change."""
+
 Shapes = list[tuple[int, int, int, int]]
 
 

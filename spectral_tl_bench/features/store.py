@@ -67,7 +67,8 @@ class FeatureIdentity(_Strict):
         copies: Symmetries of each window.
         dtype: What is stored; features are computed in float32.
         device: Kind of device they were computed on, since devices differ in the last digits.
-        code: Hashes of the code, and versions of the libraries, by package.
+        numerics: Numerics version of every component that takes part.
+        code: Hashes of the code of packages that are not the suite's, and versions of the libraries.
     """
 
     backbone: dict[str, JsonValue]
@@ -89,6 +90,7 @@ class FeatureIdentity(_Strict):
     copies: int
     dtype: FeatureType
     device: str
+    numerics: dict[str, str]
     code: dict[str, str]
 
     @property

@@ -22,6 +22,7 @@ from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
+from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import BackboneFacts
 from spectral_tl_bench.results.store import RECORD_FILE, read_record
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark
@@ -194,7 +195,7 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     opened = OpenBenchmark(benchmark, found, *open_index(benchmark, found, own_folder is not None, allow_partial=True))
     chip_size = int(opened.index.frame[["height", "width"]].to_numpy().min())
     small = opened.track in ("sample", "demonstration") or chip_size != benchmark.chip_size
-    fitting = make_settings(benchmark, chip_size, small, request.backbone, Overrides(window=request.window))
+    fitting = make_settings(benchmark, chip_size, small, request.backbone, Overrides(window=request.window), STRICT)
     settings = request.settings or fitting
     window = settings.window
     loading = LoaderSettings(window, settings.stride, settings.budget.batch_size)
@@ -208,5 +209,5 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     spread = [chips[place * len(chips) // count] for place in range(count)]
     windows = [dataset.read_window(number, 0, 0, window, window)["image"] for dataset, number in spread]
     images = Normalise(source.statistics)(torch.stack(windows))
-    task = Cell(opened, request.method, method, request.backbone, settings, request.seed).task()
+    task = Cell(opened, request.method, method, request.backbone, STRICT, settings, request.seed).task()
     return task, images, (found.line, f"images: {count} training chips of {benchmark.id}, {window} px of each")

@@ -62,6 +62,8 @@ class AdaLora(LinearTunerMethod):
     counted at the initial rank.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Zhang et al., AdaLoRA, ICLR 2023, eqs. 3, 4 and 12"
 
     rank: int = Field(16, ge=1, description="average rank at the end")

@@ -118,6 +118,8 @@ class AnyTuner(LinearTunerMethod):
     whether it can be merged, is the tuner's affair.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "HuggingFace peft"
 
     tuner: str = Field("lokr", description="name of the tuner, as peft has it")

@@ -253,6 +253,13 @@ class Method(BaseModel, ABC):
     """Whether training needs the target's images, without labels. Batches of every stage with an optimiser then also
     carry ``target_image``, and the results stand on a board apart (``unlabelled-target``)."""
 
+    numerics_version: ClassVar[int | str | None] = None
+    """Raised by hand whenever the numbers of the method may change; each class declares its own. Results of a class
+    that declares none belong to the version of its package."""
+    seed_name: ClassVar[str] = ""
+    """What stands for the class in the seeds of a shared first stage; by default its package and entry-point name. It
+    must stay for ever what it was, whatever the class is called and wherever it stands."""
+
     @abstractmethod
     def build(self, task: Task) -> nn.Module:
         """The module that maps images (B, C, H, W), normalised, to logits (B, K, H, W).

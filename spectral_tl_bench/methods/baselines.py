@@ -16,6 +16,8 @@ from spectral_tl_bench.models.segmenter import build_segmenter
 class Full(Method):
     """Full fine-tuning: backbone and decoder train."""
 
+    numerics_version = 1
+
     family: ClassVar[str] = "full"
 
     decoder: Decoder = Field("upernet", description=DECODER_TEXT)
@@ -27,6 +29,8 @@ class Full(Method):
 
 class Frozen(OnKeptFeatures):
     """Frozen backbone: the decoder trains, and the patch embedding, which no RGB model has for these bands."""
+
+    numerics_version = 1
 
     family: ClassVar[str] = "frozen"
 
@@ -43,6 +47,8 @@ class Frozen(OnKeptFeatures):
 
 class LinearProbe(OnKeptFeatures):
     """Linear probe: one 1x1 convolution on the last feature map of a frozen backbone."""
+
+    numerics_version = 1
 
     family: ClassVar[str] = "frozen"
     reference: ClassVar[str] = (
@@ -65,6 +71,8 @@ class BitFit(Method):
     timm has one bias for queries, keys and values together. Its third for the keys trains without effect, since it
     adds the same number to all entries of a row of the attention before the softmax.
     """
+
+    numerics_version = 1
 
     family: ClassVar[str] = "peft"
     reference: ClassVar[str] = "Ben Zaken et al., BitFit, ACL 2022, sec. 3"

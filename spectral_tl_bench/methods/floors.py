@@ -19,6 +19,8 @@ NEVER = -1e30
 class PixelMLP(Method):
     """Spectral MLP: 1x1 convolutions, so that every pixel is classified by its own spectrum alone."""
 
+    numerics_version = 1
+
     family: ClassVar[str] = "floor"
     uses_backbone: ClassVar[bool] = False
 
@@ -129,6 +131,8 @@ class NearestMeanClassifier(Solvable):
 class Majority(ClosedForm):
     """Majority class: says the source's most frequent training class everywhere."""
 
+    numerics_version = 1
+
     def build(self, task: Task) -> nn.Module:
         """No parameters; one count per class."""
         return MajorityClass(task.num_classes)
@@ -136,6 +140,8 @@ class Majority(ClosedForm):
 
 class NearestMean(ClosedForm):
     """Nearest class mean: minimum distance to the source's mean spectrum of each class, in standardised bands."""
+
+    numerics_version = 1
 
     reference: ClassVar[str] = (
         "minimum-distance-to-means classifier of the textbooks; the same as scikit-learn's NearestCentroid"

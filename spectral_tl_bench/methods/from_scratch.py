@@ -65,6 +65,8 @@ class FromScratch(Method):
 class UNet(FromScratch):
     """U-Net with a ResNet encoder, from scratch."""
 
+    numerics_version = 1
+
     reference: ClassVar[str] = (
         "Ronneberger et al., U-Net, MICCAI 2015; encoder and defaults of segmentation-models-pytorch"
     )
@@ -88,6 +90,8 @@ class UNet(FromScratch):
 
 class DeepLabV3Plus(FromScratch):
     """DeepLabV3+ with a ResNet encoder at an output stride of 16, from scratch."""
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Chen et al., ECCV 2018; encoder and defaults of segmentation-models-pytorch"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -24,6 +24,8 @@ class Lora(LinearTunerMethod):
     Rank 16 is that of the SpectralX and SLR papers; alpha = rank leaves the update unscaled, as they do.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022, eq. 3"
     use_dora: ClassVar[bool] = False
 
@@ -47,6 +49,8 @@ class Dora(Lora):
     Rank and alpha are those of ``lora``, so that the two differ in the magnitudes alone.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Liu et al., DoRA, ICML 2024, eq. 5"
     use_dora: ClassVar[bool] = True
 
@@ -57,6 +61,8 @@ class Ia3(LinearTunerMethod):
     The paper scales keys and values; timm's one layer for the three brings the queries with it. Scaling a query is
     scaling the key that it meets, so that this adds parameters but no other function.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Liu et al., Few-Shot PEFT is Better and Cheaper than In-Context Learning, NeurIPS 2022"
 
@@ -81,6 +87,8 @@ class Vera(LinearTunerMethod):
     from a fixed seed and are in no checkpoint.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Kopiczko et al., VeRA, ICLR 2024, eq. 2"
 
     rank: int = Field(256, ge=1, description="inner width of the shared matrices")
@@ -103,6 +111,8 @@ class Oft(LinearTunerMethod):
     Blocks of 32 are peft's default. Rotations are exact (Cayley transform) unless ``approximate`` asks for the series
     of Qiu et al. 2025, which is faster and no longer quite orthogonal.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Qiu et al., Controlling Text-to-Image Diffusion by Orthogonal Finetuning, NeurIPS 2023"
 
@@ -137,6 +147,8 @@ class FourierFt(LinearTunerMethod):
     therefore start at 0 unless ``random_start`` is given.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = (
         "Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024, eqs. 2-4"
     )
@@ -165,6 +177,8 @@ class LnTuning(TunerMethod):
 
     peft trains copies, so that all parameters together are a few more than those of the backbone.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Zhao et al., Tuning LayerNorm in Attention, ICLR 2024"
 

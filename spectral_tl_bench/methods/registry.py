@@ -16,7 +16,7 @@ from typing import Any
 from spectral_tl_bench.errors import MethodError, nearest
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.objectives.registry import check_objectives, split_objectives
-from spectral_tl_bench.plugins import NAME, imported_class, installed, with_options
+from spectral_tl_bench.plugins import NAME, imported_class, installed, package_of, with_options
 
 GROUP = "spectral_tl_bench.methods"
 SEPARATOR = "@"
@@ -156,5 +156,4 @@ def _source_of(module: str) -> Path | None:
 
 def distribution_of(name: str) -> tuple[str, str]:
     """Name and version of the installed package that a method comes from."""
-    distribution = method_entries()[split_name(name)[0]].dist
-    return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+    return package_of(method_entries()[split_name(name)[0]])

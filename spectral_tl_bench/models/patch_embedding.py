@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 RGB = (0.665, 0.560, 0.490)
 """Centre wavelengths of red, green and blue in micrometres, in the order of the channels of RGB models."""
 
+NUMERICS_VERSION = 1
+"""Raised by hand whenever a filter that a strategy makes may change."""
+
 STRATEGIES = {
     "random": "drawn at random, nothing is kept",
     "repeat": "pretrained filters in turn, rescaled to keep the response to a constant image",

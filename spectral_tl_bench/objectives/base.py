@@ -117,6 +117,9 @@ class Objective(BaseModel):
     domains_needed: ClassVar[int] = 1
     """With fewer source domains than this the objective has no meaning, and a run is refused."""
 
+    numerics_version: ClassVar[int | str | None] = None
+    """Raised by hand whenever the numbers of the objective may change; see ``Method.numerics_version``."""
+
     def needs(self) -> int:
         """How many source domains there must be, where options matter."""
         return self.domains_needed

@@ -41,6 +41,8 @@ class Coral(Objective):
     ``weight`` is that of DomainBed.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Sun and Saenko, Deep CORAL, ECCV Workshops 2016, equations 1-3"
     domains_needed: ClassVar[int] = 2
 

@@ -73,6 +73,8 @@ class MixStyle(Objective):
     names those that were. Where the loss is computed domain by domain, all windows of a pass are of one domain.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Zhou et al., Domain Generalization with MixStyle, ICLR 2021, Section 3"
 
     p: float = Field(0.5, ge=0, le=1, description="probability of mixing at a place, per forward pass")

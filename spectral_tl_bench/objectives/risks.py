@@ -17,6 +17,8 @@ class Erm(Objective):
     With ``balanced`` windows are drawn as for the objectives that compare domains, which makes it their control.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Vapnik, Statistical Learning Theory, 1998"
 
     balanced: bool = Field(False, description="draw each source domain equally often")
@@ -44,6 +46,8 @@ class GroupDro(_DomainRisk):
     changes by the normalisation alone. The weights carry no gradient and begin equal. The adjustment for small groups
     (Section 3.3) is left out, which is the authors' default of 0.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Sagawa et al., Distributionally Robust Neural Networks, ICLR 2020, Algorithm 1"
 
@@ -81,6 +85,8 @@ class Vrex(_DomainRisk):
     first ``anneal`` of the steps the multiple is 1. ``weight`` and ``anneal`` are those of DomainBed (10, and 500 of
     5,000 steps); it also resets Adam when the multiple jumps, which is not done here.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Krueger et al., Out-of-Distribution Generalization via Risk Extrapolation, ICML 2021"
 

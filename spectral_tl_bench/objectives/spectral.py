@@ -33,6 +33,8 @@ class SpectralAugmentation(Objective):
     measurement are changed like all others.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "none; ranges in the docstring"
 
     p: float = Field(0.5, ge=0, le=1, description="probability of each of the four, per window")

@@ -70,6 +70,8 @@ class Swad(Objective):
     The average is the selected checkpoint. N_s = 3, N_e = 6; r = 1.2 is the paper's for VLCS, 1.3 for its other sets.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Cha et al., SWAD, NeurIPS 2021, Algorithm 1"
 
     start_patience: int = Field(3, ge=1, description="N_s, validations without a lower loss that start the average")

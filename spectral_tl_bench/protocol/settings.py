@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Backbone, Budget
-
-PAPER_WINDOW = 224
+from spectral_tl_bench.protocol.base import Protocol
+from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
 
 BudgetName = Literal["small", "paper"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -20,7 +20,7 @@ class RunSettings(BaseModel):
     """The protocol's settings for one cell.
 
     Attributes:
-        protocol: Name of the protocol; ``strict`` is the only one so far.
+        protocol: Name of the protocol.
         budget: Training budget.
         window: Side of training and evaluation windows, pixels.
         stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap.
@@ -32,12 +32,12 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal["strict"] = "strict"
+    protocol: str = DEFAULT_PROTOCOL
     budget: Budget
     window: int = Field(ge=8)
     stride: int = Field(ge=1)
     validations: int = Field(10, ge=1)
-    augment: Literal["flips-and-turns"] = "flips-and-turns"
+    augment: str = "flips-and-turns"
     precision: Precision = "32-true"
     compile: bool = False
 
@@ -66,20 +66,8 @@ class Overrides(BaseModel):
     compile: bool = False
 
 
-BUDGETS: dict[str, tuple[Budget, int]] = {
-    # Published settings (SpectralX, ISPRS J. 239, 2026): AdamW 1e-4, constant, batch 32, 25,000 + 45,000 steps.
-    "paper": (Budget(), 20),
-    # Sized for a laptop: eight benchmarks and both stages in under three minutes on two cores.
-    "small": (
-        Budget(steps=60, pretrain_steps=20, batch_size=8, learning_rate=2e-3, schedule="cosine"),
-        3,
-    ),
-}
-"""Training budgets by name, with the number of validations."""
-
-
 def make_settings(
-    benchmark: Benchmark, chip_size: int, small: bool, backbone: Backbone, overrides: Overrides
+    benchmark: Benchmark, chip_size: int, small: bool, backbone: Backbone, overrides: Overrides, protocol: Protocol
 ) -> RunSettings:
     """The settings of a run: defaults for the data at hand, then what the user set.
 
@@ -89,15 +77,16 @@ def make_settings(
         small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
         backbone: Its patch must divide the window.
         overrides: What the user set.
+        protocol: Gives the defaults.
 
     Raises:
         UserError: If the window does not fit the chips or the backbone.
     """
-    budget, validations = BUDGETS[overrides.budget or ("small" if small else "paper")]
+    budget, validations = protocol.budgets[overrides.budget or ("small" if small else protocol.usual_budget)]
     names = ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")
     changed: dict[str, Any] = {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
     budget = budget.model_copy(update=changed)
-    largest = min(64 if small else PAPER_WINDOW, chip_size)
+    largest = min(protocol.small_window if small else protocol.window, chip_size)
     window = overrides.window or largest // backbone.patch * backbone.patch
     if window > chip_size or window % backbone.patch or window < max(8, backbone.patch):
         raise UserError(
@@ -110,6 +99,8 @@ def make_settings(
     if stride > window:
         raise UserError(f"a stride of {stride} px skips pixels between windows of {window} px", fix="lower --stride")
     return RunSettings(
+        protocol=protocol.name,
+        augment=getattr(protocol.pixels.augment, "name", "none"),
         budget=budget,
         window=window,
         stride=stride,

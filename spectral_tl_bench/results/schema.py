@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
 
+from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is also a folder name: no separators, no leading dot."""
 
@@ -191,13 +193,18 @@ class Record(_Strict):
         target_images: Whether the method was given the target's images, without labels, while it was trained.
         track: ``reproduced``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
             ``demonstration``: a user's own benchmark.
-        fingerprint: Hash of all that changes the result.
+        fingerprint: That of ``identity()``; of a record whose identity is not known, the hash that it came with.
+        definition: Hash of the benchmark's definition, see ``identity.benchmark_digest``.
+        numerics: Numerics version of every component that took part; None in a record of schema 1 whose identity was
+            not rebuilt. Its numbers stand, but nothing says which code they belong to.
+        given_stage: Hash of the tensors of a first stage that the user gave.
+        earlier_fingerprint: The hash over source text under which schema 1 knew the result.
         majority_class: The most frequent class of the source's training labels.
         parameters: None, like all that was measured, only where the cell failed.
         statement: For synthetic data, the sentence that says so.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     status: Literal["completed", "failed"]
     benchmark: Name
     benchmark_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
@@ -214,6 +221,10 @@ class Record(_Strict):
     track: Track
     target_images: bool = False
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    definition: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    numerics: dict[Text, Text] | None = None
+    given_stage: Text | None = None
+    earlier_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     source_domains: Annotated[tuple[Text, ...], Field(min_length=1)]
     target_domains: Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -252,7 +263,21 @@ class Record(_Strict):
             raise ValueError(f"data of kind {self.data.kind!r} cannot be on the track {self.track!r}")
         if self.track == "sample" and self.statement is None:
             raise ValueError("a record of synthetic data needs a statement that says so")
+        identity = self.identity()
+        if identity is not None and identity.fingerprint != self.fingerprint:
+            raise ValueError("the fingerprint does not follow from what the record says: it was edited after the run")
         return self
+
+    def identity(self) -> RunIdentity | None:
+        """What the result depends on; None where the record does not say it all."""
+        if self.numerics is None or self.definition is None or self.data is None:
+            return None
+        return RunIdentity(
+            benchmark=self.benchmark, definition=self.definition, manifest=self.data.manifest_hash,
+            split=self.data.split_hash, method=self.method, options=self.options, objectives=self.objectives,
+            backbone=backbone_inputs(self.backbone.model_dump(mode="json") if self.backbone else None),
+            settings=self.settings, stage=self.given_stage, seed=self.seed, numerics=self.numerics,
+        )  # fmt: skip
 
     @property
     def board(self) -> str:

@@ -130,6 +130,8 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"the record cannot be read: {reason}", where=path) from None
     if not isinstance(value, dict):
         raise RecordError("a record is a JSON object", where=path)
+    if value.get("schema_version") == 1:  # its identity was a hash over source text, which says nothing here
+        value["schema_version"] = 2
     return _validated(value, path).at(path)
 
 

@@ -59,12 +59,12 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         The outcome.
     """
     split = cell.split()
-    fingerprint = cell.fingerprint(split)
-    path = record_folder(out, cell.opened.benchmark.id, cell.method_name, fingerprint) / RECORD_FILE
+    identity = cell.identity(split)
+    path = record_folder(out, cell.opened.benchmark.id, cell.method_name, identity.fingerprint) / RECORD_FILE
     found = None if fresh else _finished(cell, path, say)
     if found is not None and found.scores is not None:
         return Outcome(cell, "found", path, found.scores.selected.miou)
-    fields = common_fields(cell, split, fingerprint)
+    fields = common_fields(cell, split, identity)
     try:
         result, evidence, trained, shown = _measure(cell, split, out, hardware, workers, say)
     except UserError as error:

@@ -11,10 +11,12 @@ from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.source import DataSource, Track
 from spectral_tl_bench.data.splits import SplitTable, make_split
-from spectral_tl_bench.files import digest
-from spectral_tl_bench.identity import benchmark_facts, package_code, suite_code
+from spectral_tl_bench.identity import RunIdentity, backbone_inputs, benchmark_digest
 from spectral_tl_bench.methods.base import Backbone, Method, Task
+from spectral_tl_bench.methods.registry import distribution_of, split_name
 from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.protocol.base import Protocol
+from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.training.stage_store import StageCard
 
@@ -58,7 +60,8 @@ class Cell:
         method_name: Full name of the method, with preset and objectives.
         method: The method with its options.
         backbone: The backbone.
-        settings: Protocol settings.
+        protocol: How the number comes about.
+        settings: Its settings.
         seed: Seed; 0 is a seed like any other.
         oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
         given: A trained first stage to start from; by default the run looks for its own, or trains it.
@@ -69,6 +72,7 @@ class Cell:
     method_name: str
     method: Method
     backbone: Backbone
+    protocol: Protocol
     settings: RunSettings
     seed: int
     oracle: bool = False
@@ -96,9 +100,9 @@ class Cell:
             backbone=replace(self.backbone, seed=seed).for_sensor(benchmark.sensor.wavelengths, benchmark.sensor.gsd),
         )  # fmt: skip
 
-    def method_class(self) -> str:
-        """Where the method's class is, as ``module:Class``."""
-        return f"{type(self.method).__module__}:{type(self.method).__qualname__}"
+    def method_seed_name(self) -> str:
+        """What stands for the method's class in the seeds of a shared first stage."""
+        return self.method.seed_name or f"{distribution_of(self.method_name)[0]}:{split_name(self.method_name)[0]}"
 
     def objective_options(self) -> dict[str, dict[str, Any]]:
         """Options by objective, complete."""
@@ -108,28 +112,27 @@ class Cell:
         """The backbone, without the means to build it; None where the method uses none."""
         return self.backbone.facts() if self.method.uses_backbone else None
 
-    def fingerprint(self, split: SplitTable) -> str:
-        """A hash of everything that can change the result, and of nothing else (no device, no readers)."""
+    def identity(self, split: SplitTable) -> RunIdentity:
+        """Everything that can change the result, and nothing else (no device, no readers)."""
         benchmark = self.opened.benchmark
-        return digest(
-            benchmark_facts(benchmark.model_dump(mode="json")),
-            self.opened.index.manifest,
-            split.hash,
-            self.method_name,
-            self.method_class(),
-            self.method.model_dump(mode="json"),
-            self.backbone_facts(),
-            self.settings.model_dump(mode="json"),
-            self.seed,
-            suite_code(),
-            package_code(type(self.method).__module__),
-            self.given and self.given.card.tensors,
-            self.objective_options(),
-            [
-                (f"{type(one).__module__}:{type(one).__qualname__}", package_code(type(one).__module__))
-                for one in self.objectives.values()
-            ],
+        return RunIdentity(
+            benchmark=benchmark.id,
+            definition=benchmark_digest(benchmark.model_dump(mode="json")),
+            manifest=self.opened.index.manifest,
+            split=split.hash,
+            method=self.method_name,
+            options=self.method.model_dump(mode="json"),
+            objectives=self.objective_options(),
+            backbone=backbone_inputs(self.backbone_facts()),
+            settings=self.settings.model_dump(mode="json"),
+            stage=self.given and self.given.card.tensors,
+            seed=self.seed,
+            numerics=self.numerics(),
         )
+
+    def numerics(self) -> dict[str, str]:
+        """The numerics version of every component that takes part."""
+        return numerics_of(self.protocol, self.method_name, self.method, self.objectives, self.backbone)
 
 
 @dataclass(frozen=True)

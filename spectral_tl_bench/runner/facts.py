@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from spectral_tl_bench import __version__
 from spectral_tl_bench.data.source import SYNTHETIC
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.identity import suite_code
+from spectral_tl_bench.identity import RunIdentity
 from spectral_tl_bench.methods.registry import distribution_of
+from spectral_tl_bench.provenance import environment
 from spectral_tl_bench.runner.definitions import Cell
 
 
@@ -26,7 +24,7 @@ def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
     }
 
 
-def common_fields(cell: Cell, split: SplitTable, fingerprint: str) -> dict[str, Any]:
+def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity) -> dict[str, Any]:
     """The fields of a record that are known before anything is measured."""
     benchmark = cell.opened.benchmark
     return {
@@ -44,29 +42,15 @@ def common_fields(cell: Cell, split: SplitTable, fingerprint: str) -> dict[str, 
         "seed": cell.seed,
         "settings": cell.settings.model_dump(mode="json"),
         "track": cell.opened.track,
-        "fingerprint": fingerprint,
+        "fingerprint": identity.fingerprint,
+        "definition": identity.definition,
+        "numerics": identity.numerics,
+        "given_stage": identity.stage,
         "classes": list(benchmark.labels.names),
         "source_domains": list(benchmark.source),
         "target_domains": list(benchmark.target),
-        "environment": _environment(cell.method_name),
+        "environment": environment(*distribution_of(cell.method_name), type(cell.method).__module__),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "statement": SYNTHETIC if cell.opened.track == "sample" else None,
         "data": data_facts(cell, split),
     }
-
-
-def _environment(method_name: str) -> dict[str, str]:
-    package, package_version = distribution_of(method_name)
-    facts = {
-        "python": platform.python_version(),
-        "platform": platform.system().lower(),
-        "spectral-tl-bench": __version__,
-        f"method package {package}": package_version,
-        "suite code": suite_code(),
-    }
-    for name in ("torch", "torchgeo", "lightning", "timm", "peft", "rasterio", "kornia"):
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            facts[name] = "not installed"
-    return facts

@@ -11,6 +11,7 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.features.identity import Identify
 from spectral_tl_bench.features.kept import FeatureRun
+from spectral_tl_bench.protocol.numerics import feature_versions
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.training.fit import Hardware
 from spectral_tl_bench.training.progress import Say
@@ -53,7 +54,8 @@ def on_features(
             fix="leave out cache=true",
         )
     identify = Identify(
-        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata, hardware.device
+        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata, hardware.device,
+        feature_versions(cell.numerics()),
     )  # fmt: skip
     root = out / FOLDER if hardware.feature_limit > 0 else None
     run = FeatureRun(

@@ -15,6 +15,7 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.lines import weights_line
 from spectral_tl_bench.objectives.registry import check_domains, check_options, in_order, make_objectives
+from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL, get_protocol
 from spectral_tl_bench.protocol.settings import Overrides, make_settings
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
 from spectral_tl_bench.runner.compatibility import check_pair
@@ -37,6 +38,7 @@ class Request:
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
+        protocol: Name of the protocol.
         overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
@@ -53,6 +55,7 @@ class Request:
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False
+    protocol: str = DEFAULT_PROTOCOL
     overrides: Overrides = field(default_factory=Overrides)
     oracle: bool = False
     from_stage: Path | None = None
@@ -74,6 +77,7 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
     """
     chosen = resolve(list(request.benchmarks))
+    protocol = get_protocol(request.protocol)
     given = open_given(request.from_stage) if request.from_stage is not None else None
     names = list(dict.fromkeys(in_order(name) for name in request.methods))
     methods = {name: make_method(name, request.options) for name in names}
@@ -106,14 +110,14 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
         chip_size = int(one.index.frame[["height", "width"]].to_numpy().min())
         # The published settings are for the published data; anything else starts with minutes, not days.
         small = one.track in ("sample", "demonstration") or chip_size != one.benchmark.chip_size
-        settings = make_settings(one.benchmark, chip_size, small, backbone, request.overrides)
+        settings = make_settings(one.benchmark, chip_size, small, backbone, request.overrides, protocol)
         budget = settings.budget
         once(
             f"training: {budget.steps} steps of {budget.batch_size} windows of {settings.window} px, after "
             f"{budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
         own, refused = _able(
-            Cell(one, name, method, backbone, settings, seed, request.oracle, given, objectives[name])
+            Cell(one, name, method, backbone, protocol, settings, seed, request.oracle, given, objectives[name])
             for name, method in methods.items()
             for seed in request.seeds
         )

@@ -13,9 +13,9 @@ from torch import nn
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError
-from spectral_tl_bench.identity import package_code, suite_code
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
+from spectral_tl_bench.protocol.numerics import stage_versions
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
 from spectral_tl_bench.training.fit import Hardware, StageSummary, load_state
 from spectral_tl_bench.training.pretrain import shared_stage, train_shared
@@ -151,13 +151,13 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
         stage: The stage.
         shared: How it is shared.
     """
-    benchmark, budget, module = cell.opened.benchmark, task.budget, type(cell.method).__module__
+    benchmark, budget = cell.opened.benchmark, task.budget
     content = cell.opened.index.frame.loc[split.chips("train"), ["domain", "content"]]
     chips: dict[str, dict[str, str]] = {domain: {} for domain in benchmark.source}
     for name, domain, one in content.itertuples():
         chips[str(domain)][str(name)] = str(one)[:CONTENT_DIGITS]
     return StageIdentity(
-        method=cell.method_class(),
+        method=cell.method_seed_name(),
         options=shared.method.model_dump(mode="json"),
         backbone=cell.backbone.facts(),
         dataset=benchmark.dataset,
@@ -168,6 +168,7 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
         wavelengths=task.wavelengths,
         gsd=task.gsd,
         window=task.window,
+        normalisation=getattr(cell.protocol.pixels.normalise, "name", "unknown"),
         augment=cell.settings.augment,
         stage=stage.name,
         steps=stage.steps,
@@ -178,7 +179,7 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
         precision=cell.settings.precision,
         compile=cell.settings.compile,
         seed=cell.seed,
-        code={"suite": suite_code(), "method": package_code(module)},
+        numerics=stage_versions(cell.numerics()),
     )
 
 

@@ -31,7 +31,7 @@ class StageIdentity(_Strict):
     """All that a trained stage depends on: nothing of the target, the classes, the device or the readers.
 
     Attributes:
-        method: Class of the method, as ``module:Class``.
+        method: What stands for the method's class, see ``Method.seed_name``.
         options: Its options, those that do not act in the stage at a fixed value.
         backbone: Name, sizes and pretrained weights of the backbone.
         dataset: Dataset of the source.
@@ -53,7 +53,7 @@ class StageIdentity(_Strict):
         precision: Of the computation.
         compile: Whether training steps were compiled.
         seed: The run's seed.
-        code: Hashes of the code, by package.
+        numerics: Numerics version of every component that takes part.
     """
 
     method: str
@@ -67,9 +67,7 @@ class StageIdentity(_Strict):
     wavelengths: tuple[float, ...]
     gsd: float
     window: int
-    normalisation: Literal["training chips, mean and standard deviation"] = (
-        "training chips, mean and standard deviation"
-    )
+    normalisation: str
     augment: str
     stage: str
     steps: int
@@ -80,7 +78,7 @@ class StageIdentity(_Strict):
     precision: str
     compile: bool = False
     seed: int
-    code: dict[str, str]
+    numerics: dict[str, str]
 
     @property
     def fingerprint(self) -> str:
@@ -90,8 +88,8 @@ class StageIdentity(_Strict):
     @property
     def weight_seed(self) -> int:
         """Seed of the weights: from the content, so that it does not matter which run comes first."""
-        # Without the code: a seed that moved with every edit would hide what the edit did.
-        return seed_from("stage weights", digest(self.model_dump(mode="json", exclude={"code"})))
+        # Without versions: a seed that moved with every change of code would hide what the change did.
+        return seed_from("stage weights", digest(self.model_dump(mode="json", exclude={"numerics"})))
 
     @property
     def order_seed(self) -> int:

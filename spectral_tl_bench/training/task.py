@@ -10,7 +10,6 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import EvaluationData
-from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
@@ -19,6 +18,9 @@ from spectral_tl_bench.models.weights import with_frozen_statistics
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import Acting
+
+NUMERICS_VERSION = 1
+"""Raised by hand whenever the weights that training leads to may change."""
 
 VALIDATION_METRIC = "val_miou"
 
@@ -66,7 +68,7 @@ class StageTask(LightningModule):
         stage: Stage,
         budget: Budget,
         declared: set[str],
-        augmentation: FlipsAndTurns | None,
+        augmentation: nn.Module | None,
         validation: EvaluationData | None,
         num_classes: int,
         compiled: nn.Module | None = None,

@@ -9,19 +9,22 @@ from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Budget
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.protocol.settings import BUDGETS, Overrides, RunSettings, make_settings
+from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
+from spectral_tl_bench.protocol.strict import STRICT
 
 BENCHMARK = builtin_benchmarks()["mts12-n2s"]
 
 
 def make(chip: int = 500, small: bool = False, backbone: str = "vit-large", sizes=None, **overrides) -> RunSettings:
-    return make_settings(BENCHMARK, chip, small, get_backbone(backbone, **(sizes or {})), Overrides(**overrides))
+    return make_settings(
+        BENCHMARK, chip, small, get_backbone(backbone, **(sizes or {})), Overrides(**overrides), STRICT
+    )
 
 
 def test_published_data_get_the_published_budget():
     settings = make()
     assert settings.protocol == "strict" and (settings.window, settings.stride) == (224, 112)
-    assert settings.budget == BUDGETS["paper"][0] == Budget()
+    assert settings.budget == STRICT.budgets["paper"][0] == Budget()
     budget = settings.budget
     assert (budget.steps, budget.pretrain_steps, budget.batch_size) == (45_000, 25_000, 32)
     assert (budget.learning_rate, budget.weight_decay, budget.schedule) == (1e-4, 1e-4, "constant")
@@ -29,7 +32,7 @@ def test_published_data_get_the_published_budget():
 
 def test_the_sample_gets_its_own():
     settings = make(96, small=True, backbone="compact")
-    assert (settings.budget, settings.validations) == BUDGETS["small"]
+    assert (settings.budget, settings.validations) == STRICT.budgets["small"]
     assert (settings.window, settings.stride) == (64, 32)
     assert settings.budget.steps < 1_000 < make().budget.steps
 
@@ -57,7 +60,7 @@ def test_overrides_act_one_by_one():
     assert make(stride=224) == base.model_copy(update={"stride": 224})
     assert make(validations=3) == base.model_copy(update={"validations": 3})
     assert make(budget="small") == base.model_copy(
-        update=dict(zip(("budget", "validations"), BUDGETS["small"], strict=True))
+        update=dict(zip(("budget", "validations"), STRICT.budgets["small"], strict=True))
     )
     assert make(96, small=True, backbone="compact", budget="paper").budget == Budget()
 

@@ -14,7 +14,7 @@ from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions, disagreements
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
-from spectral_tl_bench.leaderboard.submit.fingerprints import check_environment, check_fingerprint
+from spectral_tl_bench.leaderboard.submit.identities import check_environment, check_identity
 from spectral_tl_bench.leaderboard.submit.intake import (
     EVIDENCE_BYTES,
     PICTURE_BYTES,
@@ -128,7 +128,7 @@ class Checker:
                 matrices, problems = _evidence(record, benchmark, truth)
                 found += [refused(where, problem) for problem in problems]
             if not any_refused(found):
-                found += check_fingerprint(record, benchmark, where)
+                found += check_identity(record, benchmark, where)
         return Checked(where, record, matrices, found)
 
     def _truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
-from spectral_tl_bench.protocol.settings import BUDGETS, RunSettings
+from spectral_tl_bench.protocol.settings import RunSettings
+from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import Record
 
-_PAPER = BUDGETS["paper"][0]
+_PAPER = STRICT.budgets["paper"][0]
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ class AdaptFormer(AdapterMethod):
     block's own, as the equation has it.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Chen et al., AdaptFormer, NeurIPS 2022, section 3.2"
 
     bottleneck: int = Field(64, ge=1, description="inner width (paper: 64)")

@@ -77,6 +77,8 @@ class EarthAdapter(AdapterMethod):
     nothing; the square of low frequencies is rounded to whole frequencies of either sign, so that both parts are real.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Hu et al., Earth-Adapter, 2025, arXiv 2504.06220"
 
     bottleneck: int = Field(64, ge=1, description="inner width (paper: 64)")

@@ -69,6 +69,8 @@ class Houlsby(AdapterMethod):
     paper trains the LayerNorms too, and leaves the non-linearity open; GELU is what its released code has.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, ICML 2019, section 2.1"
 
     train_norms: bool = Field(True, description="train the LayerNorms of the backbone, as in the paper")

@@ -72,6 +72,8 @@ class LandMoe(AdapterMethod):
     Untrained it adds a thousandth of a random linear map: little, but not nothing.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Chen et al., Land-MoE, 2025, arXiv 2505.14088 (our reading)"
 
     tokens: int = Field(100, ge=2, description="learned tokens per expert and block (as in Rein)")

@@ -51,6 +51,8 @@ class Rein(AdapterMethod):
     tokens to the queries of its decoder is left out, as our decoders have no queries.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = (
         "Wei et al., Stronger, Fewer, & Superior (Rein), CVPR 2024, sections 3.2 and 3.3, low-rank tokens"
     )

@@ -152,6 +152,8 @@ class Ssf(AdapterMethod):
     layers (``merge``), so that the result has the cost of the backbone.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Lian et al., Scaling & Shifting Your Features (SSF), NeurIPS 2022, sections 3.2 and 3.3"
 
     def insert(self, backbone: nn.Module) -> nn.Module:

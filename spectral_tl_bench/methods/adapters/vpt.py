@@ -145,6 +145,8 @@ class VptShallow(AdapterMethod):
     the backbone's output is not what it was without them.
     """
 
+    numerics_version = 1
+
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (shallow)"
 
     prompts: int = Field(50, ge=1, description="number of prompt tokens")
@@ -160,6 +162,8 @@ class VptDeep(VptShallow):
 
     Untrained prompts are random, and attended to: the backbone's output is not what it was without them.
     """
+
+    numerics_version = 1
 
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (deep)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spectral_tl_bench.models.backbones.backbone import Backbone, Card, Hub
+from spectral_tl_bench.models.backbones.families import family
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +18,7 @@ IMAGENET = "0-1, then mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
 ASK = "see the authors' repository"
 
 
+@family("vit", numerics_version=1)
 def make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """A plain vision transformer."""
     from spectral_tl_bench.models.backbones.networks import vit
@@ -24,6 +26,7 @@ def make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     return vit(spec, in_chans, image_size)
 
 
+@family("scale-mae", numerics_version=1)
 def make_scale_mae(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """TorchGeo's Scale-MAE."""
     from spectral_tl_bench.models.backbones.networks import scale_mae
@@ -31,6 +34,7 @@ def make_scale_mae(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     return scale_mae(spec, in_chans, image_size)
 
 
+@family("timm", numerics_version=1)
 def make_by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """What timm makes under ``spec.architecture``."""
     from spectral_tl_bench.models.backbones.networks import by_name
@@ -38,6 +42,7 @@ def make_by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     return by_name(spec, in_chans, image_size)
 
 
+@family("dofa", numerics_version=1)
 def make_dofa(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """DOFA."""
     from spectral_tl_bench.models.backbones.spectral import dofa
@@ -45,6 +50,7 @@ def make_dofa(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     return dofa(spec, in_chans, image_size)
 
 
+@family("panopticon", numerics_version=1)
 def make_panopticon(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """Panopticon."""
     from spectral_tl_bench.models.backbones.spectral import panopticon
@@ -52,6 +58,7 @@ def make_panopticon(spec: Backbone, in_chans: int, image_size: int) -> nn.Module
     return panopticon(spec, in_chans, image_size)
 
 
+@family("copernicus-fm", numerics_version=1)
 def make_copernicus(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """Copernicus-FM."""
     from spectral_tl_bench.models.backbones.spectral import copernicus

@@ -19,6 +19,9 @@ DECODERS: tuple[str, ...] = get_args(DecoderName)
 """``linear``: a 1x1 convolution on the last map; ``fcn``: two 3x3 convolutions on it; ``upernet``, ``fpn``, ``dpt``:
 fusions of all four maps."""
 
+NUMERICS_VERSION = 1
+"""Raised by hand whenever the weights that a decoder starts with, or what it computes, may change."""
+
 CHANNELS = {"fcn": 512, "upernet": 512, "fpn": 256, "dpt": 256}
 """Inner channels for wide backbones: those of the papers, and for ``fcn`` those of MMSegmentation."""
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectral_tl_bench.data.grid import grid
-from spectral_tl_bench.evaluation.windows import ChipStitcher, blend_weights
+from spectral_tl_bench.data.windows import ChipStitcher, blend_weights
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,9 +1,16 @@
-"""Sliding windows over a chip at native resolution: where they lie, and how their logits become one map."""
+"""Windows at native resolution: which are trained on, which cover a chip, and how their logits become one map."""
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
+
+from spectral_tl_bench.data.grid import grid
+from spectral_tl_bench.data.rasters import ChipCollection, GeoQuery
+from spectral_tl_bench.data.samplers import BalancedDomainWindows, GridCollectionWindows, RandomCollectionWindows
 
 _FLOOR = 0.05  # of the peak, per axis: a chip's border pixels lie in one window's rim only, and must count
 
@@ -83,3 +90,42 @@ class ChipStitcher:
             raise ValueError("the model's logits hold NaN: the training has diverged or an input is broken")
         # The weights of a pixel are the same for all classes, so dividing by their sum would change no argmax.
         return self._sum.argmax(dim=0)
+
+
+class SlidingWindows:
+    """Random windows for training and overlapping ones for evaluation, as they are in the file."""
+
+    name: ClassVar[str] = "sliding"
+    numerics_version: ClassVar[int] = 1
+
+    def training(
+        self, collection: ChipCollection, window: int, length: int, seed: int, balanced: bool
+    ) -> Sampler[tuple[int, GeoQuery]]:
+        """The windows of a stage, in order.
+
+        Args:
+            collection: The training chips.
+            window: Side in pixels.
+            length: How many.
+            seed: Of the order.
+            balanced: Whether each domain comes equally often, and not in proportion to its chips.
+        """
+        return (BalancedDomainWindows if balanced else RandomCollectionWindows)(collection, window, length, seed)
+
+    def evaluation(self, collection: ChipCollection, window: int, stride: int) -> Sampler[tuple[int, GeoQuery]]:
+        """The windows that cover every chip, chip by chip."""
+        return GridCollectionWindows(collection, window, stride)
+
+    def count(self, height: int, width: int, window: int, stride: int) -> int:
+        """How many of these cover a chip of some height and width in pixels."""
+        return len(grid(height, window, stride)) * len(grid(width, window, stride))
+
+    def prepare(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """What a window, or a whole chip with its label, becomes before a batch is made of it: here it stays."""
+        return sample
+
+    def stitcher(
+        self, num_classes: int, height: int, width: int, window: int, device: torch.device | str
+    ) -> ChipStitcher:
+        """What gathers the logits of one chip's windows."""
+        return ChipStitcher(num_classes, height, width, window, device=device)

@@ -1,0 +1,61 @@
+"""What comes before a module: bands standardised by the statistics of the source training chips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectral_tl_bench.data.index import ChipIndex
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Mean and standard deviation per band (C,), float64, in the files' unit."""
+
+    mean: np.ndarray[Any, Any]
+    std: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, index: ChipIndex, chips: Sequence[str]) -> BandStatistics:
+        """The statistics of all valid pixels of the given chips, from the sums in the index."""
+        frame = index.frame.loc[list(chips)]
+        pixels = float(frame["valid_pixels"].sum())
+        mean = np.sum(frame["band_sum"].tolist(), axis=0) / pixels
+        variance = np.sum(frame["band_square_sum"].tolist(), axis=0) / pixels - mean**2
+        return cls(mean, np.sqrt(np.maximum(variance, 0.0)))
+
+
+class Normalise(nn.Module):
+    """Standardises bands; a constant band becomes 0 rather than staying at its digital numbers.
+
+    Args:
+        statistics: Of the source training chips, never of anything else.
+    """
+
+    name: ClassVar[str] = "training chips, mean and standard deviation"
+    numerics_version: ClassVar[int] = 1
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, statistics: BandStatistics) -> None:
+        super().__init__()
+        constant = statistics.std < 1e-6 * np.maximum(1.0, np.abs(statistics.mean))
+        scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, statistics.std))
+        self.register_buffer(
+            "mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False
+        )
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in the files' unit to (B, C, H, W) standardised."""
+        return (image - self.mean) * self.scale
+
+    def undo(self, image: Tensor) -> Tensor:
+        """Back from standardised (B, C, H, W) to the files' unit; a constant band gets its mean."""
+        return image / torch.where(self.scale > 0, self.scale, 1.0) + self.mean

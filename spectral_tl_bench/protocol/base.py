@@ -1,0 +1,50 @@
+"""A protocol: everything that decides how a number comes about, apart from data, method and seed, as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spectral_tl_bench.data.rules import PixelRules
+from spectral_tl_bench.evaluation.metrics import MeanIoU
+from spectral_tl_bench.methods.base import Budget
+from spectral_tl_bench.training.selection import BestOnSource
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol. A second one is a second object, in a file of its own: nothing asks for a protocol by its name.
+
+    Attributes:
+        name: What records, settings and the command line call it.
+        about: One sentence.
+        pixels: Normalisation, augmentation and windows.
+        metric: What is measured.
+        selection: Which checkpoint counts.
+        budgets: Training budget and number of validations by name; ``small`` suits the sample and first steps on data
+            of one's own.
+        usual_budget: Name of the budget for published data.
+        window: Side of the windows for published data, in pixels, where chips are as large.
+        small_window: The same for everything else.
+    """
+
+    name: str
+    about: str
+    pixels: PixelRules
+    metric: MeanIoU
+    selection: BestOnSource
+    budgets: Mapping[str, tuple[Budget, int]]
+    usual_budget: str
+    window: int
+    small_window: int
+
+    def parts(self) -> dict[str, Any]:
+        """What numbers depend on; each part has a ``name`` and a ``numerics_version``."""
+        return {
+            "normalisation": self.pixels.normalise,
+            "augmentation": self.pixels.augment,
+            "windows": self.pixels.windows,
+            "metric": self.metric,
+            "selection": self.selection,
+        }
