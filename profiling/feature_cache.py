@@ -28,7 +28,7 @@ from spectral_tl_bench.runner.cell import run_cell
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.run import Request, plan
 from spectral_tl_bench.sample import write_mts12
-from spectral_tl_bench.training.fit import Hardware, checked_hardware
+from spectral_tl_bench.training.hardware import Hardware, checked_hardware
 
 SECONDS = ("first run", "second head", "at every step", "random windows")
 

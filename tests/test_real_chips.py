@@ -16,7 +16,7 @@ from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.results.store import read_records, verify
 from spectral_tl_bench.runner.run import Request, execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("STBENCH_TEST_SHARED") or REPOSITORY.parent / "shared")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import Pixelwise, install, make_request, make_tree, open_tree
+from tiny import Pixelwise, fit, install, make_request, make_tree, open_tree
 from walking import Target, reachable
 
 from spectral_tl_bench.authoring.reading import Reading, watched
@@ -28,8 +28,8 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training import fit as fit_module
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training import gradient as gradient_module
+from spectral_tl_bench.training.hardware import Hardware
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_no_way_leads_from_training_to_the_target(world, tmp_path, monkeypatch):
     _, split, source, target = world
     tasks, batches = [], []
 
-    class Caught(fit_module.StageTask):
+    class Caught(gradient_module.StageTask):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             tasks.append(self)
@@ -72,14 +72,13 @@ def test_no_way_leads_from_training_to_the_target(world, tmp_path, monkeypatch):
         batches.append(batch)
         return segmentation_loss(module, batch)
 
-    monkeypatch.setattr(fit_module, "StageTask", Caught)
+    monkeypatch.setattr(gradient_module, "StageTask", Caught)
     stages = [
         Stage("first", 1, labelled=False, loss=lambda m, b: batches.append(b) or m(b["image"]).mean()),
         Stage("segment", 2, loss=loss),
     ]
-    fitted = fit_module.fit(
-        Pixelwise(), stages, source, Budget(batch_size=2), 8, folder=tmp_path, validations=1, weight_seed=0,
-        hardware=fit_module.Hardware("cpu"), say=lambda _: None, title="wall",
+    fitted = fit(
+        Pixelwise(), stages, source, Budget(batch_size=2), 8, folder=tmp_path, validations=1,
     )  # fmt: skip
     assert len(tasks) == 2 and len(batches) == 3 and tasks[-1].trainer is not None
     assert sum(1 for _ in reachable(*tasks)) > 1_000, "the walk must not stop at the surface"
@@ -99,9 +98,8 @@ def test_a_stage_in_closed_form_reaches_the_target_no_more(world, tmp_path):
         given.extend((module, batches, *batches))
 
     stage = Stage("segment", 1, fit=solve)
-    fitted = fit_module.fit(
-        Pixelwise(), [stage], source, Budget(batch_size=2), 8, folder=tmp_path, validations=1, weight_seed=0,
-        hardware=fit_module.Hardware("cpu"), say=lambda _: None, title="wall",
+    fitted = fit(
+        Pixelwise(), [stage], source, Budget(batch_size=2), 8, folder=tmp_path, validations=1,
     )  # fmt: skip
     assert sum(1 for _ in reachable(*given)) > 1_000, "the walk must not stop at the surface"
     assert target.found_in(source, fitted, stage, *given) == []
@@ -297,16 +295,16 @@ def test_the_store_holds_no_label_and_no_score_of_a_cell_before_it_is_over(hosti
 
 
 def test_features_of_the_target_are_made_when_training_is_over(tree, tmp_path, monkeypatch):
-    counts, plain = [], cell_module.fit
+    counts, plain = [], cell_module.train
     folder = tmp_path / "runs" / "features"
 
-    def fit(*arguments: Any, **more: Any) -> Any:
+    def train(*arguments: Any, **more: Any) -> Any:
         counts.append(len(list(folder.rglob("features.json"))))
         fitted = plain(*arguments, **more)
         counts.append(len(list(folder.rglob("features.json"))))
         return fitted
 
-    monkeypatch.setattr(cell_module, "fit", fit)
+    monkeypatch.setattr(cell_module, "train", train)
     run(tree, tmp_path / "runs", "linear-probe", options={"cache": "true"})
     counts.append(len(list(folder.rglob("features.json"))))
     assert counts == [2, 2, 3], "training and validation; the target comes last"

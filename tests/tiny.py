@@ -16,17 +16,26 @@ from spectral_tl_bench.cli.main import main
 from spectral_tl_bench.data.loaders import LoaderSettings, SourceData
 from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.data.splits import make_split
-from spectral_tl_bench.methods.base import Budget, Task
+from spectral_tl_bench.methods.base import Budget, Stage, Task
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.runner.cell import OpenBenchmark
 from spectral_tl_bench.runner.run import Request
 from spectral_tl_bench.sample import write_mts12
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.progress import Say
+from spectral_tl_bench.training.train import TrainingRun, train
+from spectral_tl_bench.training.trained import TrainedModel
 
 torch.set_num_threads(1)  # threads only get into each other's way with models this small
 
 SIZES = {"width": 32, "depth": 2, "heads": 2, "patch": 8}
 CHIP = 32
+CPU = Hardware("cpu")
+
+
+def quiet(_line: str) -> None:
+    """Says nothing."""
 
 
 def make_tree(root: Path, chip: int = CHIP, north: int = 8, south: int = 4) -> Path:
@@ -72,6 +81,19 @@ def make_request(
     settings |= {key: more.pop(key) for key in list(more) if key in Overrides.model_fields}
     fields = {"backbone": "compact", "backbone_sizes": SIZES, "allow_partial": True, **more}
     return Request(benchmarks, methods or ("full",), data_root=root, overrides=Overrides(**settings), **fields)
+
+
+def fit(
+    module: nn.Module, stages: list[Stage], source: SourceData, budget: Budget, classes: int, *, say: Say = quiet,
+    hardware: Hardware = CPU, weight_seed: int = 0, title: str = "a title", **more: Any,
+) -> TrainedModel:  # fmt: skip
+    """Train a module; ``more`` are fields of ``TrainingRun``."""
+    return train(
+        TrainingRun(
+            module, stages, source, budget, classes, weight_seed=weight_seed, hardware=hardware, say=say, title=title,
+            **more,
+        )
+    )  # fmt: skip
 
 
 class Pixelwise(nn.Module):

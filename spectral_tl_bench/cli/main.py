@@ -212,7 +212,7 @@ def run(
         check_strategy(patch_embedding)
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.run import Request, execute, plan
-    from spectral_tl_bench.training.fit import checked_hardware
+    from spectral_tl_bench.training.hardware import checked_hardware
 
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,

@@ -27,7 +27,7 @@ from spectral_tl_bench.results.schema import BackboneFacts
 from spectral_tl_bench.results.store import RECORD_FILE, read_record
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
-from spectral_tl_bench.training.fit import load_state
+from spectral_tl_bench.training.trained import load_state
 
 RANDOM = NO_BENCHMARK
 """In place of a benchmark: random images."""

@@ -13,7 +13,7 @@ from spectral_tl_bench.features.identity import Identify
 from spectral_tl_bench.features.kept import FeatureRun
 from spectral_tl_bench.protocol.numerics import feature_versions
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
 FOLDER = "features"

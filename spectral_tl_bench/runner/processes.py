@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, run_cell
 from spectral_tl_bench.runner.run import closing_line
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 
 def available_cores() -> int:

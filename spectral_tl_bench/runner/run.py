@@ -20,7 +20,7 @@ from spectral_tl_bench.protocol.settings import Overrides, make_settings
 from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
 from spectral_tl_bench.runner.compatibility import check_pair
 from spectral_tl_bench.runner.stages import check_given, open_given
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 
 @dataclass(frozen=True)

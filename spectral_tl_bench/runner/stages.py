@@ -17,7 +17,7 @@ from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import stage_versions
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
-from spectral_tl_bench.training.fit import Hardware, StageSummary, load_state
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.pretrain import shared_stage, train_shared
 from spectral_tl_bench.training.progress import Say, clock
 from spectral_tl_bench.training.stage_store import (
@@ -30,6 +30,7 @@ from spectral_tl_bench.training.stage_store import (
     read_tensors,
     stage_folder,
 )
+from spectral_tl_bench.training.trained import StageSummary, load_state
 
 CONTENT_DIGITS = 16
 

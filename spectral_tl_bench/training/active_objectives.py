@@ -18,7 +18,7 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.objectives.base import Average, Averager, DomainLosses, Objective, Setting
 
 
-class Acting:
+class ActiveObjectives:
     """The objectives of a run, ready for one labelled stage.
 
     Args:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.evaluation.evaluate import evaluate
-from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.objectives.base import Average
+from spectral_tl_bench.training.gradient import Validation
 from spectral_tl_bench.training.task import StageTask
 
 STATISTICS_BATCHES = 100
@@ -19,7 +17,7 @@ STATISTICS_BATCHES = 100
 
 
 def take_average(
-    task: StageTask, average: Average, source: SourceData, num_classes: int, device: torch.device
+    task: StageTask, average: Average, source: SourceData, validation: Validation, device: torch.device
 ) -> float:
     """Put averaged weights into the module that a task has trained.
 
@@ -29,8 +27,8 @@ def take_average(
     Args:
         task: The task.
         average: The weights.
-        source: Training windows and validation chips.
-        num_classes: Number of classes.
+        source: Training windows.
+        validation: How the average is validated.
         device: Where to compute.
 
     Returns:
@@ -46,9 +44,8 @@ def take_average(
     if tracking:
         normalise = source.normaliser().to(device)
         _track_again(module, tracking, normalise, source, min(task.stage.steps, STATISTICS_BATCHES))
-    table = evaluate(module, source.normaliser(), source.validation, num_classes, device)
-    value = score(np.sum(list(table["matrix"]), axis=0)).miou
-    return value if math.isfinite(value) else 0.0
+    table = evaluate(module, source.normaliser(), validation.chips, validation.num_classes, device)
+    return validation.selection.value(np.sum(list(table["matrix"]), axis=0))
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
-from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import Batch, Stage
 from spectral_tl_bench.models.weights import weights_digest
+from spectral_tl_bench.training.gradient import Validation
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.task import trained_parameters, trained_state
 
@@ -72,7 +71,7 @@ def solve_stage(
     device: torch.device,
     say: Say,
     title: str,
-    validation: tuple[EvaluationData, int] | None = None,
+    validation: Validation | None = None,
 ) -> Solved:
     """Let a stage set ``module`` in closed form, in float32.
 
@@ -85,7 +84,7 @@ def solve_stage(
         device: Where to compute.
         say: Prints one line of progress.
         title: What is running, for progress.
-        validation: Source chips for validation and the number of classes; None for no validation.
+        validation: How it is validated, once; None for not at all.
 
     Raises:
         MethodError: If the stage changed a parameter that it does not name.
@@ -113,10 +112,8 @@ def solve_stage(
         )
     miou = None
     if validation is not None:
-        chips, classes = validation
-        table = evaluate(module, source.normaliser(), chips, classes, device)
-        found = score(np.sum(list(table["matrix"]), axis=0)).miou
-        miou = found if math.isfinite(found) else 0.0
+        table = evaluate(module, source.normaliser(), validation.chips, validation.num_classes, device)
+        miou = validation.selection.value(np.sum(list(table["matrix"]), axis=0))
         say(f"{title} | {stage.name} 1/1 | source-validation mIoU {miou:.3f}")
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     state = {name: value.detach().cpu().clone() for name, value in trained_state(module).items()}

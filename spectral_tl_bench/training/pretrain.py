@@ -20,7 +20,8 @@ from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
 from spectral_tl_bench.models.weights import weights_digest
-from spectral_tl_bench.training.fit import Hardware, train_stage
+from spectral_tl_bench.training.gradient import GradientStage, train_stage
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import LossTrace, Say
 from spectral_tl_bench.training.reconstructions import Album, PictureBook, fixed_windows, picture_steps
 from spectral_tl_bench.training.stage_store import (
@@ -104,10 +105,11 @@ def train_shared(
         album = Album(folder / PICTURES_FOLDER, stage.pictures, task.wavelengths)
         callbacks.append(PictureBook(album, fixed_windows(source), picture_steps(stage.steps)))
     with tempfile.TemporaryDirectory(prefix="stbench-") as work:
-        _, summary = train_stage(
-            module, stage, source, task.budget, declared, folder=Path(work), order=stage.name,
-            seed=seed_from("train", seed, 0), hardware=hardware, say=say, title=title, callbacks=callbacks,
+        job = GradientStage(
+            module, stage, source, task.budget, declared, Path(work), stage.name, seed_from("train", seed, 0),
+            hardware, say, title, callbacks,
         )  # fmt: skip
+        _, summary = train_stage(job)
     state = {name: value for name, value in module.state_dict().items() if shared.carries(name)}
     if weights_digest(module, shared.relies_on) != relies_on:
         raise MethodError(

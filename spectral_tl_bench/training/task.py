@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
-from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
+from spectral_tl_bench.training.selection import BestOnSource
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.training.active_objectives import Acting
+    from spectral_tl_bench.training.active_objectives import ActiveObjectives
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever the weights that training leads to may change."""
@@ -58,7 +58,8 @@ class StageTask(LightningModule):
         validation: Source chips for validation, or None.
         num_classes: Number of classes.
         compiled: The module in compiled form, for training steps; validation runs the module as it is.
-        acting: The objectives of the run, or None.
+        objectives: The objectives of the run, or None.
+        selection: What the value of a validation is; by default that of ``BestOnSource``.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class StageTask(LightningModule):
         validation: EvaluationData | None,
         num_classes: int,
         compiled: nn.Module | None = None,
-        acting: Acting | None = None,
+        objectives: ActiveObjectives | None = None,
+        selection: BestOnSource | None = None,
     ) -> None:
         super().__init__()
         self.module, self.normalise, self.augmentation = module, normalise, augmentation
         self.stage, self.budget, self.num_classes = stage, budget, num_classes
-        self.loss, self.acting = stage.loss or segmentation_loss, acting
+        self.loss, self.objectives = stage.loss or segmentation_loss, objectives
+        self.selection = selection or BestOnSource()
         self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
         self._evaluator: ChipEvaluator | None = None
@@ -103,8 +106,8 @@ class StageTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The stage's loss on one batch of windows."""
         image, mask = batch["image"], batch.get("mask")
-        if self.acting is not None:
-            image = self.acting.augment(image, batch_idx)
+        if self.objectives is not None:
+            image = self.objectives.augment(image, batch_idx)
         image = self.normalise(image)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, batch_idx)
@@ -117,7 +120,7 @@ class StageTask(LightningModule):
                 target, _ = self.augmentation(target, None, batch_idx)
             prepared["target_image"] = target
         compiled = self._compiled[0]
-        loss = (self.acting or self).loss(self.module if compiled is None else compiled, prepared)
+        loss = (self.objectives or self).loss(self.module if compiled is None else compiled, prepared)
         self.log("train_loss", loss.detach(), prog_bar=False)
         return loss
 
@@ -125,15 +128,15 @@ class StageTask(LightningModule):
         """Let the stage do what it does after a step; Lightning comes here before it validates."""
         if self.stage.after_step is not None:
             self.stage.after_step(self.module, batch_idx + 1, self.stage.steps)
-        if self.acting is not None:
-            self.acting.after_step(batch_idx + 1, self.module)
+        if self.objectives is not None:
+            self.objectives.after_step(batch_idx + 1, self.module)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a fresh confusion matrix: nothing of an earlier validation is counted again."""
         validation = self._validation[0]
         if validation is not None:
             self._evaluator = ChipEvaluator(
-                validation, self.num_classes, with_loss=self.acting is not None and self.acting.averages
+                validation, self.num_classes, with_loss=self.objectives is not None and self.objectives.averages
             )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
@@ -144,10 +147,10 @@ class StageTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mIoU over all validation chips."""
         if self._evaluator is not None:
-            value = score(self._evaluator.matrix()).miou
-            self.log(VALIDATION_METRIC, torch.tensor(value if math.isfinite(value) else 0.0, dtype=torch.float32))
-            if self.acting is not None:
-                self.acting.after_validation(self.global_step, self._evaluator.loss())
+            value = self.selection.value(self._evaluator.matrix())
+            self.log(VALIDATION_METRIC, torch.tensor(value, dtype=torch.float32))
+            if self.objectives is not None:
+                self.objectives.after_validation(self.global_step, self._evaluator.loss())
             self._evaluator = None
 
     def configure_optimizers(self) -> Any:

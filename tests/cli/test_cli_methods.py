@@ -9,7 +9,7 @@ from tiny import SIZES, make_request, make_tree, run_main
 
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 SMALL = ["--backbone", "compact"]
 SMALL += [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]

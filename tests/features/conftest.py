@@ -10,7 +10,7 @@ from tiny import make_request, make_tree
 
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 
 @pytest.fixture(scope="session")

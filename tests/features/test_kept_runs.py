@@ -20,7 +20,8 @@ from spectral_tl_bench.models.decoders import DECODERS
 from spectral_tl_bench.results.store import evidence
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner.run import plan
-from spectral_tl_bench.training import fit as fit_module
+from spectral_tl_bench.runner.write import WEIGHTS_FILE
+from spectral_tl_bench.training import hardware as hardware_module
 
 
 def matrices(record):
@@ -41,7 +42,7 @@ def test_a_store_changes_no_number(tmp_path, kept_run, method, options):
         record, outcome, said = kept_run(tmp_path / folder, method, limit, options, steps=4)
         assert outcome.state == "done"
         # Read at once: the second run writes where the first one wrote.
-        weights = load_file(outcome.record.parent / cell_module.WEIGHTS_FILE)
+        weights = load_file(outcome.record.parent / WEIGHTS_FILE)
         runs.append((record, matrices(record), weights, sum("reusing features" in line for line in said)))
     assert [run[3] for run in runs] == [0, 3, 0] and not (tmp_path / "b" / "features").exists()
     (stored, counts, weights, _), *others = runs
@@ -102,7 +103,7 @@ def test_another_seed_of_the_head_is_another_head(tmp_path, kept_run):
 
 def test_the_target_is_not_looked_at_before_training_is_over(tmp_path, kept_run, monkeypatch):
     events, target = [], []
-    fit, read, stored = cell_module.fit, SpectralChips.read_window, kept_module.FeatureRun._stored
+    fit, read, stored = cell_module.train, SpectralChips.read_window, kept_module.FeatureRun._stored
 
     def spy_fit(*arguments, **more):
         events.append("training begins")
@@ -119,7 +120,7 @@ def test_the_target_is_not_looked_at_before_training_is_over(tmp_path, kept_run,
         target.extend(one.domain for one in images.windows if role == "target")
         return stored(self, identity, images, cost, role)
 
-    monkeypatch.setattr(cell_module, "fit", spy_fit)
+    monkeypatch.setattr(cell_module, "train", spy_fit)
     monkeypatch.setattr(SpectralChips, "read_window", spy_read)
     monkeypatch.setattr(kept_module.FeatureRun, "_stored", spy_stored)
     record, outcome, _ = kept_run(tmp_path)
@@ -272,4 +273,4 @@ def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):
     arguments = ["run", "-m", "linear-probe", "-o", "cache=true", "-b", "mts12-n2s", "--data-root", tree, "--out",
                  tmp_path, "--allow-partial", "--jobs", "1", "--feature-cache-limit", "2.5"]  # fmt: skip
     assert run_main(monkeypatch, arguments) == 0
-    assert caught[0].feature_limit == 2.5 and fit_module.Hardware().feature_limit == fit_module.FEATURE_LIMIT
+    assert caught[0].feature_limit == 2.5 and hardware_module.Hardware().feature_limit == hardware_module.FEATURE_LIMIT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from spectral_tl_bench.data.loaders import LoaderSettings, SourceData
 from spectral_tl_bench.features import identity as identity_module
 from spectral_tl_bench.features.identity import Identify, code_of
 from spectral_tl_bench.features.store import FeatureIdentity
+from spectral_tl_bench.protocol.numerics import feature_versions
 from spectral_tl_bench.runner.run import plan
 from spectral_tl_bench.runner.seeds import order_seed
 
@@ -38,7 +40,8 @@ def identity_of(cell, stride=16, device="cpu", change=lambda source, module: Non
     wanted = cell.method.fixed_features()
     one = cell.opened.benchmark
     identify = Identify(
-        cell.task(), module, wanted, source.statistics, one.dataset, one.nodata, torch.device(device)
+        cell.task(), module, wanted, source.statistics, one.dataset, one.nodata, torch.device(device),
+        feature_versions(cell.numerics()),
     )  # fmt: skip
     return identify(source.collection, stride, wanted.copies, (0, 1, 2, 3))
 
@@ -124,6 +127,7 @@ def test_every_field_is_in_the_key(base):
     changed = {
         "backbone": {"name": "x"}, "seed": 99, "levels": (9,), "kept": (1,), "copies": 3, "window": 1, "stride": 1,
         "gsd": 1.5, "bands": ("x",), "wavelengths": (1.0,), "mean": (1.0,), "std": (2.0,), "chips": (), "code": {},
+        "numerics": {},
     }  # fmt: skip
     keys = {
         base.model_copy(update={name: changed.get(name, "other")}).key for name in FeatureIdentity.model_fields
@@ -131,14 +135,13 @@ def test_every_field_is_in_the_key(base):
     assert len(keys | {base.key}) == len(FeatureIdentity.model_fields) + 1
 
 
-def test_code_and_libraries_are_in_the_key(tree, monkeypatch):
+def test_versions_and_libraries_are_in_the_key(tree, base, monkeypatch):
+    assert {"data", "normalisation", "windows", "kept features", "patch embedding", "backbone vit"} == set(
+        base.numerics
+    )
     _, module = build(cell_of(tree))
     code = code_of(module)
-    assert ({"suite", "torch", "timm"} <= set(code) and code["torch"] == torch.__version__.split("+")[0]) or code[
-        "torch"
-    ]
-    monkeypatch.setattr(identity_module, "suite_code", lambda: "edited")
-    assert code_of(module)["suite"] == "edited" != code["suite"]
+    assert set(code) == {"torch", "timm"} and code["torch"] == version("torch")
     monkeypatch.setattr(identity_module, "version", lambda name: "0.0")
     assert code_of(module)["timm"] == "0.0"
 

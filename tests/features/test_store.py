@@ -35,7 +35,7 @@ def identity(**changes) -> FeatureIdentity:
         "backbone": {"name": "toy"}, "seed": 0, "weights": "w", "extractor": "m:f", "levels": (0, 1), "kept": (0, 1),
         "dataset": "toy", "bands": ("a",), "wavelengths": (0.5,), "gsd": 10.0, "nodata": "mean", "mean": (0.1,),
         "std": (1.0,), "chips": (("one", "c0", 32, 32),), "window": 16, "stride": 16, "copies": 1, "dtype": "float32",
-        "device": "cpu", "code": {"suite": "s"},
+        "device": "cpu", "numerics": {"data": "1"}, "code": {"torch": "t"},
     }  # fmt: skip
     return FeatureIdentity(**{**fields, **changes})
 

@@ -16,7 +16,7 @@ from spectral_tl_bench.methods.registry import check_known, distribution_of, loa
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.results.store import read_record, verify
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 PIXEL_MLP = '''
 from torch import nn

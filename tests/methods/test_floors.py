@@ -19,7 +19,7 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.results.store import read_record, verify
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.closed_form import Sweep
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from spectral_tl_bench.methods.peft_methods import Dora, FourierFt, Ia3, LnTunin
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.methods.tuners import TunerMethod, merge
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.task import StageTask
 
 METHODS = [

@@ -19,7 +19,7 @@ from spectral_tl_bench.methods.registry import (
 from spectral_tl_bench.results.schema import MethodName
 from spectral_tl_bench.results.store import read_records
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 WITH_PRESETS = '''
 from torch import nn

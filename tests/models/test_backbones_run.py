@@ -13,7 +13,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 
 @pytest.fixture

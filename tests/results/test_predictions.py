@@ -17,7 +17,7 @@ from spectral_tl_bench.leaderboard.cells import load_cell
 from spectral_tl_bench.results.predictions import SIDE, chips_to_show, predictions_png
 from spectral_tl_bench.results.store import evidence, read_record
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 
 def rows(**chips: tuple[str, list[int]]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.results.store import read_records, verify
 from spectral_tl_bench.runner import run as run_module
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 CPU = Hardware("cpu")
 

@@ -17,7 +17,7 @@ from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner import stages as stages_module
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.stage_store import StageIdentity, read_card
 
 CPU = Hardware("cpu")

@@ -8,7 +8,7 @@ from tiny import install, make_request
 from spectral_tl_bench.results.store import read_record, read_records, verify
 from spectral_tl_bench.runner.processes import automatic_jobs, available_cores, execute_in_processes
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 CPU = Hardware("cpu")
 

@@ -15,9 +15,11 @@ from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.leaderboard.report import write_report
 from spectral_tl_bench.results.store import evidence, read_record, read_records, verify
 from spectral_tl_bench.runner import cell as cell_module
+from spectral_tl_bench.runner.build import Workplace
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.sample import build
-from spectral_tl_bench.training.fit import Hardware, load_state
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.trained import StageSummary, TrainedModel, load_state
 
 CPU = Hardware("cpu")
 
@@ -86,15 +88,16 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
         weights = load_file(outcome.record.parent / "selected.safetensors")
         seen = []
 
-        def untrained(module, *arguments, weights=weights, seen=seen, **options):
+        def untrained(built, folder, weights=weights, seen=seen):
             """Instead of training: the stored weights."""
-            load_state(module, weights)
-            seen.append(module)
-            return cell_module.Fitted(module, [], [(0, 0.0)], (0, weights), (0, weights))
+            load_state(built.trainee, weights)
+            seen.append(built.trainee)
+            return TrainedModel(
+                built.trainee, [StageSummary("none", 0, 0.0, 0)], [(0, 0.0)], (0, weights), (0, weights)
+            )
 
-        monkeypatch.setattr(cell_module, "fit", untrained)
-        cell = outcome.cell
-        _, frame, *_ = cell_module._measure(cell, cell.split(), out, CPU, 0, quiet)
+        monkeypatch.setattr(cell_module, "train", untrained)
+        frame = cell_module._measure(outcome.cell, Workplace(out, CPU, 0, quiet))[2].evidence
         assert seen
         matrices = frame.loc[frame["checkpoint"] == "selected", "matrix"]
         assert score(sum(matrices)).miou == pytest.approx(outcome.miou, abs=1e-9)
@@ -107,7 +110,7 @@ def test_finished_work_is_found_and_not_done_again(first, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("a finished cell was trained again")
 
-    monkeypatch.setattr(cell_module, "fit", never)
+    monkeypatch.setattr(cell_module, "train", never)
     said: list[str] = []
     # Neither the readers nor the device are part of what a result is.
     again = run(request, out, Hardware("auto"), workers=2, say=said.append)

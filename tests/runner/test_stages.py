@@ -18,7 +18,7 @@ from spectral_tl_bench.runner.processes import execute_in_processes
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.runner.stages import identity_of
 from spectral_tl_bench.training import pretrain
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.pretrain import shared_stage
 from spectralx.method import SpectralXMethod
 

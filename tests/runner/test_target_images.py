@@ -10,7 +10,7 @@ from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 
 ADAPTS = '''
 import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_fit import BUDGET, CLASSES, Parts, load_state, module_of, states_equal, train, validation_miou
+from test_train import BUDGET, CLASSES, Parts, load_state, module_of, states_equal, train, validation_miou
 from tiny import Pixelwise, make_source, make_task, open_tree
 from torch import nn
 

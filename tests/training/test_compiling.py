@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from tiny import Pixelwise, make_request, make_source, make_tree
+from tiny import Pixelwise, fit, make_request, make_source, make_tree
 
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.results.store import read_record
-from spectral_tl_bench.runner import cell as cell_module
+from spectral_tl_bench.runner import test as test_module
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training import compiling
-from spectral_tl_bench.training import fit as fit_module
-from spectral_tl_bench.training.fit import Hardware, fit
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.task import StageTask
 
 CPU = torch.device("cpu")
 
@@ -107,7 +107,7 @@ def test_really_compiled(tmp_path, source):
 @pytest.mark.parametrize("method", ["lora", "frozen", "spectralx"])
 def test_half_precision_trains_and_the_target_is_float32(small_tree, tmp_path, method, monkeypatch):
     losses, logits = [], []
-    step, evaluate = fit_module.StageTask.training_step, cell_module.evaluate
+    step, evaluate = StageTask.training_step, test_module.evaluate
 
     def watched_step(self, batch, batch_idx):
         assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -122,8 +122,8 @@ def test_half_precision_trains_and_the_target_is_float32(small_tree, tmp_path, m
         finally:
             hook.remove()
 
-    monkeypatch.setattr(fit_module.StageTask, "training_step", watched_step)
-    monkeypatch.setattr(cell_module, "evaluate", watched_evaluate)
+    monkeypatch.setattr(StageTask, "training_step", watched_step)
+    monkeypatch.setattr(test_module, "evaluate", watched_evaluate)
     cells, _ = plan(make_request(small_tree, method, precision="bf16-mixed", steps=3), lambda _: None)
     (outcome,) = execute(cells, tmp_path, Hardware("cpu"), 0, lambda _: None)
     assert outcome.state == "done", outcome.message

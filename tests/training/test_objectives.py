@@ -22,7 +22,7 @@ from spectral_tl_bench.objectives.mixstyle import MixStyle, choose_partners, mix
 from spectral_tl_bench.objectives.risks import Erm, GroupDro, Vrex
 from spectral_tl_bench.objectives.spectral import SpectralAugmentation, dates
 from spectral_tl_bench.objectives.swad import Swad, find_valley
-from spectral_tl_bench.training.active_objectives import Acting, losses_by_domain
+from spectral_tl_bench.training.active_objectives import ActiveObjectives, losses_by_domain
 
 BANDS, CLASSES = 4, 3
 WAVELENGTHS = (0.49, 0.56, 0.66, 0.84)
@@ -44,13 +44,13 @@ def begun(objective: Objective, **changes) -> Objective:
 
 
 def source(domains=("a", "b", "c")) -> SimpleNamespace:
-    """What ``Acting`` looks at."""
+    """What ``ActiveObjectives`` looks at."""
     statistics = SimpleNamespace(mean=np.array(MEANS), std=np.full(BANDS, 200.0))
     return SimpleNamespace(domains=domains, wavelengths=WAVELENGTHS, statistics=statistics, order_seed=0)
 
 
-def acting(stage: Stage | None = None, domains=("a", "b", "c"), **objectives: Objective) -> Acting:
-    return Acting(objectives, stage or Stage("segment", 10), source(domains), CLASSES, "segment")
+def active(stage: Stage | None = None, domains=("a", "b", "c"), **objectives: Objective) -> ActiveObjectives:
+    return ActiveObjectives(objectives, stage or Stage("segment", 10), source(domains), CLASSES, "segment")
 
 
 def batch_of(owners, side: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -100,7 +100,7 @@ def test_a_loss_that_cannot_be_looked_into_gives_the_same_domain_by_domain():
             seen.append(losses)
             return losses.mean()
 
-    one, other = acting(look=Look()).loss(module, batch), acting(own, look=Look()).loss(module, batch)
+    one, other = active(look=Look()).loss(module, batch), active(own, look=Look()).loss(module, batch)
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(seen[0].values, seen[1].values)
     assert seen[0].present.tolist() == seen[1].present.tolist() == [True, False, True]
@@ -112,7 +112,7 @@ def test_a_batch_of_nothing_but_void_gives_zero_gradients(own, objective):
     batch, module = batch_of([0, 1]), module_of()
     batch["mask"].fill_(VOID)
     stage = Stage("segment", 10, loss=segmentation_loss if own else None)
-    loss = acting(stage, one=objective).loss(module, batch)
+    loss = active(stage, one=objective).loss(module, batch)
     loss.backward()
     finite = all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
     assert finite and (loss.item() == 0 or isinstance(objective, Coral))
@@ -123,7 +123,7 @@ def test_one_domain_in_a_batch(objective):
     """What is left is the loss of that domain, in GroupDRO times its weight."""
     batch, module = batch_of([1, 1]), module_of()
     expected = segmentation_loss(module, batch).item()
-    it = acting(one=objective)
+    it = active(one=objective)
     found = it.loss(module, batch).item()
     if isinstance(objective, GroupDro):
         expected *= it.facts()["one"]["weights"]["b"]
@@ -156,7 +156,7 @@ def test_the_loss_of_spectralx_is_its_logits_cross_entropy_and_the_balance():
         def risk(self, losses):
             return losses.mean()
 
-    mean = Acting({"mean": Mean()}, stage, source(("a", "b")), 3, "segment")
+    mean = ActiveObjectives({"mean": Mean()}, stage, source(("a", "b")), 3, "segment")
     torch.testing.assert_close(seeded(mean.loss), seeded(stage.loss))  # equal domains: equal mean
 
 
@@ -201,7 +201,7 @@ def train_two_domains(objective: Objective, steps: int = 150) -> list[float]:
     batch["image"] = torch.ones_like(batch["image"])
     batch["mask"] = (batch["domain"][:, None, None] * torch.ones(10, 2, 2)).long()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
-    it = acting(Stage("segment", steps), domains=("big", "small"), one=objective)
+    it = active(Stage("segment", steps), domains=("big", "small"), one=objective)
     for _ in range(steps):
         optimiser.zero_grad()
         it.loss(module, batch).backward()
@@ -231,7 +231,7 @@ def test_coral_is_the_distance_of_covariances():
 def test_coral_aligns_the_classifier_s_input_over_pairs_of_domains(own):
     batch, module = batch_of([0, 1, 0, 2]), module_of()
     stage = Stage("segment", 10, loss=segmentation_loss if own else None)
-    it = acting(stage, coral=Coral(weight=0.5))
+    it = active(stage, coral=Coral(weight=0.5))
     found = it.loss(module, batch)
     features = module.body[:3](batch["image"]).permute(0, 2, 3, 1)
     parts = [features[batch["domain"] == domain].reshape(-1, 8).detach().numpy() for domain in range(3)]
@@ -249,9 +249,9 @@ def test_coral_aligns_the_classifier_s_input_over_pairs_of_domains(own):
 def test_coral_says_which_layer_it_cannot_find():
     module = nn.Sequential(nn.Conv2d(BANDS, 8, 1), nn.Conv2d(8, CLASSES + 2, 1))
     with pytest.raises(MethodError, match=r"no classifier.*\n.*coral\.layer"):
-        acting(coral=Coral()).loss(module, batch_of([0, 1]))
+        active(coral=Coral()).loss(module, batch_of([0, 1]))
     with pytest.raises(MethodError, match="no module of the method"):
-        acting(coral=Coral(layer="2")).loss(module, batch_of([0, 1]))
+        active(coral=Coral(layer="2")).loss(module, batch_of([0, 1]))
 
 
 # ---------------------------------------------------------------------------------------------- mixstyle
@@ -287,18 +287,18 @@ def test_partners_are_of_another_domain_where_there_is_one():
 
 def test_mixstyle_acts_in_training_steps_alone():
     batch, module = batch_of([0, 1, 0, 1]), module_of()
-    it = acting(mixstyle=MixStyle(p=1.0, alpha=1.0, layers="body.0"))
+    it = active(mixstyle=MixStyle(p=1.0, alpha=1.0, layers="body.0"))
     plain, logits = segmentation_loss(module, batch).item(), module(batch["image"])
     found = [it.loss(module, batch).item() for _ in range(3)]
     assert all(abs(value - plain) > 1e-6 for value in found) and len(set(found)) == 3
     assert torch.equal(module(batch["image"]), logits), "in training mode too, outside of a step"
     assert torch.equal(module.eval()(batch["image"]), logits)
     assert not any(child._forward_hooks for child in module.modules())
-    again = acting(mixstyle=MixStyle(p=1.0, alpha=1.0, layers="body.0"))
+    again = active(mixstyle=MixStyle(p=1.0, alpha=1.0, layers="body.0"))
     state = torch.get_rng_state()
     assert [again.loss(module, batch).item() for _ in range(3)] == found, "seeded"
     assert torch.equal(torch.get_rng_state(), state), "dropout and the like must not notice"
-    assert acting(mixstyle=MixStyle(p=0.0, layers="body.0")).loss(module, batch).item() == plain
+    assert active(mixstyle=MixStyle(p=0.0, layers="body.0")).loss(module, batch).item() == plain
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_mixstyle_finds_its_places(method, places):
     task = make_task(steps=1, pretrain_steps=0)
     module, (stage,) = make_method(method).build(task), make_method(method).stages(task)
     batch = {**batch_of([0, 1], side=32), "mask": torch.zeros(2, 32, 32, dtype=torch.long)}
-    it = acting(stage, mixstyle=MixStyle(p=1.0))
+    it = active(stage, mixstyle=MixStyle(p=1.0))
     assert it.loss(module, batch).isfinite()
     assert it.facts() == {"mixstyle": {"places": places}}
 
@@ -325,7 +325,7 @@ def test_mixstyle_says_what_it_cannot_find():
         module = module_of()
         module.unused = nn.Identity()
         with pytest.raises(MethodError, match=message):
-            acting(mixstyle=MixStyle(layers=layers)).loss(module, batch_of([0, 1]))
+            active(mixstyle=MixStyle(layers=layers)).loss(module, batch_of([0, 1]))
 
 
 # ---------------------------------------------------------------------------------------------- spectral augmentation
@@ -389,7 +389,7 @@ def test_missing_bands_get_the_source_mean_and_one_stays(windows):
 
 
 def test_augmentation_is_seeded_by_step_and_leaves_other_chance_alone(windows):
-    it, again = acting(aug=SpectralAugmentation()), acting(aug=SpectralAugmentation())
+    it, again = active(aug=SpectralAugmentation()), active(aug=SpectralAugmentation())
     state = torch.get_rng_state()
     one = it.augment(windows, 4)
     assert torch.equal(one, again.augment(windows, 4)) and not torch.equal(one, it.augment(windows, 5))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_wall import reachable
-from tiny import SIZES, Pixelwise, install, make_request, make_source, run_main
+from tiny import SIZES, Pixelwise, fit, install, make_request, make_source, run_main
 from torch import nn
 
 from spectral_tl_bench.data.index import build_index
@@ -31,8 +31,9 @@ from spectral_tl_bench.objectives.swad import Swad
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.sample.dfc2020 import write_dfc2020
-from spectral_tl_bench.training import fit as fit_module
-from spectral_tl_bench.training.fit import Fitted, Hardware, fit, load_state
+from spectral_tl_bench.training import train as train_module
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.trained import TrainedModel, load_state
 
 CLASSES = 8
 BUDGET = Budget(steps=4, batch_size=2, learning_rate=1e-2)
@@ -52,12 +53,12 @@ def cities(tmp_path_factory) -> Path:
     return root
 
 
-def train(folder: Path, source, module: nn.Module, steps: int = 4, validations: int = 2, **objectives) -> Fitted:
+def train(folder: Path, source, module: nn.Module, steps: int = 4, validations: int = 2, **objectives) -> TrainedModel:
     folder = folder / str(len(list(folder.iterdir())))
     folder.mkdir()
     return fit(
         module, [Stage("segment", steps)], source, BUDGET, CLASSES, folder=folder, validations=validations,
-        weight_seed=0, hardware=Hardware("cpu"), say=lambda _: None, title="a title", objectives=objectives,
+        objectives=objectives,
     )  # fmt: skip
 
 
@@ -174,15 +175,15 @@ def test_no_way_leads_from_an_objective_to_data(tmp_path, source, monkeypatch):
     """Not even to the source's: an objective is told names and numbers, and is handed batches."""
     made = []
 
-    class Caught(fit_module.Acting):
+    class Caught(train_module.ActiveObjectives):
         def __init__(self, *arguments) -> None:
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(fit_module, "Acting", Caught)
+    monkeypatch.setattr(train_module, "ActiveObjectives", Caught)
     objectives = make_objectives("lora+erm+spectralaug+swad")
     train(tmp_path, source, module_of(), **objectives)
-    kinds = {type(thing).__name__ for acting in made for thing in reachable(acting.objectives)}
+    kinds = {type(thing).__name__ for active in made for thing in reachable(active.objectives)}
     assert made and "SpectralAugmentation" in kinds and "Tensor" in kinds
     assert not kinds & {"SourceData", "EvaluationData", "ChipCollection", "SpectralChips", "ChipIndex", "SplitTable"}
 

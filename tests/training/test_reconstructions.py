@@ -11,7 +11,8 @@ from torch import nn
 
 from spectral_tl_bench.data.loaders import BandStatistics, Normalise
 from spectral_tl_bench.methods.base import Budget, Shared, Stage
-from spectral_tl_bench.training.fit import Hardware, train_stage
+from spectral_tl_bench.training.gradient import GradientStage, train_stage
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.reconstructions import (
     CAPTION,
     GAP,
@@ -141,11 +142,12 @@ def test_pictures_do_not_change_what_is_learned(tree, tmp_path):
     for book in ([], [PictureBook(album, fixed_windows(source), (1, 3))]):
         torch.manual_seed(0)
         module = Moody()
-        train_stage(
+        stage = GradientStage(
             module, Stage("first", 4, labelled=False, loss=loss), source, Budget(batch_size=2),
-            {name for name, _ in module.named_parameters() if name.startswith("norm")}, folder=tmp_path, order="first",
+            {name for name, _ in module.named_parameters() if name.startswith("norm")}, tmp_path, "first",
             seed=1, hardware=Hardware("cpu"), say=lambda _: None, title="", callbacks=book,
         )  # fmt: skip
+        train_stage(stage)
         results.append(module.state_dict())
     assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["step-000001.png", "step-000003.png"]
     assert all(torch.equal(value, results[0][name]) for name, value in results[1].items())

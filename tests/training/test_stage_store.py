@@ -23,7 +23,8 @@ IDENTITY = StageIdentity(
     method="some:One", options={"rank": 3}, backbone={"name": "compact"}, dataset="D", domains=("a", "b"),
     chips={"a": {"x": "00"}, "b": {}}, nodata="fill", bands=("B1",), wavelengths=(0.5,), gsd=10.0, window=32,
     augment="none", stage="first", steps=4, batch_size=2, learning_rate=0.1, weight_decay=0.0, schedule="constant",
-    precision="32-true", seed=0, code={"suite": "1"},
+    precision="32-true", seed=0, numerics={"training": "1"},
+    normalisation="training chips, mean and standard deviation",
 )  # fmt: skip
 
 
@@ -56,8 +57,8 @@ def test_without_a_card_there_is_no_stage(tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
-def test_seeds_follow_the_content_and_not_the_code():
-    edited = IDENTITY.model_copy(update={"code": {"suite": "2"}})
+def test_seeds_follow_the_content_and_not_the_versions():
+    edited = IDENTITY.model_copy(update={"numerics": {"training": "2"}})
     assert edited.fingerprint != IDENTITY.fingerprint
     assert (edited.weight_seed, edited.order_seed) == (IDENTITY.weight_seed, IDENTITY.order_seed)
     for update in ({"seed": 1}, {"chips": {"a": {"x": "01"}, "b": {}}}, {"domains": ("b", "a")}, {"dataset": "E"}):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import Pixelwise, make_source
+from tiny import Pixelwise, fit, make_source
 from torch import nn
 
 from spectral_tl_bench.data.loaders import Normalise
@@ -20,9 +20,9 @@ from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import VOID, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
-from spectral_tl_bench.training.fit import Hardware, fit, load_state
 from spectral_tl_bench.training.progress import clock
 from spectral_tl_bench.training.task import StageTask
+from spectral_tl_bench.training.trained import load_state
 
 CLASSES = 8
 BUDGET = Budget(steps=4, batch_size=2, learning_rate=1e-2)
@@ -43,7 +43,7 @@ def train(tmp_path, source, module, stages, *, validations=2, weight_seed=0, bud
     folder.mkdir()
     return fit(
         module, stages, source, budget, CLASSES, folder=folder, validations=validations, weight_seed=weight_seed,
-        hardware=Hardware("cpu"), say=more.pop("say", lambda _: None), title="a title", **more,
+        **more,
     )  # fmt: skip
 
 

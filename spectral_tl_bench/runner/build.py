@@ -1,0 +1,142 @@
+"""First step of a cell: data, module and first stage, ready to be trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from spectral_tl_bench.data.loaders import LoaderSettings, SourceData, TargetImages
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.features.images import ImageRun
+from spectral_tl_bench.features.kept import FeatureRun
+from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.methods.adapters_io import changeable
+from spectral_tl_bench.methods.base import Stage
+from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.runner.kept_features import on_features
+from spectral_tl_bench.runner.seeds import order_seed, weight_seed
+from spectral_tl_bench.runner.stages import FirstStage, prepare
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.progress import Say
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and with what a cell is run; none of it changes a number.
+
+    Attributes:
+        out: Root of the record store.
+        hardware: Device and precision.
+        workers: Reader processes.
+        say: Prints one line.
+    """
+
+    out: Path
+    hardware: Hardware
+    workers: int
+    say: Say
+
+
+@dataclass(frozen=True)
+class BuiltRun:
+    """A cell that is ready to be trained.
+
+    Attributes:
+        cell: What is run.
+        split: Who does what.
+        workplace: Where it is run, with the precision of its settings.
+        module: What the method built.
+        stages: Its stages.
+        loading: How chips are read.
+        images: Training windows and validation chips, as images.
+        inputs: Whether it runs on these or on kept features.
+        trainee: What is trained: the module, or its decoder on kept features.
+        source: Training windows and validation chips, as the trainee wants them.
+        first: The first stage that the module holds; None where the method shares none.
+        seed: Of weights and training.
+        changeable: Names of the weights that are not those of the pretrained backbone.
+        total: Number of parameters.
+        trainable: How many of them require a gradient.
+        started: When it began, on the monotonic clock.
+    """
+
+    cell: Cell
+    split: SplitTable
+    workplace: Workplace
+    module: nn.Module
+    stages: Sequence[Stage]
+    loading: LoaderSettings
+    images: SourceData
+    inputs: ImageRun | FeatureRun
+    trainee: nn.Module
+    source: SourceData
+    first: FirstStage | None
+    seed: int
+    changeable: set[str]
+    total: int
+    trainable: int
+    started: float
+
+    @property
+    def hardware(self) -> Hardware:
+        """Device and precision."""
+        return self.workplace.hardware
+
+
+def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
+    """Open the source, build the method's module, and put its first stage into it.
+
+    Args:
+        cell: What is run.
+        split: Who does what; of the target, only the sizes of chips are read.
+        workplace: Where it is run.
+
+    Raises:
+        UserError: If data, first stage or features cannot be used.
+    """
+    started = time.monotonic()
+    settings, task = cell.settings, cell.task()
+    hardware = replace(workplace.hardware, precision=settings.precision, compile=settings.compile)
+    workplace = replace(workplace, hardware=hardware)
+    loading = LoaderSettings(
+        settings.window, settings.stride, settings.budget.batch_size, workplace.workers, rules=cell.protocol.pixels
+    )
+    images = _source(cell, split, loading)
+    seed = _seed(cell)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    module = cell.method.build(task)
+    kept = changeable(module)
+    parameters = list(module.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    stages = cell.method.stages(task)
+    first = prepare(cell, split, module, images, workplace.out, hardware, workplace.say)
+    features = on_features(cell, split, module, images, workplace.out, hardware, workplace.say)
+    inputs = features or ImageRun(module, images)
+    return BuiltRun(
+        cell, split, workplace, module, stages, loading, images, inputs, *inputs.source(), first, seed,
+        kept | (first.carried if first else set()), total, trainable, started,
+    )  # fmt: skip
+
+
+def _seed(cell: Cell) -> int:
+    seed = weight_seed(cell.opened.benchmark.id, cell.method_name, cell.seed)
+    fixed = cell.method.fixed_features()
+    return seed_from(seed, "head", fixed.head_seed) if fixed is not None and fixed.head_seed else seed
+
+
+def _source(cell: Cell, split: SplitTable, loading: LoaderSettings) -> SourceData:
+    """What training sees; target images are there only for methods that ask for them, whose results stand apart."""
+    benchmark, index = cell.opened.benchmark, cell.opened.index
+    source = SourceData(benchmark, index, split, loading, order_seed(benchmark.id, cell.seed))
+    if cell.method.target_images:
+        chips = split.chips("target")
+        source.target_images = TargetImages(benchmark, index, chips, loading, source.statistics)
+    return source

@@ -1,0 +1,28 @@
+"""Second step of a cell: the module goes through the stages of its method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spectral_tl_bench.runner.build import BuiltRun
+from spectral_tl_bench.training.train import FirstStageDone, TrainingRun
+from spectral_tl_bench.training.train import train as train_module
+from spectral_tl_bench.training.trained import TrainedModel
+
+
+def train(built: BuiltRun, folder: Path) -> TrainedModel:
+    """Train a built cell; nothing of the target is open yet.
+
+    Args:
+        built: The cell.
+        folder: For checkpoints; it must last until testing is over.
+    """
+    cell, first, settings = built.cell, built.first, built.cell.settings
+    done = FirstStageDone(first.summary(built.stages[0].options), first.carried) if first is not None else None
+    return train_module(
+        TrainingRun(
+            built.trainee, built.stages, built.source, settings.budget, len(cell.opened.benchmark.labels.names),
+            settings.validations, built.seed, folder, built.hardware, built.workplace.say, cell.title,
+            selection=cell.protocol.selection, keep_all=cell.oracle, first=done, objectives=cell.objectives,
+        )
+    )  # fmt: skip

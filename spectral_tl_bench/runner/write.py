@@ -1,0 +1,99 @@
+"""Fourth step of a cell: its record, with weights, predictions and evidence beside it."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectral_tl_bench.files import write_bytes
+from spectral_tl_bench.methods.adapters_io import card_of, save_adapter
+from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.results.predictions import draw_chips, predictions_png
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import read_record, record_folder, write_record
+from spectral_tl_bench.runner.build import BuiltRun
+from spectral_tl_bench.runner.test import TestedModel
+from spectral_tl_bench.training.trained import TrainedModel
+
+WEIGHTS_FILE = "selected.safetensors"
+ERROR_FILE = "error.txt"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When the steps of a cell were over, in seconds on the monotonic clock."""
+
+    trained: float
+    tested: float
+
+
+def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dict[str, Any]:
+    """The fields of a record that are measured. What a run took from elsewhere costs what it cost there."""
+    first = built.first.seconds_elsewhere if built.first is not None else 0.0
+    before, after = first + built.inputs.training.elsewhere, built.inputs.testing.elsewhere
+    device = built.hardware.device
+    cuda = device.type == "cuda"
+    return {
+        "majority_class": built.images.majority_class,
+        "parameters": {"total": built.total, "trainable": built.trainable},
+        "stages": [asdict(stage) for stage in trained.stages],
+        "seconds": {
+            "train": clock.trained - built.started + before,
+            "evaluate": clock.tested - clock.trained + after,
+            "total": clock.tested - built.started + before + after,
+        },
+        "peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_memory(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.machine() + " CPU",
+        "selection": {"step": trained.selected[0], "value": trained.selected_value, "trace": trained.trace},
+    }
+
+
+def write(
+    built: BuiltRun, trained: TrainedModel, tested: TestedModel, fields: Mapping[str, Any], clock: Clock
+) -> Record:
+    """Store a finished cell. The record comes last: the cell counts as finished from then on.
+
+    Args:
+        built: The cell.
+        trained: Its checkpoints.
+        tested: What testing left.
+        fields: What is known about the cell before anything is measured.
+        clock: When its steps were over.
+
+    Returns:
+        The stored record.
+    """
+    cell, out = built.cell, built.workplace.out
+    folder = record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"])
+    card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task())
+    state = {name: value for name, value in trained.selected[1].items() if name in built.changeable}
+    save_adapter(built.module, folder / WEIGHTS_FILE, card, state)
+    file, sha256, content = predictions_png(cell.opened.benchmark, tested.predictions)
+    write_bytes(folder / file, content)
+    pictures = {"file": file, "sha256": sha256, "chips": list(tested.predictions)}
+    measured = measured_fields(built, trained, clock)
+    stored = write_record(out, {**fields, **measured, "pictures": pictures, "status": "completed"}, tested.evidence)
+    _clear_older(folder, file)
+    record = read_record(stored)
+    draw_chips(record, out, cell.opened.benchmark, tested.target)
+    return record
+
+
+def _clear_older(folder: Path, picture: str) -> None:
+    """Remove what a run of the same cell has left before."""
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    for path in folder.glob("pictures-*.png"):
+        if path.name != picture:
+            path.unlink(missing_ok=True)
+
+
+def _peak_memory() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

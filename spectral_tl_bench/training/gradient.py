@@ -1,0 +1,179 @@
+"""One stage by gradients, on Lightning's trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.training.active_objectives import ActiveObjectives
+from spectral_tl_bench.training.compiling import compiled, forgiving
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.progress import ProgressLines, Say
+from spectral_tl_bench.training.selection import BestOnSource
+from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
+from spectral_tl_bench.training.trained import StageSummary
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a stage is validated.
+
+    Attributes:
+        chips: Source chips for validation.
+        num_classes: Number of classes.
+        times: How often.
+        selection: What their value is.
+    """
+
+    chips: EvaluationData
+    num_classes: int
+    times: int
+    selection: BestOnSource
+
+
+@dataclass(frozen=True)
+class GradientStage:
+    """A stage that is trained by gradients, with all that it needs.
+
+    Attributes:
+        module: What the method built.
+        stage: The stage.
+        source: Training windows.
+        budget: Optimiser settings.
+        declared: Parameters that required a gradient when the module was built.
+        folder: Where checkpoints go, if a callback writes any.
+        order: Name of the data order.
+        seed: Seed of everything random in training but the data order.
+        hardware: Device and precision.
+        say: Prints one line of progress.
+        title: What is running, for progress.
+        callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
+        validation: How it is validated; None for not at all.
+        objectives: The objectives of the run, or None.
+    """
+
+    module: nn.Module
+    stage: Stage
+    source: SourceData
+    budget: Budget
+    declared: set[str]
+    folder: Path
+    order: str
+    seed: int
+    hardware: Hardware
+    say: Say
+    title: str
+    callbacks: Sequence[Callback] = ()
+    validation: Validation | None = None
+    objectives: ActiveObjectives | None = None
+
+
+class ValidationTrace(ModelCheckpoint):
+    """The best checkpoint on source validation, and the values at every validation beside it."""
+
+    def __init__(self, folder: Path, keep_all: bool) -> None:
+        super().__init__(
+            dirpath=folder, filename="{step}", monitor=VALIDATION_METRIC, mode="max", save_top_k=-1 if keep_all else 1,
+            save_weights_only=True, every_n_epochs=None, save_on_train_epoch_end=False, enable_version_counter=False,
+        )  # fmt: skip
+        self.trace: list[tuple[int, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Note the value, then let Lightning decide whether to keep the weights."""
+        self.trace.append((trainer.global_step, float(trainer.callback_metrics[VALIDATION_METRIC])))
+        super().on_validation_end(trainer, pl_module)
+
+
+def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
+    """Train a module through one stage.
+
+    Args:
+        job: The stage.
+
+    Returns:
+        The task that trained, and what it did.
+    """
+    _quiet()
+    torch.manual_seed(job.seed)
+    stage, hardware, validation = job.stage, job.hardware, job.validation
+    options = dict(stage.options)
+    fast = _compiled(job, options)
+    task = StageTask(
+        job.module, job.source.normaliser(), stage, job.budget, job.declared, job.source.augmentation(job.order),
+        validation.chips if validation else None, validation.num_classes if validation else 0, fast, job.objectives,
+        validation.selection if validation else None,
+    )  # fmt: skip
+    every = max(1, stage.steps // max(1, validation.times)) if validation else None
+    trainer = Trainer(
+        accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
+        max_steps=stage.steps, max_epochs=1,
+        callbacks=[ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks],
+        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in job.callbacks),
+        val_check_interval=every, limit_val_batches=None if validation else 0, default_root_dir=job.folder,
+    )  # fmt: skip
+    started = time.monotonic()
+    balanced = job.objectives is not None and job.objectives.balanced
+    windows = job.source.balanced_domains() if balanced else job.source
+    loader = windows.train_loader(stage.steps, stage.labelled, job.order)
+    with forgiving() if fast is not None else contextlib.nullcontext():
+        _run(trainer, task, loader, validation.chips.loader() if validation else None)
+    trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
+    return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, options)
+
+
+def _compiled(job: GradientStage, options: dict[str, Any]) -> nn.Module | None:
+    """The module in compiled form, where that is asked for and possible; ``options`` gets a word about it."""
+    if not job.hardware.compile:
+        return None
+    if job.objectives is not None and job.objectives.hooked:
+        hooked = job.objectives.hooked
+        options["compiled"] = f"no: {hooked} puts hooks into the model, which compiled code passes by"
+        return None
+    fast, options["compiled"] = compiled(job.module, job.hardware.device, job.say, f"{job.title} | {job.stage.name}")
+    return fast
+
+
+def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> None:
+    """``trainer.fit``, with an interruption that arrives as one.
+
+    Depending on its version, Lightning returns from an interruption or leaves the whole process with exit code 1,
+    and goes on to ignore the signal.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, loader, validation)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+    if trainer.interrupted:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt
+
+
+def _quiet() -> None:
+    """Lightning's advice is for its own users; ours get progress lines."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in (
+        ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
+        ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
+        ".*in eval mode at the start of training.*",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", message=pattern)

@@ -1,0 +1,50 @@
+"""Where and how a run computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from spectral_tl_bench.errors import UserError
+
+FEATURE_LIMIT = 50.0
+"""Room for kept features where the user sets no other, in GiB."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How to compute.
+
+    Attributes:
+        accelerator: Kind of device, as Lightning names it.
+        precision: Of training; like ``compile`` it changes results a little and is one of the run's settings.
+        compile: Whether training steps are compiled.
+        feature_limit: Room for kept features, in GiB; 0 keeps none. It changes no result.
+    """
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    compile: bool = False
+    feature_limit: float = FEATURE_LIMIT
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute what Lightning does not run."""
+        cuda = torch.cuda.is_available() and self.accelerator in ("auto", "gpu", "cuda")
+        return torch.device("cuda" if cuda else "cpu")
+
+
+def checked_hardware(accelerator: str, feature_limit: float = FEATURE_LIMIT) -> Hardware:
+    """The hardware by the name of its accelerator.
+
+    Args:
+        accelerator: Kind of device.
+        feature_limit: Room for kept features, in GiB.
+
+    Raises:
+        UserError: If a GPU is asked for and PyTorch sees none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("--accelerator gpu, but PyTorch sees no GPU here", fix="use --accelerator auto or cpu")
+    return Hardware(accelerator, feature_limit=feature_limit)

@@ -1,0 +1,204 @@
+"""Train a module through the stages of its method, and keep the checkpoints that testing needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.methods.base import Budget, Stage
+from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.training.active_objectives import ActiveObjectives
+from spectral_tl_bench.training.averaging import take_average
+from spectral_tl_bench.training.closed_form import solve_stage
+from spectral_tl_bench.training.gradient import GradientStage, Validation, ValidationTrace, train_stage
+from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.progress import Say
+from spectral_tl_bench.training.selection import BestOnSource
+from spectral_tl_bench.training.task import StageTask
+from spectral_tl_bench.training.trained import (
+    StageSummary,
+    TrainedModel,
+    load_state,
+    read_checkpoint,
+    state_of,
+)
+
+
+@dataclass(frozen=True)
+class FirstStageDone:
+    """A first stage whose weights the module holds already.
+
+    Attributes:
+        summary: What it did.
+        carried: Names of the weights that came with it; checkpoints hold them, whether they train or not.
+    """
+
+    summary: StageSummary
+    carried: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is trained, on what and how.
+
+    Attributes:
+        module: What the method built.
+        stages: Its stages; the last one must be labelled, its checkpoint is selected on source validation.
+        source: Training windows and validation chips.
+        budget: Optimiser settings.
+        num_classes: Number of classes.
+        validations: How often the last stage is validated.
+        weight_seed: Seed of everything random in training but the data order.
+        folder: Where checkpoints go.
+        hardware: Device and precision.
+        say: Prints one line of progress.
+        title: What is running, for progress.
+        selection: Which checkpoint counts.
+        keep_all: Keep every validated checkpoint, for the oracle.
+        first: The first stage, where it is done already.
+        objectives: What labelled stages are trained with, by name.
+    """
+
+    module: nn.Module
+    stages: Sequence[Stage]
+    source: SourceData
+    budget: Budget
+    num_classes: int
+    validations: int
+    weight_seed: int
+    folder: Path
+    hardware: Hardware
+    say: Say
+    title: str
+    selection: BestOnSource = field(default_factory=BestOnSource)
+    keep_all: bool = False
+    first: FirstStageDone | None = None
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+
+    def is_last(self, number: int) -> bool:
+        """Whether a stage is the one whose checkpoint is selected."""
+        return number == len(self.stages) - 1
+
+    def seed(self, number: int) -> int:
+        """Seed of whatever is random in a stage, by its number."""
+        return seed_from("train", self.weight_seed, number)
+
+    def validation(self) -> Validation:
+        """How the last stage is validated."""
+        return Validation(self.source.validation, self.num_classes, self.validations, self.selection)
+
+
+Runner = Callable[[TrainingRun, int, set[str], TrainedModel], None]
+"""Runs one kind of stage, by its number; the set names the parameters that required a gradient at the start."""
+
+
+def train(run: TrainingRun) -> TrainedModel:
+    """Train a module through its stages.
+
+    Raises:
+        UserError: If the stages cannot lead to a selected checkpoint.
+    """
+    _check(run)
+    declared = {name for name, parameter in run.module.named_parameters() if parameter.requires_grad}
+    trained = TrainedModel(run.module)
+    for number, stage in enumerate(run.stages):
+        if stage.steps:
+            kind_of(run, number)(run, number, declared, trained)
+    return trained
+
+
+def kind_of(run: TrainingRun, number: int) -> Runner:
+    """What runs a stage: one function for each kind there is."""
+    if number == 0 and run.first is not None:
+        return take_over
+    return solve if run.stages[number].fit is not None else descend
+
+
+def take_over(run: TrainingRun, _number: int, _declared: set[str], trained: TrainedModel) -> None:
+    """A first stage that is done: the module holds its weights."""
+    if run.first is not None:
+        trained.stages.append(run.first.summary)
+        trained.settled |= run.first.carried
+
+
+def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel) -> None:
+    """A stage in closed form: there is one state, so nothing is selected from."""
+    stage = run.stages[number]
+    solved = solve_stage(
+        run.module, stage, run.source, declared, seed=run.seed(number), device=run.hardware.device, say=run.say,
+        title=run.title, validation=run.validation() if run.is_last(number) else None,
+    )  # fmt: skip
+    options = {**stage.options, "closed_form": True}
+    trained.stages.append(StageSummary(stage.name, stage.steps, solved.seconds, solved.trainable, options))
+    if solved.miou is not None:
+        trained.trace = [(stage.steps, solved.miou)]
+        trained.selected = trained.last = (stage.steps, {**trained.settled_state(), **solved.state})
+    trained.settle()
+
+
+def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel) -> None:
+    """A stage by gradients; the last one is validated, and its best checkpoint selected."""
+    stage, last = run.stages[number], run.is_last(number)
+    trace = ValidationTrace(run.folder / stage.name, run.keep_all) if last else None
+    # Methods name their stages freely; the last one must see the same windows whatever its name.
+    order = "segment" if last else stage.name
+    objectives = None
+    if run.objectives and stage.labelled:
+        folder = run.folder / "average" if last else None
+        objectives = ActiveObjectives(run.objectives, stage, run.source, run.num_classes, order, folder)
+    task, summary = train_stage(
+        GradientStage(
+            run.module, stage, run.source, run.budget, declared, run.folder, order, run.seed(number), run.hardware,
+            run.say, run.title, [trace] if trace else [], run.validation() if last else None, objectives,
+        )
+    )  # fmt: skip
+    trained.stages.append(summary)
+    if objectives is not None and (facts := objectives.facts()):
+        summary.options["objectives"] = facts
+    if trace is not None:
+        _select(run, trace, task, trained)
+        _average(run, stage, task, trained)
+    trained.settle()
+
+
+def _select(run: TrainingRun, trace: ValidationTrace, task: StageTask, trained: TrainedModel) -> None:
+    """Take the best and the last checkpoint of the last stage."""
+    step, best = read_checkpoint(Path(trace.best_model_path))
+    state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
+    # A checkpoint holds what its own stage trains; the rest of the trained weights no longer changes.
+    rest = trained.settled_state()
+    trained.trace = trace.trace
+    trained.selected = (step, {**rest, **best})
+    trained.last = (task.stage.steps, {**rest, **state})
+    trained.checkpoints = sorted(Path(str(trace.dirpath)).glob("*.ckpt")) if run.keep_all else []
+
+
+def _average(run: TrainingRun, stage: Stage, task: StageTask, trained: TrainedModel) -> None:
+    """Select the average of weights, where an objective makes one; the module keeps the last weights."""
+    average = task.objectives.average() if task.objectives is not None else None
+    if average is None:
+        return
+    trained.averaged = take_average(task, average, run.source, run.validation(), run.hardware.device)
+    names = set(task.trained_state())
+    trained.selected = (average.end, {**trained.settled_state(), **state_of(run.module, names)})
+    load_state(run.module, trained.last[1])
+    run.say(f"{run.title} | {stage.name}: average of weights | source-validation mIoU {trained.averaged:.3f}")
+
+
+def _check(run: TrainingRun) -> None:
+    stages = run.stages
+    if not stages or not stages[-1].labelled or stages[-1].steps < 1:
+        raise UserError("the last stage of a method must be labelled and have at least one step", where=run.title)
+    if run.objectives and not any(stage.labelled and stage.steps and stage.fit is None for stage in stages):
+        raise UserError(
+            "no objective can act on a method in closed form, which has no training steps: "
+            f"{', '.join(run.objectives)}",
+            where=run.title,
+            fix="run the method without objectives",
+        )
