@@ -17,7 +17,6 @@ from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
 from spectral_tl_bench.data.rules import PixelRules
-from spectral_tl_bench.data.samplers import GridCollectionWindows, RandomCollectionWindows
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
@@ -188,17 +187,24 @@ class TargetImages:
 
     def loader(self, steps: int, seed: int) -> DataLoader[dict[str, Tensor]]:
         """``steps`` batches of random windows with nothing but ``image``."""
-        settings = self.settings
-        sampler = RandomCollectionWindows(self.collection, settings.window, steps * settings.batch_size, seed)
+        settings, length = self.settings, steps * self.settings.batch_size
+        sampler = settings.rules.windows.training(self.collection, settings.window, length, seed, balanced=False)
         return DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=collate_images, drop_last=True,
+            collate_fn=_CollateImages(settings.rules.windows), drop_last=True,
         )  # fmt: skip
 
 
 def collate_images(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack the pixels of windows, and nothing else of them."""
     return {"image": torch.stack([sample["image"] for sample in samples])}
+
+
+class _CollateImages(_CollateWindows):
+    """The same for images alone."""
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return collate_images([self.windows.prepare(sample) for sample in samples])
 
 
 class WithTargetImages:
@@ -262,7 +268,7 @@ class SourceData:
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:
         """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""
         settings = self.settings
-        sampler = GridCollectionWindows(self.collection, settings.window, settings.window)
+        sampler = settings.rules.windows.sweep(self.collection, settings.window)
         return DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
             collate_fn=_CollateOnce(self.domains, labelled, settings.rules.windows),

@@ -116,6 +116,14 @@ class SlidingWindows:
         """The windows that cover every chip, chip by chip."""
         return GridCollectionWindows(collection, window, stride)
 
+    def sweep(self, collection: ChipCollection, window: int) -> Sampler[tuple[int, GeoQuery]]:
+        """Windows side by side over every chip; what two of them hold counts once."""
+        return GridCollectionWindows(collection, window, window)
+
+    def largest(self, chip_size: int) -> int:
+        """The largest window that chips of a size allow, in pixels."""
+        return chip_size
+
     def count(self, height: int, width: int, window: int, stride: int) -> int:
         """How many of these cover a chip of some height and width in pixels."""
         return len(grid(height, window, stride)) * len(grid(width, window, stride))

@@ -7,12 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.methods.base import Backbone, Budget
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
 
-BudgetName = Literal["small", "paper"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -53,7 +52,7 @@ class Overrides(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    budget: BudgetName | None = None
+    budget: str | None = None
     steps: int | None = Field(None, ge=1)
     pretrain_steps: int | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=1)
@@ -82,17 +81,22 @@ def make_settings(
     Raises:
         UserError: If the window does not fit the chips or the backbone.
     """
-    budget, validations = protocol.budgets[overrides.budget or ("small" if small else protocol.usual_budget)]
+    name = overrides.budget or ("small" if small else protocol.usual_budget)
+    if name not in protocol.budgets:
+        raise UserError(f"--budget {name!r}: protocol {protocol.name} has none of that name",
+                        expected=nearest(name, protocol.budgets))  # fmt: skip
+    budget, validations = protocol.budgets[name]
     names = ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")
     changed: dict[str, Any] = {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
     budget = budget.model_copy(update=changed)
-    largest = min(protocol.small_window if small else protocol.window, chip_size)
-    window = overrides.window or largest // backbone.patch * backbone.patch
-    if window > chip_size or window % backbone.patch or window < max(8, backbone.patch):
+    limit = protocol.pixels.windows.largest(chip_size)
+    usual = min(protocol.small_window if small else protocol.window, limit)
+    window = overrides.window or usual // backbone.patch * backbone.patch
+    if window > limit or window % backbone.patch or window < max(8, backbone.patch):
         raise UserError(
             f"a window of {window} px does not suit {benchmark.id}: chips are {chip_size} px, "
             f"the patch of {backbone.name} is {backbone.patch} px",
-            expected=f"a multiple of {backbone.patch} from 8 to {chip_size}",
+            expected=f"a multiple of {backbone.patch} from 8 to {limit}",
             fix="choose another --window",
         )
     stride = overrides.stride or max(1, window // 2)

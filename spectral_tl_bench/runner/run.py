@@ -9,6 +9,7 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
 from spectral_tl_bench.data.source import locate, open_index
+from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
@@ -147,6 +148,7 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
             check_pair(cell.method_name, cell.method, cell.task())
             _check_objectives(cell)
             _check_target_images(cell)
+            _check_protocol(cell)
         except UserError as error:
             refused[name] = error
             continue
@@ -166,6 +168,15 @@ def _check_objectives(cell: Cell) -> None:
         raise UserError(
             f"{names}: objectives change training by gradients, of which {cell.method_name} has none with labels",
             fix="run the method without objectives",
+        )
+
+
+def _check_protocol(cell: Cell) -> None:
+    if cell.method.fixed_features() is not None and type(cell.protocol.pixels.windows) is not SlidingWindows:
+        raise UserError(
+            f"{cell.method_name}: kept features need the sliding windows of the protocol `strict`, "
+            f"{cell.protocol.name} has others",
+            fix="leave out cache=true",
         )
 
 

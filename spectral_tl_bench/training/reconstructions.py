@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import SourceData
-from spectral_tl_bench.data.samplers import RandomCollectionWindows
 from spectral_tl_bench.files import atomic_path, seed_from
 from spectral_tl_bench.methods.base import Pictures
 
@@ -111,8 +110,9 @@ class Album:
 def fixed_windows(source: SourceData, rows: int = ROWS) -> Tensor:
     """A few training windows (B, C, H, W) in the files' unit; the same for a given order seed."""
     seed = seed_from("windows", source.order_seed, "pictures")
-    sampler = RandomCollectionWindows(source.collection, source.settings.window, 4 * rows, seed)
-    samples = [source.collection[query] for query in sampler]
+    windows = source.settings.rules.windows
+    sampler = windows.training(source.collection, source.settings.window, 4 * rows, seed, balanced=False)
+    samples = [windows.prepare(source.collection[query]) for query in sampler]
     chips = [sample["chip"] for sample in samples]
     # One window of each chip first: a small source would show the same place again and again.
     order = sorted(range(len(samples)), key=lambda number: chips.index(chips[number]) != number)
@@ -136,7 +136,9 @@ class PictureBook(Callback):
         if trainer.global_step in self.steps:
             images = pl_module.normalise(self.windows.to(pl_module.device))
             drawn = look(pl_module.module, self.album.draw, images)
-            columns = {title: pl_module.normalise.undo(shown) for title, shown in drawn.items()}
+            # A normalisation that cannot be undone is shown as it is: pictures are stretched for the eye anyway.
+            undo = getattr(pl_module.normalise, "undo", lambda shown: shown)
+            columns = {title: undo(shown) for title, shown in drawn.items()}
             with atomic_path(self.album.folder / f"step-{trainer.global_step:06d}.png") as temporary:
                 draw_grid(columns, self.album.wavelengths).save(temporary)
 

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_explained(options, message):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0}, {"schedule": "linear"}, {"budget": "huge"}, {"window": 7},
+    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0}, {"schedule": "linear"}, {"window": 7},
      {"stride": 0}, {"validations": 0}, {"pretrain_steps": -1}, {"stepps": 3}],
 )  # fmt: skip
 def test_impossible_overrides_are_refused(wrong):
@@ -99,3 +99,9 @@ def test_stored_settings_are_checked_when_they_come_back():
         RunSettings(budget=Budget(), window=32, stride=33)
     with pytest.raises(ValidationError, match="frozen"):
         settings.window = 8
+
+
+def test_a_protocol_names_its_budgets():
+    with pytest.raises(UserError, match="--budget 'huge'") as caught:
+        make(budget="huge")
+    assert "paper, small" in str(caught.value.expected)
