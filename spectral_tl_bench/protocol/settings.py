@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.methods.base import Backbone, Budget
-from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.protocol.base import Protocol
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 

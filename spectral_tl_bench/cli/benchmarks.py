@@ -1,0 +1,81 @@
+"""``stbench benchmarks`` and ``stbench sample``: what there is to run on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spectral_tl_bench.console import print_rows, say
+
+benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.add_typer(benchmarks_app, name="benchmarks")
+    app.command("sample")(sample)
+
+
+@benchmarks_app.callback(invoke_without_command=True)
+def list_benchmarks(context: typer.Context) -> None:
+    """List the benchmarks and the groups that --benchmark takes."""
+    if context.invoked_subcommand is not None:
+        return
+    from spectral_tl_bench.benchmarks import builtin_benchmarks, groups
+
+    rows = [("id", "dataset", "gap", "bands", "classes", "px", "chips source/target", "title")]
+    for one in builtin_benchmarks().values():
+        source, target = one.expected.get("source", "?"), one.expected.get("target", "cut by place")
+        rows.append(
+            (one.id, one.dataset, one.gap, str(len(one.sensor.bands)), str(len(one.labels.classes)),
+             str(one.chip_size), f"{source} / {target}", one.title)
+        )  # fmt: skip
+    print_rows(rows)
+    say("")
+    for group, members in sorted(groups().items()):
+        say(f"group {group}: {', '.join(members)}")
+    say("Your own benchmark: --benchmark path/to/my.yaml")
+
+
+@benchmarks_app.command("show")
+def show_benchmark(
+    name: Annotated[str, typer.Argument(help="Id of a benchmark, or path of a YAML file.")],
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print the complete definition as YAML.")] = False,
+) -> None:
+    """Show one benchmark: sensor, domains, classes, label map."""
+    from spectral_tl_bench.benchmarks import resolve
+
+    benchmark, _ = resolve([name])[0]
+    if yaml:
+        import yaml as yaml_library
+
+        definition = benchmark.model_dump(mode="json", exclude_defaults=True)
+        say(yaml_library.safe_dump(definition, sort_keys=False, allow_unicode=True, width=110).rstrip())
+        return
+    sensor, split = benchmark.sensor, benchmark.split
+    say(f"{benchmark.id}  {benchmark.title}  (version {benchmark.version})")
+    say(f"dataset   {benchmark.dataset}, gap: {benchmark.gap}, chips of {benchmark.chip_size} px")
+    say(f"sensor    {sensor.name}, {len(sensor.bands)} bands, {sensor.gsd:g} m, {sensor.unit}")
+    say("bands     " + ", ".join(f"{band.name} {band.wavelength:g} um" for band in sensor.bands))
+    for side in ("source", "target"):
+        domains = [benchmark.domain(domain) for domain in getattr(benchmark, side)]
+        say(f"{side:9s} " + "; ".join(f"{d.id}" + (f" ({d.name})" if d.name else "") for d in domains))
+    place = f"blocks of {split.block:g} m" if split.place == "grid" else "sites"
+    say(f"split     validation: {split.validation:.0%} of the source, cut by {place}"
+        + (f"; test: {split.test:.0%}" if split.test else ""))  # fmt: skip
+    say("classes")
+    for number, cover in enumerate(benchmark.labels.classes):
+        say(f"  {number:2d}  {cover.colour}  {cover.name}  (raw {', '.join(map(str, cover.raw))})")
+    other = "an error" if benchmark.labels.other == "error" else "void"
+    say(f"  void: raw {', '.join(map(str, benchmark.labels.void)) or 'none'}; any other value is {other}")
+    for note in benchmark.notes:
+        say(f"note      {note}")
+    say(f"cite      {benchmark.citation}")
+
+
+def sample() -> None:
+    """Make the bundled synthetic sample if it is not there yet, and say where it is."""
+    from spectral_tl_bench.sample import ensure_sample
+
+    say(str(ensure_sample()))

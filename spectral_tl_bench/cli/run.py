@@ -1,0 +1,197 @@
+"""``stbench run``: train methods on the source of benchmarks, test them on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+from spectral_tl_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.protocol.settings import Overrides
+    from spectral_tl_bench.runner.definitions import Outcome
+    from spectral_tl_bench.runner.run import Request
+    from spectral_tl_bench.training.hardware import Hardware
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("run")(run)
+
+
+def run(
+    method: Annotated[
+        list[str], typer.Option("--method", "-m", help="Method, method@preset, with any +objective; may be repeated.")
+    ],
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
+    ],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")] = None,
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
+    backbone_size: Annotated[
+        list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights: hub, hub:NAME, a file, or none. See `stbench backbones`.")
+    ] = None,
+    patch_embedding: Annotated[
+        str | None,
+        typer.Option(help="How pretrained filters become those of the sensor's bands. See `stbench backbones show`."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="How the number comes about.")] = "strict",
+    budget: Annotated[
+        str | None, typer.Option(help="Training budget: small or paper. Default: paper for published data, else small.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
+    pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW learning rate.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
+    validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")
+    ] = False,
+    from_stage: Annotated[
+        Path | None,
+        typer.Option(help="Start from this trained first stage: a folder below OUT/stages of an earlier run."),
+    ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    compile_steps: Annotated[
+        bool, typer.Option("--compile", help="Compile training steps; pays on large backbones and long runs.")
+    ] = False,
+    feature_cache_limit: Annotated[
+        float, typer.Option(min=0, help="GiB for the features that methods with cache=true keep; 0 keeps none.")
+    ] = 50.0,
+    workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
+    ] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+) -> None:
+    """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
+    from spectral_tl_bench.protocol.registry import check_protocol_known
+
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    overrides = _overrides(
+        budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size, learning_rate=learning_rate,
+        schedule=schedule, window=window, stride=stride, validations=validations, precision=precision,
+        compile=compile_steps,
+    )  # fmt: skip
+    check_protocol_known(protocol)
+    names = _known_names(method, benchmark, backbone, patch_embedding)
+    objective_options = _objective_options(names, objective_option or [])
+    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    from spectral_tl_bench.runner.run import Request
+    from spectral_tl_bench.training.hardware import checked_hardware
+
+    request = Request(
+        benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
+        weights=weights, patch_embedding=patch_embedding,
+        seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
+        protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
+        objective_options=objective_options,
+    )  # fmt: skip
+    _run(request, out, lambda: checked_hardware(accelerator, feature_cache_limit), workers, jobs, fresh)
+
+
+def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, fresh: bool) -> None:
+    """Plan and run, and say how it went; the exit code tells it too."""
+    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
+    from spectral_tl_bench.runner.run import execute, plan
+
+    try:
+        cells, broken = plan(request, say)
+        for name, reason in broken:
+            complain(f"error: {name} cannot run: {reason}")
+        device = hardware()
+        jobs = min(jobs, len(cells)) or automatic_jobs(cells)
+        if jobs > 1:
+            outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs)
+        else:
+            outcomes = execute(cells, out, device, workers, say, fresh)
+    except KeyboardInterrupt:  # caught here, because Typer would end without a word
+        complain("interrupted; finished cells keep their records, run the same command again to go on")
+        raise typer.Exit(130) from None
+    if cells:
+        say("")
+        _print_outcomes(outcomes)
+        say(f"records: {out}   board: stbench report --records {out}")
+    if broken or any(outcome.state == "refused" for outcome in outcomes):
+        raise typer.Exit(2)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _overrides(**settings: Any) -> Overrides:
+    """What the user set; a value that is none is named by its flag."""
+    from pydantic import ValidationError
+
+    from spectral_tl_bench.protocol.settings import Overrides
+
+    try:
+        return Overrides(**settings)
+    except ValidationError as error:
+        item = error.errors()[0]
+        name = str(item["loc"][0]).replace("_", "-")
+        raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
+
+
+def _known_names(methods: list[str], benchmarks: list[str], backbone: str, patch_embedding: str | None) -> list[str]:
+    """The methods' names. All names are looked up before the heavy imports: a mistake is answered at once."""
+    from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.methods.registry import check_known
+    from spectral_tl_bench.models.backbones import check_backbone_known
+    from spectral_tl_bench.models.patch_embedding import check_strategy
+
+    names = [part.strip() for entry in methods for part in entry.split(",") if part.strip()]
+    if not names:
+        raise UserError("--method names no method", fix="`stbench methods` lists them")
+    resolve(benchmarks)
+    check_known(names)
+    check_backbone_known(backbone)
+    if patch_embedding is not None:
+        check_strategy(patch_embedding)
+    return names
+
+
+def _objective_options(names: list[str], entries: list[str]) -> dict[str, dict[str, str]]:
+    from spectral_tl_bench.objectives.registry import check_options, read_options
+
+    options = read_options(entries)
+    check_options(names, options)
+    return options
+
+
+def _print_outcomes(outcomes: list[Outcome]) -> None:
+    rows = [("benchmark", "method", "seed", "target mIoU", "track", "state")]
+    for outcome in outcomes:
+        cell = outcome.cell
+        miou = "-" if outcome.miou is None else f"{outcome.miou:.3f}"
+        rows.append(
+            (cell.opened.benchmark.id, cell.method_name, str(cell.seed), miou, cell.opened.track, outcome.state)
+        )
+    print_rows(rows)
