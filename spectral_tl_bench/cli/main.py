@@ -11,6 +11,7 @@ import typer
 from spectral_tl_bench import __version__
 from spectral_tl_bench.cli.authoring import register as register_authoring
 from spectral_tl_bench.cli.backbones import backbones_app
+from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.compare import register as register_compare
 from spectral_tl_bench.cli.leaderboard import register as register_leaderboard
 from spectral_tl_bench.cli.methods import methods_app
@@ -31,6 +32,7 @@ benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_mark
 app.add_typer(benchmarks_app, name="benchmarks")
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
+app.add_typer(cache_app, name="cache")
 register_authoring(app)
 register_leaderboard(app)
 register_compare(app)
@@ -156,7 +158,7 @@ def run(
     ] = False,
     from_stage: Annotated[
         Path | None,
-        typer.Option(help="Start from this trained first stage: a folder below OUT/stages of an earlier run."),
+        typer.Option(help="Start from this trained first stage: the folder that an earlier run has kept it in."),
     ] = None,
     allow_partial: Annotated[
         bool,

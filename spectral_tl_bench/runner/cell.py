@@ -66,7 +66,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         return Outcome(cell, "found", path, found.scores.selected.miou)
     fields = common_fields(cell, split, fingerprint)
     try:
-        result, evidence, trained, shown = _measure(cell, split, out, hardware, workers, say)
+        result, evidence, trained, shown = _measure(cell, split, hardware, workers, say)
     except UserError as error:
         stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
         return Outcome(cell, "refused", stored, None, str(error))
@@ -132,7 +132,7 @@ class _Shown:
 
 
 def _measure(
-    cell: Cell, split: SplitTable, out: Path, hardware: Hardware, workers: int, say: Say
+    cell: Cell, split: SplitTable, hardware: Hardware, workers: int, say: Say
 ) -> tuple[dict[str, Any], pd.DataFrame, _Trained, _Shown]:
     started = time.monotonic()
     benchmark, settings, index = cell.opened.benchmark, cell.settings, cell.opened.index
@@ -153,8 +153,8 @@ def _measure(
     total = sum(parameter.numel() for parameter in module.parameters())
     hardware = replace(hardware, precision=settings.precision, compile=settings.compile)
     stages = cell.method.stages(task)
-    first = prepare(cell, split, module, source, out, hardware, say)
-    features = on_features(cell, split, module, source, out, hardware, say)
+    first = prepare(cell, split, module, source, hardware, say)
+    features = on_features(cell, split, module, source, hardware, say)
     if features is not None:
         module, source = features.source()
     work = Path(tempfile.mkdtemp(prefix="stbench-"))
