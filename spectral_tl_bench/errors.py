@@ -53,6 +53,10 @@ class AdapterError(UserError):
     """Stored trained weights that cannot be read, or do not fit a module."""
 
 
+class StorageError(UserError):
+    """A cache folder that cannot be used, or in which there is no room left."""
+
+
 class StageError(UserError):
     """A stored training stage that cannot be read, or does not fit a run."""
 

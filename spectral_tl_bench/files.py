@@ -32,13 +32,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results are shared with a group
         temporary.replace(target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """See to it that what was made, renamed or removed in a folder outlives a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -63,14 +64,6 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused because JSON has none."""
     write_text(target, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: ``STBENCH_CACHE``, else ``stbench`` in the user's cache folder."""
-    chosen = os.environ.get("STBENCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stbench"
 
 
 def digest(*values: Any) -> str:

@@ -71,7 +71,7 @@ def run(
     ] = False,
     from_stage: Annotated[
         Path | None,
-        typer.Option(help="Start from this trained first stage: a folder below OUT/stages of an earlier run."),
+        typer.Option(help="Start from this trained first stage: the folder that an earlier run has kept it in."),
     ] = None,
     allow_partial: Annotated[
         bool,

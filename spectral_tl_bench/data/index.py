@@ -7,7 +7,6 @@ are read once for all of these. The index is cached under a key made of every fi
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -23,8 +22,9 @@ import pandas as pd
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
 from spectral_tl_bench.data.layouts import ChipFiles, find_chips
-from spectral_tl_bench.errors import DataError
-from spectral_tl_bench.files import atomic_path, cache_folder, digest
+from spectral_tl_bench.errors import DataError, StorageError
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 2
 LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
@@ -74,8 +74,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
     """
     base, chips = find_chips(benchmark, root)
-    frame = _cached_scan(base, chips, workers)
-    frame = frame.set_index("chip")
+    frame = _kept_scan(base, chips, workers).set_index("chip")
     _check(benchmark, base, frame)
     frame, skipped, notes = _drop_void_chips(benchmark, base, frame)
     filled = int((frame["nodata_pixels"] > 0).sum())
@@ -84,7 +83,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes))
 
 
-def _cached_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.DataFrame:
+def _kept_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.DataFrame:
     stamps = []
     for chip in chips:
         stamp: list[Any] = [chip.chip, chip.domain, chip.site, chip.image, chip.label]
@@ -96,19 +95,20 @@ def _cached_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.
             stamp += [status and status.st_size, status and status.st_mtime_ns]
         stamps.append(stamp)
     key = digest(INDEX_VERSION, str(base.resolve()), stamps)
-    cached = cache_folder() / "index" / f"{key[:32]}.parquet"
-    if cached.is_file():
-        try:
-            return pd.read_parquet(cached)
-        except Exception:  # a damaged cache is made again
-            cached.unlink(missing_ok=True)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        rows = list(pool.map(lambda chip: scan_chip(base, chip), chips))
-    frame = pd.DataFrame(rows)
-    if not frame["problem"].any():
-        with contextlib.suppress(OSError), atomic_path(cached) as temporary:  # without a cache it is only slower
-            frame.to_parquet(temporary)
-    return frame
+
+    def scan() -> pd.DataFrame:
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            frame = pd.DataFrame(pool.map(lambda chip: scan_chip(base, chip), chips))
+        broken = frame[frame["problem"] != ""]
+        if len(broken):  # before anything is kept: a file may be mended without a change of size and time
+            _fail(f"{len(broken)} of {len(frame)} chips cannot be used", base, broken["chip"], broken["problem"],
+                  fix="replace these files; a partial download is the usual cause")  # fmt: skip
+        return frame
+
+    try:
+        return obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
+    except StorageError:  # nothing can be kept: it only takes longer
+        return scan()
 
 
 def scan_chip(base: Path, chip: ChipFiles) -> dict[str, Any]:
@@ -196,10 +196,6 @@ def invalid_pixels(image: np.ndarray[Any, Any], nodata: float | None) -> np.ndar
 
 def _check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     """Raise on the first kind of trouble, with examples."""
-    broken = frame[frame["problem"] != ""]
-    if len(broken):
-        _fail(f"{len(broken)} of {len(frame)} chips cannot be used", base, broken.index, broken["problem"],
-              fix="replace these files; a partial download is the usual cause")  # fmt: skip
     wrong = frame[frame["bands"] != len(benchmark.sensor.bands)]
     if len(wrong):
         _fail(f"{len(wrong)} of {len(frame)} images have another number of bands than the sensor", base, wrong.index,

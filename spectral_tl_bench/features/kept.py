@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from spectral_tl_bench.features.modules import (
     compute_features,
 )
 from spectral_tl_bench.features.store import (
-    CARD_FILE,
     STORED,
     FeatureIdentity,
     StoredMaps,
@@ -35,6 +33,7 @@ from spectral_tl_bench.features.store import (
 )
 from spectral_tl_bench.features.windows import WindowImages, grid_windows
 from spectral_tl_bench.methods.base import FixedFeatures
+from spectral_tl_bench.storage import touch
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever features, or the windows that a head trains on, may change."""
@@ -70,8 +69,7 @@ class FeatureRun:
         source: Training windows and validation chips.
         wanted: What the method declares.
         identify: Gives what features depend on, from chips, stride, symmetries and what is kept of the levels.
-        root: Where features are kept; None computes them at every step.
-        limit: For all features below ``root``, in GiB.
+        limit: For all kept features, in GiB; 0 keeps none and computes them at every step.
         device: Where they are computed.
         say: Prints one line.
         title: Name of the method, for messages.
@@ -83,13 +81,12 @@ class FeatureRun:
         source: SourceData,
         wanted: FixedFeatures,
         identify: Callable[[ChipCollection, int, int, tuple[int, ...]], FeatureIdentity],
-        root: Path | None,
         limit: float,
         device: torch.device,
         say: Callable[[str], None],
         title: str,
     ) -> None:
-        self.module, self.wanted, self.identify, self.root = module, wanted, identify, root
+        self.module, self.wanted, self.identify, self.stored = module, wanted, identify, limit > 0
         self.limit, self.device, self.say = limit, device, say
         self.training, self.testing = Cost(), Cost()
         self.normalise = Normalise(source.statistics).to(device)
@@ -110,7 +107,7 @@ class FeatureRun:
     def _identity(self, collection: ChipCollection, stride: int, copies: int) -> FeatureIdentity:
         """What features depend on; those of all levels where they are there already, for a decoder that needs more."""
         everything = self.identify(collection, stride, copies, tuple(range(len(self._sample))))
-        if self.root is None or (feature_folder(self.root, everything) / CARD_FILE).is_file():
+        if not self.stored or feature_folder(everything).exists():
             return everything
         return self.identify(collection, stride, copies, self.kept)
 
@@ -121,9 +118,9 @@ class FeatureRun:
             target: Height and width of the target's chips: how many windows there will be is all that is used.
 
         Raises:
-            UserError: If the limit or the disk is too small.
+            StorageError: If the limit or the disk is too small.
         """
-        if self.root is None:
+        if not self.stored:
             return
         source, stride = self._original, self._original.settings.stride
         training = len(grid_windows(source.collection, self.window, self.window)) * self.wanted.copies
@@ -131,12 +128,13 @@ class FeatureRun:
         testing = sum(len(grid(h, self.window, stride)) * len(grid(w, self.window, stride)) for h, w in target)
         rows = {"training": training, "validation": validation, "target": testing}
         known = (self._training_identity(), self._identity(source.validation.collection, stride, 1))
-        if all((feature_folder(self.root, one) / CARD_FILE).is_file() for one in known):
+        folders = [feature_folder(identity) for identity in known]
+        if all(folder.exists() for folder in folders):
             return  # the target's key is not made before training is over; it is checked when it is
-        check_room(
-            self.root, {name: bytes_of(self.shapes(count), self.wanted.dtype) for name, count in rows.items()},
-            self.limit,
-        )  # fmt: skip
+        for folder in folders:
+            touch(folder)  # what this run will use does not give way to it
+        missing = {name: bytes_of(self.shapes(count), self.wanted.dtype) for name, count in rows.items()}
+        check_room(missing, self.limit, self.say)
 
     def _training_identity(self) -> FeatureIdentity:
         return self._identity(self._original.collection, self.window, self.wanted.copies)
@@ -146,7 +144,7 @@ class FeatureRun:
         source, copies = self._original, self.wanted.copies
         windows = grid_windows(source.collection, self.window, self.window)
         images = WindowImages(source.collection, windows, self.window, copies)
-        if self.root is None:
+        if not self.stored:
             training = TrainingWindows(images, source.collection, windows, self.window, copies, source.domains)
             head = HeadOnImages(self.module, STORED[self.wanted.dtype][0])
             return head, FixedSource(source, training, source.validation, self.normalise)
@@ -158,7 +156,7 @@ class FeatureRun:
 
     def target(self, data: EvaluationData) -> EvaluationData:
         """Target chips as the trained head wants them; to be called when training is over and not before."""
-        return data if self.root is None else self._evaluation(data, self.testing, "target")
+        return self._evaluation(data, self.testing, "target") if self.stored else data
 
     def _evaluation(self, data: EvaluationData, cost: Cost, role: str) -> EvaluationData:
         stride = data.settings.stride
@@ -167,13 +165,11 @@ class FeatureRun:
         return FeatureEvaluation(data, self._stored(self._identity(data.collection, stride, 1), images, cost, role))
 
     def _stored(self, identity: FeatureIdentity, images: WindowImages, cost: Cost, role: str) -> StoredMaps:
-        assert self.root is not None  # noqa: S101
         started = time.monotonic()
         shapes = [(len(images), *self._sample[place][1:]) for place in identity.kept]
         maps, reused = find_or_write(
-            self.root, identity, shapes, lambda: self._computed(images), self.limit,
-            lambda line: self.say(f"{role}: {line}"),
-        )  # fmt: skip
+            identity, shapes, lambda: self._computed(images), self.limit, lambda line: self.say(f"{role}: {line}")
+        )
         maps.wanted = self.kept
         cost.here += time.monotonic() - started
         cost.original += maps.card.seconds
@@ -191,7 +187,7 @@ class FeatureRun:
 
     def facts(self) -> dict[str, Any]:
         """What the record says about the features."""
-        facts: dict[str, Any] = {"fixed_windows": True, "copies": self.wanted.copies, "stored": self.root is not None}
+        facts: dict[str, Any] = {"fixed_windows": True, "copies": self.wanted.copies, "stored": self.stored}
         return facts | {
             "features": {**self.training.facts, **self.testing.facts},
             "feature_seconds_here": round(self.training.here + self.testing.here, 3),

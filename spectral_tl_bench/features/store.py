@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +16,9 @@ from torch import Tensor
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.features.modules import FeatureMaps
-from spectral_tl_bench.files import atomic_path, digest, write_json
+from spectral_tl_bench.files import digest, write_json
+from spectral_tl_bench.storage import FEATURES, Limit, hold, in_words, make_room, obtain
 from spectral_tl_bench.training.progress import clock
-from spectral_tl_bench.training.stage_store import one_at_a_time
 
 CARD_FILE = "features.json"
 GIBIBYTE = 2**30
@@ -119,9 +117,9 @@ class FeatureCard(_Strict):
     seconds: float = Field(ge=0)
 
 
-def feature_folder(root: Path, identity: FeatureIdentity) -> Path:
-    """Where the features of an identity are kept below ``root``."""
-    return root / identity.key[:16]
+def feature_folder(identity: FeatureIdentity) -> Path:
+    """Where the features of an identity are kept, if they are."""
+    return FEATURES.path(identity.key[:16])
 
 
 def level_file(folder: Path, level: int) -> Path:
@@ -218,11 +216,11 @@ def write_features(
     identity: FeatureIdentity,
     shapes: Sequence[tuple[int, int, int, int]],
     batches: Iterable[FeatureMaps],
-) -> StoredMaps:
-    """Compute features and store them: arrays first, so that a card never speaks of arrays that are missing.
+) -> None:
+    """Compute features and write them: arrays first, so that a card never speaks of arrays that are missing.
 
     Args:
-        folder: Where they go.
+        folder: Where they go; it is there and empty.
         identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: The features of all levels, row by row.
@@ -232,77 +230,70 @@ def write_features(
         ValueError: If ``batches`` has more or fewer rows than ``shapes``.
     """
     started = time.monotonic()
-    (folder / CARD_FILE).unlink(missing_ok=True)
     dtype, plain = STORED[identity.dtype]
-    with contextlib.ExitStack() as stack:
-        paths = [stack.enter_context(atomic_path(level_file(folder, level))) for level in identity.kept]
-        arrays = [
-            np.lib.format.open_memmap(path, mode="w+", dtype=plain, shape=shape)
-            for path, shape in zip(paths, shapes, strict=True)
-        ]
-        done = 0
-        for batch in batches:
-            for array, place in zip(arrays, identity.kept, strict=True):
-                values = batch.maps[place]
-                rounded = values.to(dtype).cpu()
-                if not bool(rounded.isfinite().all()):
-                    raise FeatureError(
-                        f"features of {identity.backbone.get('name')} are not finite in {identity.dtype}",
-                        fix="use -o cache_dtype=float32" if identity.dtype == "float16" else "check the chips' values",
-                    )
-                bits = rounded.view(torch.int16) if identity.dtype == "bfloat16" else rounded
-                array[done : done + len(batch)] = bits.numpy().view(plain)
-            done += len(batch)
-        if done != shapes[0][0]:
-            raise ValueError(f"features of {done} windows came, {shapes[0][0]} were announced")
-        for array in arrays:
-            array.flush()
-        del arrays, array
-        spots = tuple(spot_digest(path) for path in paths)
+    paths = [level_file(folder, level) for level in identity.kept]
+    arrays = [
+        np.lib.format.open_memmap(path, mode="w+", dtype=plain, shape=shape)
+        for path, shape in zip(paths, shapes, strict=True)
+    ]
+    done = 0
+    for batch in batches:
+        for array, place in zip(arrays, identity.kept, strict=True):
+            values = batch.maps[place]
+            rounded = values.to(dtype).cpu()
+            if not bool(rounded.isfinite().all()):
+                raise FeatureError(
+                    f"features of {identity.backbone.get('name')} are not finite in {identity.dtype}",
+                    fix="use -o cache_dtype=float32" if identity.dtype == "float16" else "check the chips' values",
+                )
+            bits = rounded.view(torch.int16) if identity.dtype == "bfloat16" else rounded
+            array[done : done + len(batch)] = bits.numpy().view(plain)
+        done += len(batch)
+    if done != shapes[0][0]:
+        raise ValueError(f"features of {done} windows came, {shapes[0][0]} were announced")
+    for array in arrays:
+        array.flush()
+    spots = tuple(spot_digest(path) for path in paths)
     card = FeatureCard(
         key=identity.key, identity=identity, shapes=tuple(shapes), spots=spots, seconds=time.monotonic() - started
     )
     write_json(folder / CARD_FILE, card.model_dump(mode="json"))
-    return StoredMaps(folder, card)
 
 
 def find_or_write(
-    root: Path,
     identity: FeatureIdentity,
     shapes: Sequence[tuple[int, int, int, int]],
     batches: Callable[[], Iterable[FeatureMaps]],
     limit: float,
     say: Callable[[str], None],
 ) -> tuple[StoredMaps, bool]:
-    """The features of an identity, from disk or computed now; one process of a machine at a time computes them.
+    """The features of an identity, from disk or computed now.
 
     Args:
-        root: Where features are kept.
         identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: Starts the computation.
-        limit: For all features below ``root``, in GiB.
+        limit: For all kept features, in GiB.
         say: Prints one line.
 
     Returns:
         The features, and whether they were there before.
     """
-    folder = feature_folder(root, identity)
-    with one_at_a_time(folder, lambda: say(f"another process is computing features {identity.key[:16]}, waiting")):
-        if (folder / CARD_FILE).is_file():
-            try:
-                found = read_features(folder, identity)
-            except FeatureError as error:
-                say(f"the stored features cannot be used and are computed again: {error.what} ({folder})")
-            else:
-                say(f"reusing features {identity.key[:16]}, computed before in {clock(found.card.seconds)}")
-                return found, True
+    key = identity.key[:16]
+
+    def write(folder: Path) -> None:
         size = bytes_of(shapes, identity.dtype)
-        for old in (*folder.glob("level-*"), *folder.glob(".level-*")):  # damaged, or of a process that was killed
-            old.unlink(missing_ok=True)
-        check_room(root, {"now": size}, limit)
-        say(f"computing features of {shapes[0][0]} windows, {size / 2**20:.1f} MiB")
-        return write_features(folder, identity, shapes, batches()), False
+        check_room({"now": size}, limit, say)
+        say(f"computing features of {shapes[0][0]} windows, {in_words(size)}")
+        write_features(folder, identity, shapes, batches())
+
+    maps, reused = obtain(
+        FEATURES, key, lambda folder: read_features(folder, identity), write, damaged=(FeatureError,), say=say
+    )
+    hold(maps.folder, maps)
+    if reused:
+        say(f"reusing features {key}, computed before in {clock(maps.card.seconds)}")
+    return maps, reused
 
 
 def bytes_of(shapes: Iterable[tuple[int, ...]], dtype: FeatureType) -> int:
@@ -310,46 +301,22 @@ def bytes_of(shapes: Iterable[tuple[int, ...]], dtype: FeatureType) -> int:
     return sum(int(np.prod(shape)) for shape in shapes) * STORED[dtype][0].itemsize
 
 
-def used_bytes(root: Path) -> int:
-    """How much room the features below ``root`` take."""
-    total = 0
-    for path in root.rglob("*"):
-        with contextlib.suppress(OSError):  # another process may have finished and renamed it
-            total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
-def check_room(root: Path, missing: Mapping[str, int], limit: float) -> None:
-    """Refuse to compute what would not fit, before anything is computed.
+def check_room(missing: Mapping[str, int], limit: float, say: Callable[[str], None]) -> None:
+    """Refuse to compute what would not fit, before anything is computed; features of long ago give way.
 
     Args:
-        root: Where features are kept.
         missing: Bytes that are needed, by what they are for.
-        limit: For all features below ``root``, in GiB.
+        limit: For all kept features, in GiB.
+        say: Prints one line.
 
     Raises:
-        FeatureError: If the limit or the disk is too small.
+        StorageError: If the limit or the disk is too small.
     """
     needed = sum(missing.values())
-    if not needed:
-        return
-    parts = ", ".join(f"{name} {size / GIBIBYTE:.2f}" for name, size in missing.items() if size)
-    used, existing = used_bytes(root), root
-    while not existing.exists():
-        existing = existing.parent
-    fixes = (
-        "use -o cache_dtype=float16 (half the room), -o cache_copies=1, or a larger --stride; or "
-        "--feature-cache-limit 0, which stores nothing and computes the features of the same windows at every step"
-    )
-    if used + needed > limit * GIBIBYTE:
-        raise FeatureError(
-            f"the features would take {needed / GIBIBYTE:.2f} GiB ({parts}), beside {used / GIBIBYTE:.2f} GiB that are "
-            f"there; the limit is {limit:g} GiB",
-            where=root, fix=f"raise --feature-cache-limit, or delete folders below {root}; or {fixes}",
-        )  # fmt: skip
-    free = shutil.disk_usage(existing).free
-    if needed > 0.95 * free:
-        raise FeatureError(
-            f"the features would take {needed / GIBIBYTE:.2f} GiB ({parts}); the disk has {free / GIBIBYTE:.2f} GiB",
-            where=root, fix=fixes,
-        )  # fmt: skip
+    parts = ", ".join(f"{name} {in_words(size)}" for name, size in missing.items() if size)
+    make_room(
+        FEATURES, needed, limit=Limit((FEATURES,), int(limit * GIBIBYTE), "--feature-cache-limit"), say=say,
+        what=f"the features would take {in_words(needed)} ({parts})",
+        fix="use -o cache_dtype=float16 (half the room), -o cache_copies=1, or a larger --stride; or "
+        "--feature-cache-limit 0, which stores nothing and computes the features of the same windows at every step",
+    )  # fmt: skip

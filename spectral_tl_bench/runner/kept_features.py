@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
@@ -16,11 +14,9 @@ from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
-FOLDER = "features"
-
 
 def on_features(
-    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, out: Path, hardware: Hardware, say: Say
+    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, hardware: Hardware, say: Say
 ) -> FeatureRun | None:
     """Cut a run in two, if its method asks for it.
 
@@ -29,7 +25,6 @@ def on_features(
         split: Who does what; of the target, only the sizes of chips are read.
         module: What the cell's method built.
         source: Training windows and validation chips.
-        out: Root of the record store; features are kept in ``features`` below it.
         hardware: Device, and how much room features may take.
         say: Prints one line of progress.
 
@@ -57,9 +52,8 @@ def on_features(
         task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata, hardware.device,
         feature_versions(cell.numerics()),
     )  # fmt: skip
-    root = out / FOLDER if hardware.feature_limit > 0 else None
     run = FeatureRun(
-        module, source, wanted, identify, root, hardware.feature_limit, hardware.device,
+        module, source, wanted, identify, hardware.feature_limit, hardware.device,
         lambda line: say(f"{cell.title} | {line}"), cell.method_name,
     )  # fmt: skip
     frame = cell.opened.index.frame.loc[split.chips("target")]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, run_cell
 from spectral_tl_bench.runner.run import closing_line
+from spectral_tl_bench.storage import CACHE_VARIABLE
 from spectral_tl_bench.training.hardware import Hardware
 
 
@@ -56,7 +57,9 @@ def execute_in_processes(
         context.set_forkserver_preload(["spectral_tl_bench.runner.processes"])
     threads = max(1, available_cores() // jobs)
     outcomes: dict[int, Outcome] = {}
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin, initargs=(threads, os.environ.get(CACHE_VARIABLE))
+    ) as pool:
         futures: dict[Future[Outcome], int] = {
             pool.submit(run_cell, cell, out, hardware, workers, _say, fresh): number
             for number, cell in enumerate(cells)
@@ -84,10 +87,13 @@ def _result(future: Future[Outcome], cell: Cell) -> Outcome:
         return Outcome(cell, "failed", None, None, "its process died (out of memory, or killed); try --jobs 1")
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, cache: str | None) -> None:
     import signal
 
     import torch
+
+    if cache is not None:  # the server that starts processes has the environment of its own start
+        os.environ[CACHE_VARIABLE] = cache
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     torch.set_num_threads(threads)

@@ -17,6 +17,7 @@ from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import stage_versions
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
+from spectral_tl_bench.storage import STAGES, obtain
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.pretrain import shared_stage, train_shared
 from spectral_tl_bench.training.progress import Say, clock
@@ -25,10 +26,8 @@ from spectral_tl_bench.training.stage_store import (
     StageCard,
     StageIdentity,
     misfits,
-    one_at_a_time,
     read_card,
     read_tensors,
-    stage_folder,
 )
 from spectral_tl_bench.training.trained import StageSummary, load_state
 
@@ -78,7 +77,7 @@ class FirstStage:
 
 
 def prepare(
-    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, out: Path, hardware: Hardware, say: Say
+    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, hardware: Hardware, say: Say
 ) -> FirstStage | None:
     """Put the first stage of a run into its module, if its method shares one.
 
@@ -87,7 +86,6 @@ def prepare(
         split: Who does what.
         module: What the cell's method built.
         source: Training windows.
-        out: Root of the record store; trained stages are kept in ``stages`` below it.
         hardware: Device and precision.
         say: Prints one line of progress.
 
@@ -96,6 +94,7 @@ def prepare(
 
     Raises:
         StageError: If a given stage does not fit, or the training diverges.
+        StorageError: If a trained stage cannot be kept.
         MethodError: If the method's declaration contradicts itself.
     """
     found = shared_stage(cell.method, cell.task())
@@ -111,32 +110,7 @@ def prepare(
         say(f"{cell.title} | {stage.name}: starting from the given stage {card.fingerprint[:16]}")
     else:
         identity = identity_of(cell, split, task, stage, shared)
-        folder = stage_folder(out, identity.fingerprint)
-
-        def waiting() -> None:
-            say(f"{cell.title} | {stage.name}: another process is training it, waiting")
-
-        with one_at_a_time(folder, waiting):
-            stored = _stored(cell, folder, module, shared, say)
-            reused = stored is not None
-            if stored is not None:
-                card = stored
-                took = clock(card.seconds)
-                say(f"{cell.title} | {stage.name}: reusing stage {card.fingerprint[:16]}, trained before in {took}")
-            else:
-                kept = " (pictures, too)" if stage.pictures else ""
-                say(f"{cell.title} | {stage.name}: {stage.steps} steps without labels, kept in {folder}{kept}")
-                card = train_shared(
-                    task, stage, shared, identity, source, folder, hardware=hardware, say=say, title=cell.title
-                )
-                try:
-                    _enter(folder, card, module, shared)
-                except StageError as error:
-                    raise MethodError(
-                        f"stage {stage.name!r} of method {cell.method_name} does not fit the module that it is meant "
-                        f"for: {error.what}",
-                        expected="`carries` and `relies_on` name the same weights whatever the other options are",
-                    ) from error
+        card, reused = _found_or_trained(cell, task, stage, shared, identity, module, source, hardware, say)
     carried = frozenset(name for name in module.state_dict() if shared.carries(name))
     notes = _given_notes(cell, split, cell.given) if cell.given is not None else {}
     return FirstStage(card, carried, reused, cell.given is not None, time.monotonic() - started, notes)
@@ -269,17 +243,35 @@ def _shown(value: object) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def _stored(cell: Cell, folder: Path, module: nn.Module, shared: Shared, say: Say) -> StageCard | None:
-    """The stage of this very run, if it was trained before and is whole."""
-    if not (folder / CARD_FILE).is_file():
-        return None
-    try:
+def _found_or_trained(
+    cell: Cell, task: Task, stage: Stage, shared: Shared, identity: StageIdentity, module: nn.Module,
+    source: SourceData, hardware: Hardware, say: Say,
+) -> tuple[StageCard, bool]:  # fmt: skip
+    """Put the stage of an identity into a module; gives its card, and whether it was there before."""
+    key, title = identity.fingerprint[:16], f"{cell.title} | {stage.name}"
+
+    def read(folder: Path) -> StageCard:
         card = read_card(folder)
         _enter(folder, card, module, shared)
-    except StageError as error:
-        say(f"{cell.title} | the stored stage cannot be used and is trained again: {error.what} ({folder})")
-        return None
-    return card
+        return card
+
+    def train(folder: Path) -> None:
+        kept = " (pictures, too)" if stage.pictures else ""
+        say(f"{title}: {stage.steps} steps without labels, kept in {STAGES.path(key)}{kept}")
+        train_shared(task, stage, shared, identity, source, folder, hardware=hardware, say=say, title=cell.title)
+        try:
+            read(folder)
+        except StageError as error:
+            raise MethodError(
+                f"stage {stage.name!r} of method {cell.method_name} does not fit the module that it is meant for: "
+                f"{error.what}",
+                expected="`carries` and `relies_on` name the same weights whatever the other options are",
+            ) from error
+
+    card, reused = obtain(STAGES, key, read, train, damaged=(StageError,), say=lambda line: say(f"{title}: {line}"))
+    if reused:
+        say(f"{title}: reusing stage {key}, trained before in {clock(card.seconds)}")
+    return card, reused
 
 
 def _enter(folder: Path, card: StageCard, module: nn.Module, shared: Shared) -> None:

@@ -1,19 +1,17 @@
-"""The sample as a whole: three datasets in a cache folder, complete or not there."""
+"""The sample as a whole: three datasets in the cache folder, complete or not there."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from spectral_tl_bench.errors import DataError
-from spectral_tl_bench.files import cache_folder, digest, file_digest, write_json
+from spectral_tl_bench.files import digest, write_json
 from spectral_tl_bench.sample.dfc2020 import write_dfc2020
 from spectral_tl_bench.sample.mts12 import write_mts12
 from spectral_tl_bench.sample.scene import SAMPLE_VERSION
 from spectral_tl_bench.sample.whuohs import PLACES, write_whu_ohs
+from spectral_tl_bench.storage import SAMPLE, hold, obtain
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "whu_ohs_transfer": {"chip": 96, "chips_per_city": 5},
@@ -24,15 +22,13 @@ PARAMETERS: dict[str, dict[str, int]] = {
 }
 """Sizes of the bundled sample, by tree."""
 
+ROOM = 100 * 10**6
+"""About how many bytes the bundled sample takes."""
+
 STATEMENT = (
     "Synthetic data. Every pixel was computed by the sample generator of Spectral TL Bench from simple physics; none "
     "comes from the datasets whose layouts and names are used. Scores on it say nothing about the real benchmarks."
 )
-
-
-def _generator() -> list[str]:
-    """Digests of the generator's own files: its parameters stand there as tables and constants."""
-    return [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
 
 
 def write_sample(root: Path, parameters: dict[str, dict[str, int]] | None = None) -> None:
@@ -64,57 +60,27 @@ def write_sample(root: Path, parameters: dict[str, dict[str, int]] | None = None
     write_json(root / "sample.json", about)
 
 
-def ensure_sample(cache: Path | None = None, *, parameters: dict[str, dict[str, int]] | None = None) -> Path:
-    """The folder of the sample, generated on first use.
-
-    The sample is built in a temporary folder beside its place and renamed when it is complete. Of two processes that
-    build at once, the second to finish uses the folder of the first.
+def ensure_sample(parameters: dict[str, dict[str, int]] | None = None) -> Path:
+    """The folder of the sample, generated on first use and kept in the cache folder.
 
     Args:
-        cache: Folder to keep it in; `cache_folder` when None.
         parameters: Sizes by tree; `PARAMETERS` when None.
 
     Returns:
         Folder with ``WHU-OHS/``, ``DFC2020/``, ``MTS12/`` and ``sample.json``.
 
     Raises:
-        DataError: The cache folder cannot be written, or holds a sample that somebody took parts from.
+        DataError: The cache folder holds a sample that somebody took parts from.
+        StorageError: The cache folder cannot be written.
     """
-    base = cache_folder() if cache is None else Path(cache)
     sizes = PARAMETERS if parameters is None else parameters
-    target = base / f"sample-{SAMPLE_VERSION}-{digest(sizes, _generator())[:12]}"
-    if (target / "sample.json").is_file():
-        return target
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=base, prefix=f".{target.name}-"))
-        try:
-            write_sample(temporary, sizes)
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)  # mkdtemp makes private folders; a group may share the cache
-            _publish(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"The sample cannot be generated: {error.strerror or error}.",
-            where=base,
-            expected="a folder that may be written to, with about 100 MB to spare",
-            fix="make room, or set STBENCH_CACHE to another folder",
-        ) from error
-    return target
+    key = f"{SAMPLE_VERSION}-{digest(sizes)[:12]}"
+    root, _ = obtain(SAMPLE, key, _complete, lambda folder: write_sample(folder, sizes), size=ROOM)
+    hold(root)
+    return root
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    """Rename a complete sample into place, unless another process was quicker."""
-    try:
-        temporary.rename(target)
-    except OSError:
-        if (target / "sample.json").is_file():
-            return
-        if not target.is_dir():
-            raise
-        raise DataError(
-            "The folder of the sample is incomplete.", where=target, fix="delete this folder and run again"
-        ) from None
+def _complete(root: Path) -> Path:
+    if not (root / "sample.json").is_file():
+        raise DataError("The folder of the sample is incomplete.", where=root, fix="delete this folder and run again")
+    return root

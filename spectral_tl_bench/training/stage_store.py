@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from spectral_tl_bench.errors import StageError
-from spectral_tl_bench.files import atomic_path, digest, file_digest, seed_from, write_json
+from spectral_tl_bench.files import digest, file_digest, seed_from, write_json
 from spectral_tl_bench.models.weights import State
+from spectral_tl_bench.storage import STAGES
 
 CARD_FILE = "stage.json"
 TENSORS_FILE = "stage.safetensors"
@@ -123,19 +122,14 @@ class StageCard(_Strict):
     environment: dict[str, str]
 
 
-def stage_folder(out: Path, fingerprint: str) -> Path:
-    """The folder of a trained stage in a record store."""
-    return out / "stages" / fingerprint[:16]
-
-
 def save_stage(
     folder: Path, identity: StageIdentity, state: State, *, relies_on: str, seconds: float, trainable: int,
     loss: list[tuple[int, float]], environment: Mapping[str, str],
 ) -> StageCard:  # fmt: skip
-    """Store a trained stage: tensors first, so that a card never speaks of tensors that are missing.
+    """Write a trained stage: tensors first, so that a card never speaks of tensors that are missing.
 
     Args:
-        folder: Where it goes.
+        folder: Where it goes; it is there.
         identity: What it depends on.
         state: What the stage carries.
         relies_on: Hash of the weights that it uses and does not hold.
@@ -153,12 +147,11 @@ def save_stage(
             f"stage {identity.stage!r} has diverged: {broken[0]} is not finite after {identity.steps} steps",
             fix="lower --learning-rate, or use --precision 32-true",
         )
-    with atomic_path(folder / TENSORS_FILE) as temporary:
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary)
-        tensors = file_digest(temporary)
+    path = folder / TENSORS_FILE
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, path)
     card = StageCard(
-        fingerprint=identity.fingerprint, identity=identity, relies_on=relies_on, tensors=tensors, seconds=seconds,
-        trainable=trainable, loss=tuple(loss), environment=dict(environment),
+        fingerprint=identity.fingerprint, identity=identity, relies_on=relies_on, tensors=file_digest(path),
+        seconds=seconds, trainable=trainable, loss=tuple(loss), environment=dict(environment),
     )  # fmt: skip
     write_json(folder / CARD_FILE, card.model_dump(mode="json"))
     return card
@@ -171,7 +164,7 @@ def read_card(folder: Path) -> StageCard:
         StageError: If there is none, or it is damaged or was changed.
     """
     path = folder / CARD_FILE
-    fix = "name a folder below <out>/stages that a finished run has left"
+    fix = f"name the folder of a trained stage; those of earlier runs are in {STAGES.folder}"
     if not path.is_file():
         raise StageError(f"there is no trained stage: {CARD_FILE} is missing", where=folder, fix=fix)
     try:
@@ -222,24 +215,3 @@ def misfits(module: nn.Module, state: State, carries: Callable[[str], bool]) -> 
         for name in sorted(wanted.keys() | found.keys())
         if wanted.get(name) != found.get(name)
     ]
-
-
-@contextlib.contextmanager
-def one_at_a_time(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Let one process of this machine at a time work on a folder; a process that dies lets the next one in.
-
-    Args:
-        folder: What is worked on; it is made.
-        waiting: Called when another process is at it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError:
-            # A file system without locks: both train, files are replaced whole, and the results are the same.
-            pass
-        yield

@@ -11,6 +11,7 @@ from typing import Any
 
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone, Hub
+from spectral_tl_bench.storage import CACHE_VARIABLE, WEIGHTS, touch
 
 PATIENCE = 20.0
 """Seconds without an answer after which a server counts as not reachable."""
@@ -39,6 +40,13 @@ def locate_hub(spec: Backbone, chosen: str = "") -> tuple[str, Path]:
     return find(spec, spec.hub, chosen or spec.hub.default)
 
 
+def _moved(*variables: str) -> Path | None:
+    """Where to download to if the user has moved the suite's cache and not, by a variable, the library's own."""
+    if not os.environ.get(CACHE_VARIABLE) or any(os.environ.get(name) for name in variables):
+        return None
+    return WEIGHTS.folder
+
+
 def offline() -> bool:
     """Whether the user has forbidden the hub."""
     import huggingface_hub.constants
@@ -48,7 +56,7 @@ def offline() -> bool:
 
 def _from_timm(spec: Backbone, hub: Hub, tag: str) -> tuple[str, Path]:
     import timm
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
     name = f"{hub.collection}.{tag}" if tag else hub.collection
@@ -63,8 +71,12 @@ def _from_timm(spec: Backbone, hub: Hub, tag: str) -> tuple[str, Path]:
     if card is None or not card.hf_hub_id:
         raise UserError(f"timm publishes no weights for {hub.collection}", fix="--weights FILE, or --weights none")
     with _reachable(spec, f"{card.hf_hub_id} on the Hugging Face hub, file model.safetensors"):
-        found = hf_hub_download(card.hf_hub_id, "model.safetensors", local_files_only=offline())
-    return tag or str(card.tag), Path(found)
+        own = isinstance(try_to_load_from_cache(card.hf_hub_id, "model.safetensors"), str)
+        folder = None if own else _moved("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+        file = hf_hub_download(card.hf_hub_id, "model.safetensors", cache_dir=folder, local_files_only=offline())
+    if folder is not None:
+        touch(folder / f"models--{card.hf_hub_id.replace('/', '--')}")
+    return tag or str(card.tag), Path(file)
 
 
 def _from_torchgeo(spec: Backbone, hub: Hub, member: str) -> tuple[str, Path]:
@@ -78,11 +90,15 @@ def _from_torchgeo(spec: Backbone, hub: Hub, member: str) -> tuple[str, Path]:
         raise UserError(f"{hub.collection} has no weights {member!r}", expected=nearest(member, enum.__members__))
     weights = enum[member]
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
+    moved = _moved("TORCH_HOME")
+    if moved is not None and not path.is_file():
+        path = moved / path.name
+        touch(path)
     with _reachable(spec, f"TorchGeo's {hub.collection}.{member}, file {path.name}"):
         if not path.is_file():
             if offline():
                 raise OSError("HF_HUB_OFFLINE is set, and the file is not in the cache")
-            weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            weights.get_state_dict(progress=False, check_hash=True, weights_only=True, model_dir=str(path.parent))
     return member, path
 
 
