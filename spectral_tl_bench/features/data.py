@@ -1,4 +1,4 @@
-"""A fixed set of windows as training and evaluation data, on stored features or on images."""
+"""A fixed set of windows as training and evaluation data, on kept features or on images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TrainingWindows(Dataset[dict[str, Any]]):
         return {"image": self.inputs.rows(rows), "mask": torch.stack(masks), "domain": torch.tensor(domains)}
 
 
-class FixedSource(SourceData):
+class KeptSource(SourceData):
     """Source data whose training windows are fixed; nothing else of it changes.
 
     Args:
@@ -104,7 +104,7 @@ class FixedSource(SourceData):
 
 
 class FeatureEvaluation(EvaluationData):
-    """Whole chips to be predicted from stored features.
+    """Whole chips to be predicted from kept features.
 
     Args:
         data: The chips.

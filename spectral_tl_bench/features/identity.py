@@ -12,7 +12,7 @@ from spectral_tl_bench.data.loaders import BandStatistics
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.features.modules import DECODER
 from spectral_tl_bench.features.store import FeatureIdentity
-from spectral_tl_bench.methods.base import FixedFeatures, Task
+from spectral_tl_bench.methods.base import KeptFeatures, Task
 from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.provenance import package_code
 
@@ -37,7 +37,7 @@ class Identify:
     """
 
     def __init__(
-        self, task: Task, module: nn.Module, wanted: FixedFeatures, statistics: BandStatistics, dataset: str,
+        self, task: Task, module: nn.Module, wanted: KeptFeatures, statistics: BandStatistics, dataset: str,
         nodata: str, device: torch.device, numerics: Mapping[str, str],
     ) -> None:  # fmt: skip
         kind = type(module)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.loaders import EvaluationData, Normalise, SourceData
 from spectral_tl_bench.data.rasters import ChipCollection
-from spectral_tl_bench.features.data import FeatureEvaluation, FixedSource, TrainingWindows
+from spectral_tl_bench.features.data import FeatureEvaluation, KeptSource, TrainingWindows
 from spectral_tl_bench.features.modules import (
     FeatureMaps,
     HeadOnFeatures,
@@ -32,7 +32,7 @@ from spectral_tl_bench.features.store import (
     find_or_write,
 )
 from spectral_tl_bench.features.windows import WindowImages, grid_windows
-from spectral_tl_bench.methods.base import FixedFeatures
+from spectral_tl_bench.methods.base import KeptFeatures
 from spectral_tl_bench.storage import touch
 
 NUMERICS_VERSION = 1
@@ -62,7 +62,7 @@ class Cost:
 
 
 class FeatureRun:
-    """A method's run on fixed features.
+    """A method's run on kept features.
 
     Args:
         module: What the method built.
@@ -79,7 +79,7 @@ class FeatureRun:
         self,
         module: nn.Module,
         source: SourceData,
-        wanted: FixedFeatures,
+        wanted: KeptFeatures,
         identify: Callable[[ChipCollection, int, int, tuple[int, ...]], FeatureIdentity],
         limit: float,
         device: torch.device,
@@ -147,12 +147,12 @@ class FeatureRun:
         if not self.stored:
             training = TrainingWindows(images, source.collection, windows, self.window, copies, source.domains)
             head = HeadOnImages(self.module, STORED[self.wanted.dtype][0])
-            return head, FixedSource(source, training, source.validation, self.normalise)
+            return head, KeptSource(source, training, source.validation, self.normalise)
         maps = self._stored(self._training_identity(), images, self.training, "training")
         validation = self._evaluation(source.validation, self.training, "validation")
         training = TrainingWindows(maps, source.collection, windows, self.window, copies, source.domains)
         head_only = HeadOnFeatures(self.module.decoder)  # type: ignore[arg-type]
-        return head_only, FixedSource(source, training, validation, nn.Identity())
+        return head_only, KeptSource(source, training, validation, nn.Identity())
 
     def target(self, data: EvaluationData) -> EvaluationData:
         """Target chips as the trained head wants them; to be called when training is over and not before."""

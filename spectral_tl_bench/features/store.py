@@ -183,7 +183,7 @@ def _tensor(values: np.ndarray[Any, Any], dtype: str) -> Tensor:
 
 
 def read_features(folder: Path, identity: FeatureIdentity) -> StoredMaps:
-    """Open stored features, after a check that is quick and finds what is missing, foreign or cut short.
+    """Open kept features, after a check that is quick and finds what is missing, foreign or cut short.
 
     Raises:
         FeatureError: If they cannot be used.

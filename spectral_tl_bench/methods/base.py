@@ -196,7 +196,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class FixedFeatures:
+class KeptFeatures:
     """A run whose backbone is frozen as a whole, on a fixed set of training windows.
 
     Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, and a submodule called as
@@ -272,9 +272,15 @@ class Method(BaseModel, ABC):
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
 
-    def fixed_features(self) -> FixedFeatures | None:
+    def kept_features(self) -> KeptFeatures | None:
         """How the method runs on features that are computed once; None (the default) for a run on images."""
         return None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a hook by its former name, which would otherwise be passed over without a word."""
+        super().__init_subclass__(**options)
+        if "fixed_features" in vars(cls):
+            raise TypeError(f"{cls.__name__}.fixed_features is called kept_features now")
 
     def parts(self) -> Sequence[Part]:
         """How ``stbench methods show`` groups the parameters; what no part contains goes by module name."""
@@ -288,7 +294,7 @@ __all__ = [
     "Batch",
     "Budget",
     "Fit",
-    "FixedFeatures",
+    "KeptFeatures",
     "Loss",
     "Method",
     "Outputs",

@@ -6,11 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from spectral_tl_bench.methods.base import FixedFeatures, Method
+from spectral_tl_bench.methods.base import KeptFeatures, Method
 
 
 class OnKeptFeatures(Method):
-    """Base of methods that can train on kept features; see ``FixedFeatures`` for what their module must offer."""
+    """Base of methods that can train on kept features; see ``KeptFeatures`` for what their module must offer."""
 
     cache: bool = Field(
         False, description="train on a fixed grid of windows, whose features are computed once and kept"
@@ -31,6 +31,6 @@ class OnKeptFeatures(Method):
             raise ValueError("cache_copies, cache_dtype and head_seed do nothing without cache=true")
         return self
 
-    def fixed_features(self) -> FixedFeatures | None:
+    def kept_features(self) -> KeptFeatures | None:
         """What the options say."""
-        return FixedFeatures(self.cache_copies, self.cache_dtype, self.head_seed) if self.cache else None
+        return KeptFeatures(self.cache_copies, self.cache_dtype, self.head_seed) if self.cache else None

@@ -39,7 +39,7 @@ def numerics_of(
         **protocol_versions(protocol),
         **method_versions(method_name, method),
     }
-    if method.fixed_features() is not None:
+    if method.kept_features() is not None:
         versions["kept features"] = str(kept.NUMERICS_VERSION)
     if method.uses_backbone:
         versions |= backbone_versions(backbone)

@@ -128,7 +128,7 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
 
 def _seed(cell: Cell) -> int:
     seed = weight_seed(cell.opened.benchmark.id, cell.method_name, cell.seed)
-    fixed = cell.method.fixed_features()
+    fixed = cell.method.kept_features()
     return seed_from(seed, "head", fixed.head_seed) if fixed is not None and fixed.head_seed else seed
 
 

@@ -35,7 +35,7 @@ def on_features(
         UserError: If the features would take too much room.
         MethodError: If the method's module or stages are not made for it.
     """
-    wanted = cell.method.fixed_features()
+    wanted = cell.method.kept_features()
     if wanted is None:
         return None
     task, benchmark = cell.task(), cell.opened.benchmark

@@ -162,7 +162,7 @@ def _check_objectives(cell: Cell) -> None:
     domains = cell.opened.index.frame.loc[cell.split().chips("train"), "domain"].astype(str).unique()
     check_domains(cell.method_name, cell.objectives, cell.opened.benchmark.id, sorted(domains))
     names = ", ".join(cell.objectives)
-    if cell.method.fixed_features() is not None:
+    if cell.method.kept_features() is not None:
         raise UserError(f"{names}: objectives need images, not kept features", fix="leave out cache=true")
     if not any(stage.labelled and stage.fit is None for stage in cell.method.stages(cell.task())):
         raise UserError(
@@ -172,7 +172,7 @@ def _check_objectives(cell: Cell) -> None:
 
 
 def _check_protocol(cell: Cell) -> None:
-    if cell.method.fixed_features() is not None and type(cell.protocol.pixels.windows) is not SlidingWindows:
+    if cell.method.kept_features() is not None and type(cell.protocol.pixels.windows) is not SlidingWindows:
         raise UserError(
             f"{cell.method_name}: kept features need the sliding windows of the protocol `strict`, "
             f"{cell.protocol.name} has others",
@@ -183,7 +183,7 @@ def _check_protocol(cell: Cell) -> None:
 def _check_target_images(cell: Cell) -> None:
     if not cell.method.target_images:
         return
-    if cell.method.fixed_features() is not None:
+    if cell.method.kept_features() is not None:
         raise UserError(f"{cell.method_name}: target images do not go with kept features", fix="leave out cache=true")
     if any(stage.shared for stage in cell.method.stages(cell.task())):
         raise UserError(

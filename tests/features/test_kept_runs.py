@@ -181,9 +181,9 @@ def test_options_that_contradict_each_other():
         make_method("frozen", {"cache": True})
     with pytest.raises(MethodError, match="do nothing without cache=true"):
         make_method("linear-probe", {"head_seed": 2})
-    assert make_method("frozen").fixed_features() is None
-    assert make_method("lora").fixed_features() is None
-    assert make_method("linear-probe", {"cache": "true", "cache_copies": 8}).fixed_features().copies == 8
+    assert make_method("frozen").kept_features() is None
+    assert make_method("lora").kept_features() is None
+    assert make_method("linear-probe", {"cache": "true", "cache_copies": 8}).kept_features().copies == 8
 
 
 def test_a_stage_without_labels_is_refused(tmp_path, kept_run, monkeypatch):
@@ -262,7 +262,7 @@ def test_fixed_source_takes_no_augmentation(tree):
     image = torch.randn(1, 24, 4, 4)
     torch.testing.assert_close(source.normaliser()(source.normaliser().undo(image)), image, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="without labels"):
-        kept_module.FixedSource(source, None, source.validation, nn.Identity()).train_loader(1, False, "x")
+        kept_module.KeptSource(source, None, source.validation, nn.Identity()).train_loader(1, False, "x")
 
 
 def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):

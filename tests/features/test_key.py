@@ -37,7 +37,7 @@ def cell_of(tree, method="frozen", options=None, **more):
 def identity_of(cell, stride=16, device="cpu", change=lambda source, module: None) -> FeatureIdentity:
     source, module = build(cell)
     change(source, module)
-    wanted = cell.method.fixed_features()
+    wanted = cell.method.kept_features()
     one = cell.opened.benchmark
     identify = Identify(
         cell.task(), module, wanted, source.statistics, one.dataset, one.nodata, torch.device(device),

@@ -15,7 +15,7 @@ from spectral_tl_bench.training.hardware import Hardware
 ADAPTS = '''
 import torch
 from torch import nn
-from spectral_tl_bench.methods.base import FixedFeatures, Method, Shared, Stage
+from spectral_tl_bench.methods.base import KeptFeatures, Method, Shared, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 
 SEEN = []
@@ -30,8 +30,8 @@ class Adapts(Method):
     def build(self, task):
         return nn.Conv2d(task.num_bands, task.num_classes, 1)
 
-    def fixed_features(self):
-        return FixedFeatures() if self.cached else None
+    def kept_features(self):
+        return KeptFeatures() if self.cached else None
 
     def stages(self, task):
         def loss(module, batch):

@@ -1,8 +1,8 @@
 """What a second head costs on features that a first run has left: pairs of runs, first with an empty store.
 
-python profiling/feature_cache.py
-python profiling/feature_cache.py --backbone vit-small --chip 256 --chips 24 --window 224 --rounds 3 --only-stored
-python profiling/feature_cache.py --method frozen --rounds 3
+python profiling/kept_features.py
+python profiling/kept_features.py --backbone vit-small --chip 256 --chips 24 --window 224 --rounds 3 --only-stored
+python profiling/kept_features.py --method frozen --rounds 3
 
 A run is everything from opened chips to a stored record. ``second head`` has another learning rate on the same
 features; ``at every step`` trains on the same windows and stores nothing; ``random windows`` is the method without
