@@ -193,9 +193,8 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     benchmark, own_folder = chosen[0]
     found = locate(benchmark, own_folder, request.data_root)
     opened = OpenBenchmark(benchmark, found, *open_index(benchmark, found, own_folder is not None, allow_partial=True))
-    chip_size = int(opened.index.frame[["height", "width"]].to_numpy().min())
-    small = opened.track in ("sample", "demonstration") or chip_size != benchmark.chip_size
-    fitting = make_settings(benchmark, chip_size, small, request.backbone, Overrides(window=request.window), STRICT)
+    overrides = Overrides(window=request.window)
+    fitting = make_settings(benchmark, opened.chip_size, opened.is_small, request.backbone, overrides, STRICT)
     settings = request.settings or fitting
     window = settings.window
     loading = LoaderSettings(window, settings.stride, settings.budget.batch_size)

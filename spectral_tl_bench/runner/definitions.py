@@ -40,6 +40,16 @@ class OpenBenchmark:
     notes: tuple[str, ...]
     _splits: dict[int, SplitTable] = field(init=False, repr=False, compare=False, default_factory=dict)
 
+    @property
+    def chip_size(self) -> int:
+        """The shortest side of a chip, in pixels."""
+        return int(self.index.frame[["height", "width"]].to_numpy().min())
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the small budget is the default: published settings are for the published data."""
+        return self.track in ("sample", "demonstration") or self.chip_size != self.benchmark.chip_size
+
     def split(self, seed: int) -> SplitTable:
         """Who does what, from benchmark and seed; cut once for all methods of a run.
 

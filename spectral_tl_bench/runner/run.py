@@ -85,55 +85,68 @@ def plan(request: Request, say: Say) -> tuple[list[Cell], list[tuple[str, UserEr
     check_options(names, request.objective_options)
     objectives = {name: make_objectives(name, request.objective_options) for name in names}
     backbone = get_backbone(request.backbone, request.weights, request.patch_embedding, **request.backbone_sizes)
-    opened, broken, said = [], [], set()
-
-    def once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
-
+    say = _once(say)
     if line := weights_line(backbone):
-        once(line)
-    for benchmark, own_folder in chosen:
-        try:
-            one = _open(benchmark, own_folder, request)
-            for seed in request.seeds:
-                one.split(seed)
-        except UserError as error:
-            broken.append((benchmark.id, error))
-            continue
-        once(one.source.line)
-        for note in one.notes:
-            once(f"{benchmark.id}: {note}")
-        opened.append(one)
-    cells = []
-    for one in opened:
-        chip_size = int(one.index.frame[["height", "width"]].to_numpy().min())
-        # The published settings are for the published data; anything else starts with minutes, not days.
-        small = one.track in ("sample", "demonstration") or chip_size != one.benchmark.chip_size
-        settings = make_settings(one.benchmark, chip_size, small, backbone, request.overrides, protocol)
-        budget = settings.budget
-        once(
-            f"training: {budget.steps} steps of {budget.batch_size} windows of {settings.window} px, after "
-            f"{budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
+        say(line)
+    opened, broken = _open_all(chosen, request, say)
+    cells: list[Cell] = []
+    for chips in opened:
+        settings = make_settings(
+            chips.benchmark, chips.chip_size, chips.is_small, backbone, request.overrides, protocol
         )
-        own, refused = _able(
-            Cell(one, name, method, backbone, protocol, settings, seed, request.oracle, given, objectives[name])
+        say(
+            f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
+            f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
+        )
+        able, refused = _able(
+            Cell(chips, name, method, backbone, protocol, settings, seed, request.oracle, given, objectives[name])
             for name, method in methods.items()
             for seed in request.seeds
         )
         broken += refused
         try:
             if given is not None:
-                for cell in own:
+                for cell in able:
                     check_given(cell, cell.split(), given)
         except UserError as error:
-            broken.append((one.benchmark.id, error))
+            broken.append((chips.benchmark.id, error))
             continue
         if given is not None and len(request.seeds) > 1:
-            once("the given stage serves all seeds: their spread leaves out what another first stage would change")
-        cells += own
+            say("the given stage serves all seeds: their spread leaves out what another first stage would change")
+        cells += able
     return cells, broken
+
+
+def _once(say: Say) -> Say:
+    """Says each line once."""
+    said: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return once
+
+
+def _open_all(
+    chosen: Sequence[tuple[Benchmark, Path | None]], request: Request, say: Say
+) -> tuple[list[OpenBenchmark], list[tuple[str, UserError]]]:
+    """The benchmarks whose chips are there and can be cut, and the others with the reason."""
+    opened, broken = [], []
+    for benchmark, own_folder in chosen:
+        try:
+            chips = _open(benchmark, own_folder, request)
+            for seed in request.seeds:
+                chips.split(seed)
+        except UserError as error:
+            broken.append((benchmark.id, error))
+            continue
+        say(chips.source.line)
+        for note in chips.notes:
+            say(f"{benchmark.id}: {note}")
+        opened.append(chips)
+    return opened, broken
 
 
 def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]]]:
