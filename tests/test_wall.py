@@ -296,7 +296,8 @@ def test_the_store_holds_no_label_and_no_score_of_a_cell_before_it_is_over(hosti
 
 def test_features_of_the_target_are_made_when_training_is_over(tree, tmp_path, monkeypatch):
     counts, plain = [], cell_module.train
-    folder = tmp_path / "runs" / "features"
+    folder = tmp_path / "cache" / "features"
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
 
     def train(*arguments: Any, **more: Any) -> Any:
         counts.append(len(list(folder.rglob("features.json"))))

@@ -68,7 +68,7 @@ def obtain(
                     value = read(path)
                 except damaged as error:
                     reason = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                    say(f"the stored {label} cannot be used and is made again: {reason} ({path})")
+                    say(f"what is stored as {label} cannot be used and is made again: {reason} ({path})")
                     broken = there
                 else:
                     touch(path)

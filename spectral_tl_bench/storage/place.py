@@ -34,13 +34,16 @@ def cache_folder() -> Path:
             raise StorageError(
                 f"{CACHE_VARIABLE} is {chosen!r}, and this user has no home folder", expected="a path without ~"
             ) from None
-    usual = platformdirs.user_cache_path("stbench", appauthor=False)
+    try:
+        usual = platformdirs.user_cache_path("stbench", appauthor=False)
+    except RuntimeError:  # as newer versions say it where the home is not known
+        return _private_folder()
     return usual if _can_be(usual) else _private_folder()
 
 
 def _can_be(folder: Path) -> bool:
     """Whether a folder is there or can be made."""
-    if not folder.is_absolute():  # a home that is not known is left as ~
+    if not folder.is_absolute():  # older versions of platformdirs leave a home that is not known as ~
         return False
     # os.path.exists answers where Path.exists raises: below another user's home
     nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110

@@ -135,6 +135,7 @@ def test_a_damaged_or_impossible_cache_costs_only_time(own, tmp_path, monkeypatc
     (cached,) = (tmp_path / "cache" / "index").iterdir()
     cached.write_bytes(b"not parquet")
     assert build(own).manifest == first.manifest
+    assert list((tmp_path / "cache" / "index").iterdir()) == [cached] and cached.read_bytes()[:4] == b"PAR1"
     (tmp_path / "file").touch()
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "file"))
     assert build(own).manifest == first.manifest

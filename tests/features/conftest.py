@@ -19,10 +19,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kept_run(tree: Path):
-    """Runs a method on kept features; gives the record, the outcome, and what was said."""
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def kept_run(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs a method on kept features, with a cache folder in ``out``; gives the record, the outcome, what was said."""
 
     def run(out: Path, method: str = "linear-probe", limit: float = 1.0, options: Any = None, **more: Any):
+        monkeypatch.setenv("STBENCH_CACHE", str(out / "cache"))
         said: list[str] = []
         options = {"cache": True, **({"train_patch_embed": False} if method == "frozen" else {}), **(options or {})}
         cells, broken = plan(make_request(tree, method, options=options, **more), said.append)

@@ -44,7 +44,7 @@ def test_a_store_changes_no_number(tmp_path, kept_run, method, options):
         # Read at once: the second run writes where the first one wrote.
         weights = load_file(outcome.record.parent / WEIGHTS_FILE)
         runs.append((record, matrices(record), weights, sum("reusing features" in line for line in said)))
-    assert [run[3] for run in runs] == [0, 3, 0] and not (tmp_path / "b" / "features").exists()
+    assert [run[3] for run in runs] == [0, 3, 0] and not (tmp_path / "b" / "cache" / "features").exists()
     (stored, counts, weights, _), *others = runs
     assert weights and all(name.startswith("decoder.") for name in weights)
     for record, matrix, same, _ in others:
@@ -83,13 +83,13 @@ def test_a_second_head_reads_no_image_and_no_backbone(tmp_path, kept_run, monkey
     record, outcome, _ = kept_run(tmp_path, "linear-probe", options={"head_seed": 3})
     assert outcome.state == "done" and counted == {"read": 1, "computed": 0}, "one window to check the module"
     assert record.options["head_seed"] == 3
-    features = {path.name for path in (tmp_path / "features").iterdir()}
+    features = {path.name for path in (tmp_path / "cache" / "features").iterdir()}
     assert len(features) == 3, "the last of four levels is read from where all four are kept"
 
 
 def test_a_linear_head_keeps_one_level(tmp_path, kept_run):
     kept_run(tmp_path)
-    assert {path.name for path in (tmp_path / "features").rglob("*.npy")} == {"level-3.npy"}
+    assert {path.name for path in (tmp_path / "cache" / "features").rglob("*.npy")} == {"level-3.npy"}
 
 
 def test_another_seed_of_the_head_is_another_head(tmp_path, kept_run):
@@ -141,7 +141,7 @@ def test_no_label_of_the_target_is_in_the_store(tmp_path, kept_run, monkeypatch)
         SpectralChips, "_load", _blind(SpectralChips._load)
     )  # fmt: skip
     kept_run(tmp_path / "b")
-    files = sorted((tmp_path / "a" / "features").rglob("*.npy"))
+    files = sorted((tmp_path / "a" / "cache" / "features").rglob("*.npy"))
     assert len(files) == 3
     for path in files:
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
@@ -161,10 +161,10 @@ def _blind(load):
 
 def test_a_damaged_store_is_said_and_mended(tmp_path, kept_run):
     first, _, _ = kept_run(tmp_path)
-    for path in (tmp_path / "features").rglob("*.npy"):
+    for path in (tmp_path / "cache" / "features").rglob("*.npy"):
         path.write_bytes(path.read_bytes()[:100])
     again, outcome, said = kept_run(tmp_path)
-    assert outcome.state == "done" and sum("computed again" in line for line in said) == 3
+    assert outcome.state == "done" and sum("cannot be used and is made again" in line for line in said) == 3
     assert again.selection.trace == first.selection.trace
 
 

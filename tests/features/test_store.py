@@ -1,17 +1,17 @@
-"""Features on disk: what is written is read, what is damaged is found, two writers do not meet, disks do not fill."""
+"""Features on disk: what is written is read, what is damaged is found and mended, disks do not fill."""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
-import threading
 
 import numpy as np
 import pytest
 import torch
 
-from spectral_tl_bench.features import store
+from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.features.modules import FeatureMaps
 from spectral_tl_bench.features.store import (
     CARD_FILE,
@@ -22,9 +22,9 @@ from spectral_tl_bench.features.store import (
     find_or_write,
     level_file,
     read_features,
-    used_bytes,
     write_features,
 )
+from spectral_tl_bench.storage import room
 
 ROWS = 5
 SHAPES = [(ROWS, 4, 3, 3), (ROWS, 2, 1, 1)]
@@ -65,7 +65,6 @@ def test_what_is_written_is_read(tmp_path, dtype):
     again = pickle.loads(pickle.dumps(found))  # noqa: S301
     assert again._arrays is None and torch.equal(again.rows([1]).maps[0], found.rows([1]).maps[0])
     assert found.rows(rows).shape[0] == 3 and found.rows(rows).shape[2:] == (16, 16)
-    assert not list(tmp_path.glob(".level*"))
 
 
 def test_only_kept_levels_are_stored_and_only_wanted_ones_read(tmp_path):
@@ -112,93 +111,73 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_damage_is_found_said_and_mended(tmp_path, damage):
-    find_or_write(tmp_path, identity(), SHAPES, batches, 1, print)
-    folder = feature_folder(tmp_path, identity())
+def test_damage_is_found_said_and_mended(cache, damage):
+    find_or_write(identity(), SHAPES, batches, 1, print)
+    folder = feature_folder(identity())
     damage(folder)
     with pytest.raises(FeatureError):
         read_features(folder, identity())
     said: list[str] = []
-    found, reused = find_or_write(tmp_path, identity(), SHAPES, batches, 1, said.append)
-    assert not reused and "cannot be used and are computed again" in said[0] and str(folder) in said[0]
+    found, reused = find_or_write(identity(), SHAPES, batches, 1, said.append)
+    assert not reused and "cannot be used and is made again" in said[0] and str(folder) in said[0]
     assert torch.equal(found.rows([1]).maps[1], maps()[1][[1]])
-    assert find_or_write(tmp_path, identity(), SHAPES, batches, 1, said.append)[1], "it is whole again"
+    assert find_or_write(identity(), SHAPES, batches, 1, said.append)[1], "it is whole again"
 
 
-def test_other_identities_do_not_meet(tmp_path):
-    find_or_write(tmp_path, identity(), SHAPES, batches, 1, print)
+def test_other_identities_do_not_meet(cache):
+    find_or_write(identity(), SHAPES, batches, 1, print)
     with pytest.raises(FeatureError, match="other features"):
-        read_features(feature_folder(tmp_path, identity()), identity(stride=8))
-    assert not find_or_write(tmp_path, identity(stride=8), SHAPES, batches, 1, print)[1]
+        read_features(feature_folder(identity()), identity(stride=8))
+    assert not find_or_write(identity(stride=8), SHAPES, batches, 1, print)[1]
 
 
-def test_an_interrupted_writer_leaves_nothing_that_counts(tmp_path):
+def test_an_interrupted_writer_leaves_nothing(cache):
     def broken():
         yield next(batches())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        find_or_write(tmp_path, identity(), SHAPES, broken, 1, print)
-    folder = feature_folder(tmp_path, identity())
-    assert {path.name for path in folder.iterdir()} <= {".lock"}
+        find_or_write(identity(), SHAPES, broken, 1, print)
     with pytest.raises(ValueError, match="announced"):
-        write_features(folder, identity(), SHAPES, list(batches())[:1])
-    assert not (folder / CARD_FILE).exists() and not list(folder.glob("*level*"))
-    (folder / ".level-0-left.npy").write_text("of a process that was killed")
-    assert not find_or_write(tmp_path, identity(), SHAPES, batches, 1, print)[1]
-    assert not list(folder.glob(".level*"))
+        find_or_write(identity(), SHAPES, lambda: list(batches())[:1], 1, print)
+    assert not list((cache / "features").iterdir())
+    assert not find_or_write(identity(), SHAPES, batches, 1, print)[1]
 
 
-def test_two_at_a_time_compute_once(tmp_path):
-    computed, said, results = [], [], []
-    begun = threading.Event()
-
-    def slow():
-        computed.append(1)
-        begun.set()
-        while not said_waiting():
-            pass
-        yield from batches()
-
-    def said_waiting():
-        return any("waiting" in line for line in said)
-
-    def work():
-        results.append(find_or_write(tmp_path, identity(), SHAPES, slow, 1, said.append))
-
-    first = threading.Thread(target=work)
-    first.start()
-    assert begun.wait(20)
-    second = threading.Thread(target=work)
-    second.start()
-    for thread in (first, second):
-        thread.join(20)
-    assert len(computed) == 1 and [reused for _, reused in results] == [False, True]
-    assert torch.equal(results[0][0].rows([0]).maps[0], results[1][0].rows([0]).maps[0])
+def test_features_in_use_do_not_give_way_to_others(cache):
+    maps, _ = find_or_write(identity(), SHAPES, batches, 1, print)
+    os.utime(maps.folder, (1, 1))
+    size = sum(path.stat().st_size for path in maps.folder.iterdir())
+    limit = (size + 100) / 2**30
+    with pytest.raises(StorageError, match="--feature-cache-limit"):
+        find_or_write(identity(stride=8), SHAPES, batches, limit, print)
+    folder = maps.folder
+    del maps
+    said: list[str] = []
+    assert not find_or_write(identity(stride=8), SHAPES, batches, limit, said.append)[1]
+    assert not folder.exists() and f"removed {folder}" in said[0]
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
     large = [FeatureMaps([torch.full(shape, 1e5) for shape in SHAPES], 16)]
     with pytest.raises(FeatureError, match="not finite in float16") as caught:
         write_features(tmp_path, identity(dtype="float16"), SHAPES, large)
-    assert "cache_dtype=float32" in str(caught.value) and not list(tmp_path.iterdir())
+    assert "cache_dtype=float32" in str(caught.value) and not (tmp_path / CARD_FILE).exists()
     write_features(tmp_path, identity(dtype="bfloat16"), SHAPES, large)
 
 
-def test_the_limit_counts_what_is_there(tmp_path, monkeypatch):
-    root = tmp_path / "not" / "there"
+def test_the_limit_counts_what_is_there(cache, monkeypatch):
     needed = {"training": 3 * 2**28, "target": 2**28}
-    check_room(root, needed, 1.0)
-    with pytest.raises(FeatureError, match=r"1\.00 GiB \(training 0\.75, target 0\.25\)") as caught:
-        check_room(root, needed, 0.99)
+    check_room(needed, 1.0, print)
+    with pytest.raises(StorageError, match=r"1\.0 GiB \(training 768\.0 MiB, target 256\.0 MiB\)") as caught:
+        check_room(needed, 0.99, print)
     assert "--feature-cache-limit" in str(caught.value) and "cache_dtype=float16" in str(caught.value)
-    root.mkdir(parents=True)
-    (root / "old.npy").write_bytes(b"x" * 1000)
-    assert used_bytes(root) == 1000
-    with pytest.raises(FeatureError, match="the limit is 1 GiB"):
-        check_room(root, needed, 1.0)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 10**10, 2**30))
-    with pytest.raises(FeatureError, match="the disk has"):
-        check_room(root, needed, 100.0)
-    with pytest.raises(FeatureError, match="the limit"):
-        find_or_write(root, identity(), SHAPES, batches, 1e-7, print)
+    (cache / "features" / "recent").mkdir(parents=True)
+    (cache / "features" / "recent" / "level.npy").write_bytes(b"x" * 1000)
+    with pytest.raises(StorageError, match=r"beside 1000 B that are there; the limit is 1\.0 GiB"):
+        check_room(needed, 1.0, print)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 10**10, 2**30))
+    with pytest.raises(StorageError, match="the disk has"):
+        check_room(needed, 100.0, print)
+    with pytest.raises(StorageError, match="the limit"):
+        find_or_write(identity(), SHAPES, batches, 1e-7, print)

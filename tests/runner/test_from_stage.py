@@ -31,10 +31,12 @@ def quiet(_: str) -> None:
 def trained(tree, tmp_path_factory) -> Path:
     """The folder of a stage that a run on mts12-n2s has left."""
     out = tmp_path_factory.mktemp("given")
-    cells, _ = plan(make_request(tree, "spectralx"), quiet)
-    (outcome,) = execute(cells, out, CPU, 0, quiet)
-    assert outcome.state == "done", outcome.message
-    return next((out / "stages").iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STBENCH_CACHE", str(out / "cache"))
+        cells, _ = plan(make_request(tree, "spectralx"), quiet)
+        (outcome,) = execute(cells, out, CPU, 0, quiet)
+        assert outcome.state == "done", outcome.message
+        return next((out / "cache" / "stages").iterdir())
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def refusal(tree, folder, *methods, benchmark="mts12-n2s", **more) -> str:
 
 def test_a_given_stage_serves_all_seeds_and_the_record_says_so(tree, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(stages_module, "train_shared", None)
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
     # Another length, rate or share of hidden patches is how it would be trained, which is over.
     more = {"seeds": (0, 1), "pretrain_steps": 9, "options": {"mask_ratio": 0.5, "are_adapter": False}}
@@ -88,7 +91,7 @@ def test_a_given_stage_serves_all_seeds_and_the_record_says_so(tree, trained, tm
         assert load_file(trained / "stage.safetensors").keys() <= stored.keys()
     assert read_record(outcomes[0].record).stages[0].options["validation_chips_in_stage"] == 0
     assert sum("serves all seeds" in line for line in said) == 1
-    assert not (tmp_path / "stages").exists()
+    assert not (tmp_path / "cache" / "stages").exists()
 
     plain, _ = plan(make_request(tree, "spectralx", **more), quiet)
     assert plain[0].fingerprint(plain[0].split()) != cells[0].fingerprint(cells[0].split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import rasterio
@@ -28,6 +29,17 @@ WHOLE, PART = "spectralx", "spectralx@hypert-aomoa"
 
 def quiet(_: str) -> None:
     pass
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """Stages of other tests are not found."""
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def stages_in(cache: Path) -> list[Path]:
+    return [path for path in (cache / "stages").iterdir() if not path.name.startswith(".")]
 
 
 def cells_of(tree, *methods, **more):
@@ -64,18 +76,21 @@ def print_of(cell) -> str:
 
 @pytest.fixture(scope="module")
 def both_ways(tree, tmp_path_factory):
-    """Two methods that share their first stage, run in either order in folders of their own."""
+    """Two methods that share their first stage, run in either order with cache folders of their own."""
     found = {}
     for name, methods in (("whole first", (WHOLE, PART)), ("part first", (PART, WHOLE))):
-        out, said = tmp_path_factory.mktemp("stages"), []
-        found[name] = out, run(cells_of(tree, *methods), out, said.append), said
+        cache, said = tmp_path_factory.mktemp("cache"), []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STBENCH_CACHE", str(cache))
+            found[name] = cache, run(cells_of(tree, *methods), tmp_path_factory.mktemp("runs"), said.append), said
     return found
 
 
 def test_the_second_run_takes_what_the_first_has_trained(both_ways):
-    for out, outcomes, said in both_ways.values():
-        (folder,) = (out / "stages").iterdir()
-        assert {path.name for path in folder.iterdir()} == {"stage.json", "stage.safetensors", "pictures", ".lock"}
+    for cache, outcomes, said in both_ways.values():
+        (folder,) = (cache / "stages").iterdir()
+        assert {path.name for path in folder.iterdir()} == {"stage.json", "stage.safetensors", "pictures"}
+        assert sum(f"kept in {folder}" in line for line in said) == 1
         trained, reused = map(first_stage, outcomes)
         assert (trained.options["reused"], reused.options["reused"]) == (False, True)
         assert trained.options["stage"] == reused.options["stage"] and trained.options["stage"][:16] == folder.name
@@ -89,7 +104,7 @@ def test_the_second_run_takes_what_the_first_has_trained(both_ways):
 
 def test_reuse_and_order_make_no_difference(both_ways):
     (one, first, _), (other, second, _) = both_ways.values()
-    tensors = [next((out / "stages").glob("*/stage.safetensors")).read_bytes() for out in (one, other)]
+    tensors = [next((cache / "stages").glob("*/stage.safetensors")).read_bytes() for cache in (one, other)]
     assert tensors[0] == tensors[1], "the stage must not depend on which run came first"
     by_method = [{outcome.cell.method_name: outcome for outcome in outcomes} for outcomes in (first, second)]
     for method in (WHOLE, PART):
@@ -186,13 +201,13 @@ def test_target_classes_and_notes_do_not_count_and_bands_do(tree):
     assert len({base, *changed, with_benchmark(dataset="other")}) == 6
 
 
-def test_a_benchmark_of_another_name_with_the_same_source_gets_the_same_stage(both_ways, tree, tmp_path):
+def test_a_benchmark_of_another_name_with_the_same_source_gets_the_same_stage(both_ways, tree, cache, tmp_path):
     (cell,) = cells_of(tree)
     renamed = cell.opened.benchmark.model_copy(update={"id": "another", "version": "9.9"})
     opened = replace(cell.opened, benchmark=renamed)
     opened._splits[0] = cell.split()  # which chips train depends on the name; that is not the question here
     (outcome,) = run([replace(cell, opened=opened)], tmp_path)
-    (mine,), (other,) = ((out / "stages").iterdir() for out in (tmp_path, both_ways["whole first"][0]))
+    (mine,), (other,) = map(stages_in, (cache, both_ways["whole first"][0]))
     assert first_stage(outcome).options["reused"] is False and mine.name == other.name
     assert (mine / "stage.safetensors").read_bytes() == (other / "stage.safetensors").read_bytes()
 
@@ -246,7 +261,7 @@ def test_a_card_names_training_chips_alone(both_ways, tree):
             assert (f'"{chip}"' in text, contents[chip] in text) == (there, there)
 
 
-def test_an_interruption_leaves_nothing_that_could_be_taken_for_a_stage(both_ways, tree, tmp_path, monkeypatch):
+def test_an_interruption_leaves_nothing_that_could_be_taken_for_a_stage(both_ways, tree, cache, tmp_path, monkeypatch):
     plain, calls = spectralx.method.reconstruction_loss, []
 
     def loss(module, batch):
@@ -260,7 +275,7 @@ def test_an_interruption_leaves_nothing_that_could_be_taken_for_a_stage(both_way
         with pytest.raises(KeyboardInterrupt):
             execute(cells_of(tree), tmp_path, CPU, 0, quiet)
     assert len(calls) == 2 and not list(tmp_path.rglob("record.json"))
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "step-000001.png"}
+    assert list((cache / "stages").iterdir()) == []
     (outcome,) = run(cells_of(tree), tmp_path)
     assert first_stage(outcome).options["reused"] is False
     assert same(weights(outcome), weights(both_ways["whole first"][1][0]))
@@ -275,9 +290,9 @@ def test_a_stage_that_diverges_is_not_kept(tree, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["tensors", "card", "frozen weights"])
-def test_a_damaged_stage_is_trained_again(both_ways, tree, tmp_path, damage):
-    shutil.copytree(both_ways["whole first"][0] / "stages", tmp_path / "stages")
-    (folder,) = (tmp_path / "stages").iterdir()
+def test_a_damaged_stage_is_trained_again(both_ways, tree, cache, tmp_path, damage):
+    shutil.copytree(both_ways["whole first"][0] / "stages", cache / "stages")
+    (folder,) = stages_in(cache)
     before = (folder / "stage.safetensors").read_bytes()
     if damage == "tensors":
         (folder / "stage.safetensors").write_bytes(before[:-10])
@@ -290,21 +305,21 @@ def test_a_damaged_stage_is_trained_again(both_ways, tree, tmp_path, damage):
     said: list[str] = []
     (outcome,) = run(cells_of(tree), tmp_path, said.append)
     assert first_stage(outcome).options["reused"] is False
-    assert sum("cannot be used and is trained again" in line for line in said) == 1
+    assert sum("cannot be used and is made again" in line for line in said) == 1
     assert (folder / "stage.safetensors").read_bytes() == before
 
 
-def test_pictures_change_nothing(both_ways, tree, tmp_path, monkeypatch):
+def test_pictures_change_nothing(both_ways, tree, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "picture_steps", lambda steps: ())
     run(cells_of(tree), tmp_path)
-    (folder,) = (tmp_path / "stages").iterdir()
-    (other,) = (both_ways["whole first"][0] / "stages").iterdir()
+    (folder,), (other,) = map(stages_in, (cache, both_ways["whole first"][0]))
     assert not (folder / "pictures").exists() and len(list((other / "pictures").glob("*.png"))) == 2
     assert (folder / "stage.safetensors").read_bytes() == (other / "stage.safetensors").read_bytes()
 
 
-def test_a_damaged_record_is_made_again_and_the_others_go_on(both_ways, tree, tmp_path):
-    shutil.copytree(both_ways["whole first"][0], tmp_path / "runs")
+def test_a_damaged_record_is_made_again_and_the_others_go_on(both_ways, tree, cache, tmp_path):
+    shutil.copytree(both_ways["whole first"][1][0].record.parents[3], tmp_path / "runs")
+    shutil.copytree(both_ways["whole first"][0] / "stages", cache / "stages")
     record = next((tmp_path / "runs").glob("*/spectralx/*/record.json"))
     before = read_record(record)
     record.write_text(record.read_text()[:100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import re
@@ -12,12 +13,15 @@ import pytest
 import rasterio
 from scipy.io import loadmat, whosmat
 
-from spectral_tl_bench.errors import DataError
+from spectral_tl_bench import storage
+from spectral_tl_bench.errors import DataError, StorageError
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.sample import build, ensure_sample, write_dfc2020, write_mts12, write_whu_ohs
 from spectral_tl_bench.sample.dfc2020 import CITIES
 from spectral_tl_bench.sample.mts12 import tiles
+from spectral_tl_bench.sample.scene import SAMPLE_VERSION
 from spectral_tl_bench.sample.whuohs import PLACES
+from spectral_tl_bench.storage import SAMPLE
 
 TINY = {
     "whu_ohs_transfer": {"chip": 16, "chips_per_city": 1},
@@ -228,80 +232,94 @@ def test_two_generations_are_equal_byte_for_byte(tmp_path):
     assert len(set(first.values())) == len(first), "no two files are the same picture"
 
 
-def test_ensure_sample_builds_once_and_says_that_it_is_synthetic(tmp_path, monkeypatch):
-    root = ensure_sample(tmp_path, parameters=TINY)
+PIXELS = "2a4b4be578285e68365747397bf1fa0d079edd5ae64303c3f84e1c2be79542ff"
+"""Of every pixel and label of the small sample below."""
+
+
+def test_pixels_move_with_the_version_only(tmp_path):
+    """The sample is found by its version: a change of its pixels needs another one, or old folders would be used."""
+    build.write_sample(tmp_path, {**TINY, "whu_ohs_official_s": {"chip": 16, "chips_per_city": 1}})
+    total = hashlib.sha256()
+    for name in files(tmp_path):
+        if name.endswith(".tif"):
+            with rasterio.open(tmp_path / name) as file:
+                total.update(f"{name} {file.crs} {file.transform.to_gdal()} {file.dtypes}".encode())
+                total.update(file.read().tobytes())
+        elif name.endswith(".mat"):
+            total.update(name.encode() + loadmat(tmp_path / name)["label"].tobytes())
+    assert SAMPLE_VERSION == "1"
+    assert total.hexdigest() == PIXELS, "pixels have moved: raise SAMPLE_VERSION, then note both here"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path))
+    return tmp_path / "sample"
+
+
+def kept(cache: Path) -> list[str]:
+    return [path.name for path in cache.iterdir() if not path.name.endswith(".use")]
+
+
+def test_ensure_sample_builds_once_and_says_that_it_is_synthetic(cache, monkeypatch):
+    root = ensure_sample(TINY)
     assert sorted(path.name for path in root.iterdir()) == ["DFC2020", "MTS12", "WHU-OHS", "sample.json"]
     about = json.loads((root / "sample.json").read_text())
     assert about["synthetic"] is True and about["parameters"] == TINY and "Synthetic" in about["statement"]
     monkeypatch.setattr(build, "write_sample", lambda *_: pytest.fail("built a second time"))
-    assert ensure_sample(tmp_path, parameters=TINY) == root
-    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+    assert ensure_sample(TINY) == root
+    assert kept(cache) == [root.name] and root.name.startswith(f"{SAMPLE_VERSION}-")
 
 
-def test_other_sizes_go_to_another_folder(tmp_path):
-    one = {"mts12": {"chip": 16, "north": 1, "south": 1}}
-    two = {"mts12": {"chip": 16, "north": 2, "south": 1}}
-    assert ensure_sample(tmp_path, parameters=one) != ensure_sample(tmp_path, parameters=two)
+SMALL = {"mts12": {"chip": 16, "north": 1, "south": 1}}
 
 
-def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "own"))
-    assert build.cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("STBENCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert build.cache_folder() == tmp_path / "xdg" / "stbench"
+def test_other_sizes_and_versions_go_to_another_folder(cache, monkeypatch):
+    first = ensure_sample(SMALL)
+    assert ensure_sample({"mts12": {"chip": 16, "north": 2, "south": 1}}) != first
+    monkeypatch.setattr(build, "SAMPLE_VERSION", "2")
+    assert ensure_sample(SMALL) != first
 
 
-def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
+def test_interrupted_generation_leaves_nothing(cache, monkeypatch):
     def interrupt(root, **sizes):
-        assert len(files(tmp_path)) > 10, "something had been written before"
+        assert len(files(cache)) > 10, "something had been written before"
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "write_mts12", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        ensure_sample(tmp_path, parameters=TINY)
-    assert list(tmp_path.iterdir()) == []
+        ensure_sample(TINY)
+    assert list(cache.iterdir()) == []
 
 
-def test_loser_of_a_race_uses_the_winners_folder(tmp_path, monkeypatch):
-    small = {"mts12": {"chip": 16, "north": 1, "south": 1}}
-    write, winner = build.write_sample, []
-
-    def overtaken(root, sizes):
-        write(root, sizes)
-        if not winner:
-            winner.append("started")
-            winner.append(ensure_sample(tmp_path, parameters=small))
-            (winner[1] / "mark").touch()
-
-    monkeypatch.setattr(build, "write_sample", overtaken)
-    root = ensure_sample(tmp_path, parameters=small)
-    assert root == winner[1] and (root / "mark").exists()
-    assert [path.name for path in tmp_path.iterdir()] == [root.name]
-
-
-def test_two_processes_at_once(tmp_path):
+def test_two_processes_at_once(cache):
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=ensure_sample, args=(tmp_path,), kwargs={"parameters": TINY}) for _ in range(2)]
+    started = [context.Process(target=ensure_sample, args=(TINY,)) for _ in range(2)]
     for process in started:
         process.start()
     for process in started:
         process.join(120)
     assert [process.exitcode for process in started] == [0, 0]
-    (root,) = tmp_path.iterdir()
-    assert root == ensure_sample(tmp_path, parameters=TINY)
+    (name,) = kept(cache)
+    assert cache / name == ensure_sample(TINY)
 
 
-def test_plundered_or_unwritable_cache_is_explained(tmp_path):
-    small = {"mts12": {"chip": 16, "north": 1, "south": 1}}
-    root = ensure_sample(tmp_path, parameters=small)
+def test_a_sample_in_use_does_not_give_way(cache):
+    root = ensure_sample(SMALL)
+    (entry,) = SAMPLE.entries()
+    assert entry.path == root and storage.to_clear([SAMPLE]) == ([], [entry])
+
+
+def test_plundered_or_unwritable_cache_is_explained(cache, monkeypatch):
+    root = ensure_sample(SMALL)
     (root / "sample.json").unlink()
     with pytest.raises(DataError, match="incomplete"):
-        ensure_sample(tmp_path, parameters=small)
-    blocked = tmp_path / "file"
+        ensure_sample(SMALL)
+    blocked = cache / "file"
     blocked.touch()
-    with pytest.raises(DataError, match="STBENCH_CACHE"):
-        ensure_sample(blocked, parameters=small)
+    monkeypatch.setenv("STBENCH_CACHE", str(blocked))
+    with pytest.raises(StorageError, match="STBENCH_CACHE"):
+        ensure_sample(SMALL)
 
 
 def test_every_season_has_its_cities_in_the_default_sample():

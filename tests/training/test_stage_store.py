@@ -1,8 +1,6 @@
-"""Trained stages on disk: whole or not there, and one process at a time."""
+"""Trained stages on disk: what is written is read, and the card comes last."""
 
 from __future__ import annotations
-
-import threading
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.training.stage_store import (
     StageIdentity,
     misfits,
-    one_at_a_time,
     read_card,
     read_tensors,
     save_stage,
@@ -54,7 +51,7 @@ def test_without_a_card_there_is_no_stage(tmp_path, monkeypatch):
         read_card(tmp_path)
     with pytest.raises(StageError, match=r"has diverged: v is not finite after 4 steps"):
         save(tmp_path / "other", {"w": torch.ones(2), "v": torch.tensor([1.0, torch.inf])})
-    assert not (tmp_path / "other").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"stage.safetensors"}
 
 
 def test_seeds_follow_the_content_and_not_the_versions():
@@ -92,40 +89,3 @@ def test_the_digest_covers_names_values_and_types():
     with torch.no_grad():
         module.float().weight[0, 0] += 1
     assert weights_digest(module, chosen) not in (start, weights_digest(module, lambda name: True))
-
-
-def test_one_at_a_time(tmp_path):
-    inside, leave, waited, order = threading.Event(), threading.Event(), threading.Event(), []
-
-    def first():
-        with one_at_a_time(tmp_path, lambda: order.append("no need to wait")):
-            inside.set()
-            leave.wait(20)
-            order.append("first")
-
-    def second():
-        with one_at_a_time(tmp_path, waited.set):
-            order.append("second")
-
-    threads = [threading.Thread(target=first), threading.Thread(target=second)]
-    threads[0].start()
-    assert inside.wait(20)
-    threads[1].start()
-    assert waited.wait(20) and order == [], "who comes second says that it waits"
-    leave.set()
-    for thread in threads:
-        thread.join(20)
-    assert order == ["first", "second"]
-    with pytest.raises(RuntimeError), one_at_a_time(tmp_path, waited.clear):
-        raise RuntimeError
-    assert waited.is_set()
-
-
-def test_without_locks_it_goes_on(tmp_path, monkeypatch):
-    def fails(*arguments):
-        raise OSError("no locks here")
-
-    monkeypatch.setattr("spectral_tl_bench.training.stage_store.fcntl.flock", fails)
-    with one_at_a_time(tmp_path, lambda: pytest.fail("nobody is there")):
-        done = True
-    assert done
