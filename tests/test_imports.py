@@ -85,9 +85,9 @@ def circles() -> list[str]:
         for module, path in MODULES.items()
     }
     reach: dict[str, set[str]] = {}
-    for module in arrows:
+    for module, targets in arrows.items():
         seen: set[str] = set()
-        open_ends = list(arrows[module])
+        open_ends = list(targets)
         while open_ends:
             current = open_ends.pop()
             if current not in seen:

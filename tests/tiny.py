@@ -97,15 +97,23 @@ def run_main(monkeypatch: pytest.MonkeyPatch, arguments: Iterable[object]) -> in
     return 0
 
 
-def install(site: Path, package: str, code: str, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install a package of one module as pip would leave it, with entry points in our group.
+def install(
+    site: Path,
+    package: str,
+    code: str,
+    entries: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    group: str = "methods",
+) -> Path:
+    """Install a package of one module as pip would leave it, with entry points in one of our groups.
 
     Args:
         site: Folder to make and to put on ``sys.path``.
         package: Name of the module; the distribution is called the same.
         code: Its code.
-        entries: Object reference by method name.
+        entries: Object reference by entry-point name.
         monkeypatch: Takes it all back at the end of the test.
+        group: Last part of the group's name.
 
     Returns:
         Path of the module.
@@ -114,7 +122,7 @@ def install(site: Path, package: str, code: str, entries: dict[str, str], monkey
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
-    (info / "entry_points.txt").write_text(f"[spectral_tl_bench.methods]\n{lines}")
+    (info / "entry_points.txt").write_text(f"[spectral_tl_bench.{group}]\n{lines}")
     module = site / f"{package}.py"
     module.write_text(code)
     monkeypatch.syspath_prepend(str(site))
