@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny import install, run_main
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks, read_benchmark
 from spectral_tl_bench.data.index import build_index
@@ -13,7 +14,6 @@ from spectral_tl_bench.data.layouts import Layout, find_chips, layout_entries, l
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.errors import BenchmarkError, DataError, MethodError, UserError
-from tests.tiny import install, run_main
 
 PAIRS = """
 from spectral_tl_bench.data.layouts import ChipFiles, Layout
