@@ -31,6 +31,13 @@ NEVER = {
 }
 """Arrows that layers alone would allow: the leaderboard reads results, whoever wrote them."""
 
+SAMPLE = {
+    "spectral_tl_bench.data.sample_source": "the door for everybody else",
+    "spectral_tl_bench.authoring.checks_run": "writes a small tree for `check-method`",
+    "spectral_tl_bench.models.miniature.landscapes": "a script that made the bundled weights, run by nobody else",
+}
+"""Who may import the generator of the invented scenes, and why."""
+
 
 @functools.cache
 def imports(path: Path) -> tuple[tuple[str, int], ...]:
@@ -109,6 +116,18 @@ def test_imports_point_down_and_in_no_circle():
     arrows, rings = offending_arrows(), circles()
     assert not arrows, "these imports lead up, or to a neighbour that must not be known:\n" + "\n".join(arrows)
     assert not rings, "these imports make circles:\n" + "\n".join(rings)
+
+
+def test_the_sample_has_one_door():
+    arrows = {
+        module: f"{path.relative_to(ROOT)}:{line} -> {other}"
+        for module, path in MODULES.items()
+        for other, line in imports(path)
+        if f"{other}.".startswith("spectral_tl_bench.sample.") and not module.startswith("spectral_tl_bench.sample")
+    }
+    wrong = sorted(arrow for module, arrow in arrows.items() if module not in SAMPLE)
+    assert not wrong, "use spectral_tl_bench.data.sample_source instead of these imports:\n" + "\n".join(wrong)
+    assert set(arrows) == set(SAMPLE), "an exception that nobody needs any more"
 
 
 def test_every_part_has_a_place_among_the_layers():

@@ -290,7 +290,7 @@ def _print_outcomes(outcomes: list[Any]) -> None:
 @app.command("sample")
 def sample() -> None:
     """Make the bundled synthetic sample if it is not there yet, and say where it is."""
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     say(str(ensure_sample()))
 

@@ -65,7 +65,7 @@ def locate(
         raise DataError(
             f"no data root is set for the benchmark {benchmark.id}", fix=f"give --data-root or set {ROOT_VARIABLE}"
         )
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     root = ensure_sample()
     return DataSource(
