@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.rasters import open_datasets
-from spectral_tl_bench.sample import ensure_sample
+from spectral_tl_bench.data.sample_source import ensure_sample
 
 SHOWN = {
     "whuohs-s2t": ("S6", "T6"),

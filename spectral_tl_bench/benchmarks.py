@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spectral_tl_bench.errors import BenchmarkError, nearest
+from spectral_tl_bench.plugins import imported, installed
 from spectral_tl_bench.sensors import Sensor
 
 VOID = 255
 """Label value of pixels without ground truth, everywhere inside the suite."""
+
+LAYOUTS = "spectral_tl_bench.layouts"
+"""The entry-point group of the layouts."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
@@ -89,42 +95,21 @@ class Domain(_Strict):
     lon_lat: tuple[float, float] | None = None
 
 
-class PublishedLayout(_Strict):
-    """A dataset in one of the folder layouts in which its authors publish it."""
+class LayoutChoice(_Strict):
+    """How the chips lie on disk: the name of a layout, and its options, which stand beside it.
 
-    kind: Literal["whu-ohs-transfer", "whu-ohs-official", "dfc2020", "mts12"]
-    folders: Annotated[tuple[str, ...], Field(min_length=1, description="names of the dataset's folder to try")]
-
-
-class TableLayout(_Strict):
-    """A user's own chips: two folders and a table.
-
-    Attributes:
-        table: CSV or GeoParquet with one row per chip, relative to the data root.
-        image: Path of a chip's image relative to the data root; ``{column}`` is replaced from its row.
-        label: Likewise for the label (GeoTIFF, or MATLAB with one 2-D variable ``label``).
-        chip: Column that names a chip uniquely.
-        domain: Column that names the chip's domain.
-        site: Column that names the place: chips of one site are never divided between training and validation.
-        root: Data root relative to the YAML file, where ``--data-root`` is not given.
+    Only the name is known here: layouts are classes of ``spectral_tl_bench.data.layouts`` or of anybody's package,
+    and check their options themselves.
     """
 
-    kind: Literal["table"]
-    table: str
-    image: str
-    label: str
-    chip: str
-    domain: str
-    site: str
-    root: str = "."
+    model_config = ConfigDict(extra="allow")
 
-    @field_validator("table", "image", "label")
-    @classmethod
-    def _inside(cls, value: str) -> str:
-        path = Path(value)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"must be a path inside the data root, got {value!r}")
-        return value
+    kind: Annotated[str, Field(min_length=1)]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Values by option name."""
+        return dict(self.model_extra or {})
 
 
 class Split(_Strict):
@@ -179,7 +164,7 @@ class Benchmark(_Strict):
     sensor: Sensor
     chip_size: Annotated[int, Field(ge=8)]
     expected: dict[Literal["source", "target"], int] = Field(default_factory=dict)
-    layout: Annotated[PublishedLayout | TableLayout, Field(discriminator="kind")]
+    layout: LayoutChoice
     domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
     source: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     target: Annotated[tuple[Identifier, ...], Field(min_length=1)]
@@ -207,8 +192,6 @@ class Benchmark(_Strict):
             raise ValueError(f"domain {sorted(shared)[0]!r} is on both sides; source and target must be disjoint")
         elif self.split.test is not None:
             raise ValueError("split.test is only for in-domain references (gap: none)")
-        if self.split.place == "site" and not isinstance(self.layout, TableLayout):
-            raise ValueError("split.place: site needs a table with sites; published layouts have none, use grid")
         return self
 
     def domain(self, name: str) -> Domain:
@@ -257,18 +240,37 @@ def read_benchmark(path: Path) -> Benchmark:
         The benchmark.
 
     Raises:
-        BenchmarkError: If the file is missing, is no YAML, or a key is missing, misspelt or contradicts another.
+        BenchmarkError: If the file is missing, is no YAML, or a key is missing, misspelt or contradicts another; also
+            if no installed package has the layout, or the layout does not have the options.
     """
+    raw = _read_definition(path)
+    return _validated(raw, path, _layout_problems(raw))
+
+
+def _read_definition(path: Path) -> dict[str, Any]:
     raw = _read_yaml(path)
     base = raw.pop("extends", None)
-    if base is not None:
-        if not isinstance(base, str):
-            raise BenchmarkError("'extends' must name a file", where=path, expected="extends: _facts.yaml")
-        raw = {**_read_yaml(path.parent / base), **raw}
+    if base is None:
+        return raw
+    if not isinstance(base, str):
+        raise BenchmarkError("'extends' must name a file", where=path, expected="extends: _facts.yaml")
+    return {**_read_yaml(path.parent / base), **raw}
+
+
+def _validated(raw: dict[str, Any], path: Path, layout_problems: Sequence[str] = ()) -> Benchmark:
     try:
-        return Benchmark.model_validate(raw)
+        benchmark, problems = Benchmark.model_validate(raw), list(layout_problems)
     except ValidationError as error:
-        raise _explain(error, path, raw) from None
+        benchmark, problems = None, [*_problems(error, Benchmark), *layout_problems]
+    if benchmark is not None and not problems:
+        return benchmark
+    more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
+    what = "this benchmark definition has " + ("a mistake" if len(problems) == 1 else f"{len(problems)} mistakes")
+    raise BenchmarkError(
+        what + ":\n    " + "\n    ".join(problems[:6]) + more,
+        where=f"{path} (id {raw.get('id', 'missing')!r})",
+        fix="compare with a definition that ships with the suite: `stbench benchmarks show mts12-n2s --yaml`",
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -286,43 +288,53 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> BenchmarkError:
+def _problems(error: ValidationError, model: type[BaseModel], *above: str) -> list[str]:
+    """What is wrong, a line for each key; ``above`` are the keys that lead to the model's own."""
     problems = []
     for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        if location[:1] == ["layout"]:
-            del location[1:2]  # the layout's kind, by which pydantic chose the model
+        location = [*above, *(str(part) for part in item["loc"])]
         key = ".".join(location) or "the file as a whole"
         if item["type"] == "missing":
             problems.append(f"key {key!r} is missing")
         elif item["type"] == "extra_forbidden":
-            known = _known_keys(item["loc"])
-            problems.append(f"key {key!r} is not known: {nearest(location[-1], known)}")
+            problems.append(f"key {key!r} is not known: {nearest(location[-1], _known_keys(model, item['loc']))}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r:.80}"
             problems.append(f"key {key!r}: {message[0].lower()}{message[1:]}{shown}")
-    more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
-    what = "this benchmark definition has " + ("a mistake" if len(problems) == 1 else f"{len(problems)} mistakes")
-    return BenchmarkError(
-        what + ":\n    " + "\n    ".join(problems[:6]) + more,
-        where=f"{path} (id {raw.get('id', 'missing')!r})",
-        fix="compare with a definition that ships with the suite: `stbench benchmarks show mts12-n2s --yaml`",
-    )
+    return problems
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Benchmark
+def _layout_problems(raw: dict[str, Any]) -> list[str]:
+    """What an installed layout says to its options, without a look at any data."""
+    layout, split = raw.get("layout"), raw.get("split")
+    if not isinstance(layout, dict) or not isinstance(layout.get("kind"), str):
+        return []  # said already
+    kind, entries = layout["kind"], installed(LAYOUTS, "a layout")
+    if kind not in entries:
+        return [
+            f"key 'layout.kind': there is no layout {kind!r}: {nearest(kind, entries)} "
+            f"(one of your own needs an entry point in the group {LAYOUTS!r} and `pip install -e .`)"
+        ]
+    model = imported(entries[kind], f"layout {kind!r}", BenchmarkError)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or inspect.isabstract(model):
+        return []  # said when the data are opened, by those who know what a layout is
+    problems = []
+    if isinstance(split, dict) and split.get("place") == "site" and not getattr(model, "sites", False):
+        problems.append(f"key 'split': split.place: site needs a table with sites; layout {kind} has none, use grid")
+    try:
+        model.model_validate({key: value for key, value in layout.items() if key != "kind"})
+    except ValidationError as error:
+        problems += _problems(error, model, "layout")
+    return problems
+
+
+def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, int) or model is None:
             continue
-        if part in ("table",):
-            model = TableLayout
-        elif part in ("whu-ohs-transfer", "whu-ohs-official", "dfc2020", "mts12"):
-            model = PublishedLayout
-        else:
-            field = model.model_fields.get(part)
-            model = _model_in(field.annotation) if field else None
+        field = model.model_fields.get(part)
+        model = _model_in(field.annotation) if field else None
     return list(model.model_fields) if model is not None and hasattr(model, "model_fields") else []
 
 
@@ -340,7 +352,8 @@ def _model_in(annotation: Any) -> Any:
 def builtin_benchmarks() -> dict[str, Benchmark]:
     """The benchmarks that ship with the suite, by id, in the order of their files."""
     folder = splits_folder()
-    found = [read_benchmark(path) for path in sorted(folder.glob("[!_]*.yaml"))]
+    # Their layouts are the suite's own, and tested; asking every installed package for each would take a while.
+    found = [_validated(_read_definition(path), path) for path in sorted(folder.glob("[!_]*.yaml"))]
     if not found:
         raise BenchmarkError("no benchmark definitions were found", where=folder, fix="reinstall spectral-tl-bench")
     return {benchmark.id: benchmark for benchmark in found}

@@ -62,46 +62,50 @@ def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodErr
         raise failure(f"{label} cannot be imported: {type(error).__name__}: {error}", where=entry.value) from error
 
 
-def imported_class(entry: EntryPoint, label: str, base: type) -> Any:
+def imported_class(entry: EntryPoint, label: str, base: type, failure: type[UserError] = MethodError) -> Any:
     """The class behind an entry point.
 
     Args:
         entry: The entry point.
         label: What it is, with its name, for the message.
         base: What it has to be a subclass of.
+        failure: What to raise.
 
     Raises:
-        MethodError: If the package cannot be imported or holds something else.
+        UserError: As ``failure``, if the package cannot be imported or holds something else.
     """
-    found = imported(entry, label)
+    found = imported(entry, label, failure)
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise MethodError(f"{label} is not a subclass of {base.__module__}.{base.__name__}", where=entry.value)
+        raise failure(f"{label} is not a subclass of {base.__module__}.{base.__name__}", where=entry.value)
     return found
 
 
-def with_options(kind: type[Model], label: str, options: Mapping[str, Any]) -> Model:
+def with_options(
+    kind: type[Model], label: str, options: Mapping[str, Any], failure: type[UserError] = MethodError
+) -> Model:
     """An object of a class, with options.
 
     Args:
         kind: The class.
         label: What it is, with its name, for the message.
         options: Values by option name; text is converted to the option's type.
+        failure: What to raise.
 
     Raises:
-        MethodError: If an option is unknown or has an impossible value.
+        UserError: As ``failure``, if an option is unknown or has an impossible value, or the class is abstract.
     """
     try:
         return kind(**options)
+    except TypeError as error:  # an abstract class
+        raise failure(f"{label} is not complete: {error}", where=f"{kind.__module__}.{kind.__name__}") from None
     except ValidationError as error:
         item = error.errors()[0]
         option = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            raise MethodError(
-                f"{label} has no option {option!r}", expected=nearest(option, kind.model_fields)
-            ) from None
+            raise failure(f"{label} has no option {option!r}", expected=nearest(option, kind.model_fields)) from None
         message = item["msg"].removeprefix("Value error, ")
         if not option:  # a rule about several options
-            raise MethodError(f"options of {label}: {message}") from None
-        raise MethodError(
+            raise failure(f"options of {label}: {message}") from None
+        raise failure(
             f"option {option!r} of {label}: {message[0].lower()}{message[1:]}", expected=f"not {item['input']!r}"
         ) from None

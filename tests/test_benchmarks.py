@@ -233,7 +233,7 @@ MANY = [{"name": f"class {n}", "colour": "#000000", "raw": [n + 1]} for n in ran
         (put("sensor", "bands", 0, "wavelenght", 0.5), ["'sensor.bands.0.wavelenght'", "did you mean wavelength?"]),
         (put("split", "valdation", 0.2), ["key 'split.valdation' is not known: did you mean validation?"]),
         (put("layout", {**PUBLISHED, "folder": "x"}), ["key 'layout.folder' is not known: did you mean folders?"]),
-        (put("layout", "kind", "tabel"), ["key 'layout'", "'tabel'", "'table'"]),
+        (put("layout", "kind", "tabel"), ["key 'layout.kind'", "no layout 'tabel'", "did you mean table?"]),
         (put("target", ["east"]), ["domain 'east' is on both sides"]),
         (put("target", ["south"]), ["target names domain 'south', which is not in domains (east, west)"]),
         (put("source", ["east", "east"]), ["source names a domain twice"]),

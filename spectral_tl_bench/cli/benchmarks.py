@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.errors import UserError
 
-benchmarks_app = typer.Typer(help="List the benchmarks, or show one.", rich_markup_mode=None)
+benchmarks_app = typer.Typer(help="List the benchmarks or the layouts of data, or show one.", rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,30 @@ def list_benchmarks(context: typer.Context) -> None:
     say("")
     for group, members in sorted(groups().items()):
         say(f"group {group}: {', '.join(members)}")
-    say("Your own benchmark: --benchmark path/to/my.yaml")
+    say("Your own benchmark: --benchmark path/to/my.yaml, in one of the layouts of `stbench benchmarks layouts`")
+
+
+@benchmarks_app.command("layouts")
+def list_layouts() -> None:
+    """List the layouts that chips may lie in, as a benchmark's YAML names them."""
+    from inspect import getdoc
+
+    from spectral_tl_bench.data.layouts import layout_entries, load_layout
+
+    rows, notes = [("layout", "package", "options", "files")], []
+    for name, entry in layout_entries().items():
+        package = entry.dist.name if entry.dist else "-"
+        try:
+            layout = load_layout(name)
+        except UserError as error:
+            notes.append(f"{name} cannot be used here: {error.what}")
+            rows.append((name, package, "-", "-"))
+            continue
+        files = (getdoc(layout) or "-").splitlines()[0]
+        rows.append((name, package, ", ".join(layout.model_fields) or "none", files))
+    print_rows(rows)
+    for note in notes:
+        say(note)
 
 
 @benchmarks_app.command("show")
@@ -43,8 +67,9 @@ def show_benchmark(
     name: Annotated[str, typer.Argument(help="Id of a benchmark, or path of a YAML file.")],
     yaml: Annotated[bool, typer.Option("--yaml", help="Print the complete definition as YAML.")] = False,
 ) -> None:
-    """Show one benchmark: sensor, domains, classes, label map."""
+    """Show one benchmark: layout, sensor, domains, classes, label map."""
     from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.layouts import layout_of
 
     benchmark, _ = resolve([name])[0]
     if yaml:
@@ -56,6 +81,7 @@ def show_benchmark(
     sensor, split = benchmark.sensor, benchmark.split
     say(f"{benchmark.id}  {benchmark.title}  (version {benchmark.version})")
     say(f"dataset   {benchmark.dataset}, gap: {benchmark.gap}, chips of {benchmark.chip_size} px")
+    say(f"layout    {benchmark.layout.kind}, which looks for {layout_of(benchmark).wanted()}")
     say(f"sensor    {sensor.name}, {len(sensor.bands)} bands, {sensor.gsd:g} m, {sensor.unit}")
     say("bands     " + ", ".join(f"{band.name} {band.wavelength:g} um" for band in sensor.bands))
     for side in ("source", "target"):
@@ -76,6 +102,6 @@ def show_benchmark(
 
 def sample() -> None:
     """Make the bundled synthetic sample if it is not there yet, and say where it is."""
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     say(str(ensure_sample()))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spectral_tl_bench.benchmarks import Benchmark, PublishedLayout, TableLayout
+from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex, build_index
+from spectral_tl_bench.data.layouts import layout_of
 from spectral_tl_bench.errors import DataError
 
 ROOT_VARIABLE = "STBENCH_DATA"
@@ -53,8 +54,9 @@ def locate(
     environment = os.environ if environment is None else environment
     if data_root is not None:
         return DataSource("files", data_root, f"data: {data_root} (--data-root)")
-    if own_folder is not None and isinstance(benchmark.layout, TableLayout):
-        root = (own_folder / benchmark.layout.root).resolve()
+    beside = None if own_folder is None else layout_of(benchmark).own_root()
+    if own_folder is not None and beside is not None:
+        root = (own_folder / beside).resolve()
         return DataSource("files", root, f"data: {root} (layout.root of the benchmark)")
     if environment.get(ROOT_VARIABLE):
         root = Path(environment[ROOT_VARIABLE])
@@ -63,7 +65,7 @@ def locate(
         raise DataError(
             f"no data root is set for the benchmark {benchmark.id}", fix=f"give --data-root or set {ROOT_VARIABLE}"
         )
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     root = ensure_sample()
     return DataSource(
@@ -94,7 +96,7 @@ def open_index(
     index = build_index(benchmark, source.root)
     if source.kind == "sample":
         return index, "sample", index.notes
-    if own or not isinstance(benchmark.layout, PublishedLayout):
+    if own or not layout_of(benchmark).published:
         return index, "demonstration", (*index.notes, *_other_size(benchmark, index))
     other_size = _other_size(benchmark, index)
     deviations = [*_other_counts(benchmark, index), *other_size]

@@ -84,12 +84,7 @@ def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
         MethodError: If the preset or an option is unknown, or an option has an impossible value.
     """
     kind = load_method(name)
-    try:
-        return with_options(kind, f"method {name!r}", {**preset_options(kind, name), **(options or {})})
-    except TypeError as error:  # an abstract class
-        raise MethodError(
-            f"method {name!r} is not complete: {error}", where=f"{kind.__module__}.{kind.__name__}"
-        ) from None
+    return with_options(kind, f"method {name!r}", {**preset_options(kind, name), **(options or {})})
 
 
 def preset_options(kind: type[Method], name: str) -> dict[str, Any]:

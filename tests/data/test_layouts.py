@@ -13,7 +13,9 @@ import rasterio
 import shapely
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
-from spectral_tl_bench.data.layouts import dfc_label_path, find_chips, mts12_domain, mts12_footprint
+from spectral_tl_bench.data.layouts import find_chips
+from spectral_tl_bench.data.layouts.dfc2020 import dfc_label_path
+from spectral_tl_bench.data.layouts.mts12 import mts12_domain, mts12_footprint
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.sample import write_dfc2020, write_whu_ohs
 

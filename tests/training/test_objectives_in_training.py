@@ -282,9 +282,8 @@ class Double(Objective):
 
 
 def test_a_stranger_s_objective(tmp_path, cities, monkeypatch):
-    install(tmp_path / "site", "tiny_double", STRANGER, {}, monkeypatch)
-    entries = tmp_path / "site" / "tiny_double-1.2.dist-info" / "entry_points.txt"
-    entries.write_text("[spectral_tl_bench.objectives]\ndouble = tiny_double:Double\n")
+    entries = {"double": "tiny_double:Double"}
+    install(tmp_path / "site", "tiny_double", STRANGER, entries, monkeypatch, group="objectives")
     request = make_request(cities, "lora+double", benchmarks=(DFC,), objective_options={"double": {"times": "3"}})
     (cell,), broken = plan(request, lambda _: None)
     assert broken == [] and cell.objectives["double"].times == 3

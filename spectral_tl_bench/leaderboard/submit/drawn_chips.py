@@ -102,7 +102,7 @@ def check_shared(folder: Path, where: str, records: list[Record], redraw: Path |
 
 
 def _draw(record: Record, root: Path) -> Path | None:
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     benchmark = builtin_benchmarks()[record.benchmark]
     index, _, _ = open_index(benchmark, DataSource("sample", ensure_sample(), ""), own=False)

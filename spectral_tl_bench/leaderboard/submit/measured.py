@@ -99,7 +99,7 @@ def sample_truth(name: str) -> Truth:
     Raises:
         DataError: If it cannot be made.
     """
-    from spectral_tl_bench.sample import ensure_sample
+    from spectral_tl_bench.data.sample_source import ensure_sample
 
     return _measured_once(name, ensure_sample())
 

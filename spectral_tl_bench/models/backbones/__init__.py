@@ -1,6 +1,6 @@
 """Backbones by name: what methods adapt, with the weights and the bands that a run chooses."""
 
-from spectral_tl_bench.models.backbones.backbone import SIZES, Backbone, Card, Hub, Weights
+from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.registry import (
     GROUP,
     backbone_entries,
@@ -8,11 +8,13 @@ from spectral_tl_bench.models.backbones.registry import (
     get_backbone,
     load_backbone,
 )
+from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec, Card, Hub, Weights
 
 __all__ = [
     "GROUP",
     "SIZES",
     "Backbone",
+    "BackboneSpec",
     "Card",
     "Hub",
     "Weights",

@@ -13,11 +13,11 @@ from timm.models.swin_transformer import checkpoint_filter_fn as swin_names
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.backbone import RGB, Backbone
 from spectral_tl_bench.models.backbones.files import read_state, without_prefix
 from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
-from spectral_tl_bench.models.patch_embedding import mixed, mixing
+from spectral_tl_bench.models.backbones.spec import BackboneSpec
+from spectral_tl_bench.models.patch_embedding import RGB, mixed, mixing
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -44,7 +44,7 @@ class Fit:
     unexpected: tuple[str, ...]
 
 
-def assemble(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """The network of a backbone with its weights; on the meta device without reading a file.
 
     Args:
@@ -68,7 +68,7 @@ def assemble(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     return network
 
 
-def _check(spec: Backbone, in_chans: int, image_size: int) -> None:
+def _check(spec: BackboneSpec, in_chans: int, image_size: int) -> None:
     if image_size % spec.patch:
         raise UserError(
             f"a window of {image_size} px is not a multiple of the patch of {spec.name} ({spec.patch} px)",
@@ -82,7 +82,7 @@ def _check(spec: Backbone, in_chans: int, image_size: int) -> None:
         )
 
 
-def fit_state(spec: Backbone, network: nn.Module, state: State, in_chans: int) -> Fit:
+def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: int) -> Fit:
     """Bring the tensors of a checkpoint to the names and sizes of a network.
 
     Args:
@@ -136,7 +136,7 @@ def fit_state(spec: Backbone, network: nn.Module, state: State, in_chans: int) -
     return Fit(fitting, matched, missing, unexpected)
 
 
-def _renamed(spec: Backbone, body: nn.Module, state: State) -> State:
+def _renamed(spec: BackboneSpec, body: nn.Module, state: State) -> State:
     if isinstance(body, SwinTransformer):
         try:
             return cast(State, swin_names(state, body))  # resizes the tables of relative positions, too
@@ -165,7 +165,7 @@ def _with_positions(body: nn.Module, state: State, target: State) -> State:
     return {**state, key: resized}
 
 
-def _new_bands(spec: Backbone, weight: Tensor, in_chans: int) -> Tensor:
+def _new_bands(spec: BackboneSpec, weight: Tensor, in_chans: int) -> Tensor:
     """The weight of the first layer for other bands."""
     if weight.ndim != 4:
         return weight  # reported as another shape
@@ -186,7 +186,7 @@ def _new_bands(spec: Backbone, weight: Tensor, in_chans: int) -> Tensor:
     return mixed(weight, mixing(spec.patch_embedding, spec.wavelengths, bands))
 
 
-def _spread_random(spec: Backbone, network: nn.Module) -> None:
+def _spread_random(spec: BackboneSpec, network: nn.Module) -> None:
     """The strategy on random filters for the bands that the backbone's weights would read."""
     owner, leaf = stem_of(network)
     layer = cast(nn.Conv2d, getattr(owner, leaf))

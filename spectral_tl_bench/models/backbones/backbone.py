@@ -1,148 +1,23 @@
-"""What a backbone is: its sizes, its weights, and how it is built for any bands."""
+"""A backbone that can be built, for any bands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spectral_tl_bench.files import seed_from
-from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-SIZES = ("width", "depth", "heads", "patch")
-
-Make = Callable[["Backbone", int, int], "nn.Module"]
-"""Builds the network of a backbone with random weights for (bands, image side)."""
-
-Convert = Callable[["Backbone", "nn.Module", "dict[str, Tensor]"], "dict[str, Tensor]"]
-"""Renames the tensors of a published checkpoint to the names of the network."""
+    from torch import nn
 
 
 @dataclass(frozen=True)
-class Card:
-    """What to know about a backbone before using it.
-
-    Attributes:
-        data: What its weights were trained on, and how.
-        bands: Centre wavelengths in micrometres of the bands that its weights read; empty for any bands.
-        normalisation: What its weights expect of pixel values. The suite normalises by the statistics of the source
-            training chips all the same, for every method.
-        image_size: Side in pixels of the images that it was trained on.
-        licence: Licence of the weights.
-        citation: Paper.
-        how: How to get the weights.
-    """
-
-    data: str = "none"
-    bands: tuple[float, ...] = RGB
-    normalisation: str = "none"
-    image_size: int = 224
-    licence: str = "none needed"
-    citation: str = ""
-    how: str = ""
-
-
-@dataclass(frozen=True)
-class Hub:
-    """Where a library finds the weights.
-
-    Attributes:
-        library: ``timm`` for the files that timm has on the Hugging Face hub, or ``torchgeo``.
-        collection: timm's architecture, or the name of TorchGeo's weights enum.
-        default: timm's tag, or the member of the enum, that is meant when none is named; empty for timm's own choice.
-    """
-
-    library: Literal["timm", "torchgeo"]
-    collection: str
-    default: str = ""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Pretrained weights that were found and compared with the network.
-
-    Attributes:
-        source: ``hub:NAME``, ``file`` or ``bundled``.
-        path: The file.
-        digest: SHA-256 of the file.
-        matched: Share of the encoder's parameters that the file has.
-        missing: Tensors of the network that the file lacks.
-        unexpected: Tensors of the file that the network has no place for.
-        examples: The first of both, for people.
-    """
-
-    source: str
-    path: str
-    digest: str
-    matched: float = 1.0
-    missing: int = 0
-    unexpected: int = 0
-    examples: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """What a record keeps: not the path."""
-        kept = asdict(self)
-        return {key: kept[key] for key in ("source", "digest", "matched", "missing", "unexpected")}
-
-
-@dataclass(frozen=True)
-class Backbone:
+class Backbone(BackboneSpec):
     """A network that a method may build, as often and with as many input bands as it likes.
 
-    Attributes:
-        name: Registry name, for example ``compact``.
-        width: Token width; of a pyramid, the channels of its last map.
-        depth: Number of transformer blocks; of a pyramid, the number of its maps, four.
-        heads: Attention heads; 0 where they differ from block to block, or where there are none.
-        patch: Patch side in pixels; of a pyramid, the stride of its last map. It must divide the side of the images.
-        make: Called by ``build``.
-        pretrained: Name of the pretraining, ``none`` for random weights.
-        seed: Seed of the random weights. With one, they depend on it and on the sizes alone, so that all methods of
-            a seed stand on the same frozen weights; without, they come from the global random state.
-        kind: ``vit`` for equal maps from blocks of one width, with timm's attributes (``blocks``, ``patch_embed``,
-            ``embed_dim``, ``num_prefix_tokens``); ``pyramid`` for four maps at strides of 4, 8, 16 and 32 pixels.
-        stages: Channels of a pyramid's maps.
-        architecture: timm's name of the network, where timm builds it.
-        sizes: Which of the sizes may be changed.
-        card: What to know about it.
-        hub: Where a library finds its weights.
-        bundled: Weights that come with a package, as ``package:path/inside.safetensors``; the default where given.
-        named_weights: Whether weights must be chosen: a name that stands for a pretraining promises it.
-        tag: ``pretrained`` once weights are loaded; by default from the digest of the file.
-        convert: Renames the tensors of a published checkpoint.
-        weights: The weights to load; None for random ones.
-        patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
-        reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
-        wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
-        gsd: Ground sampling distance of the images in metres; set by the runner.
+    Its attributes are those of ``BackboneSpec``.
     """
-
-    name: str
-    width: int
-    depth: int
-    heads: int
-    patch: int
-    make: Make = field(repr=False, compare=False)
-    pretrained: str = "none"
-    seed: int | None = None
-    kind: Literal["vit", "pyramid"] = "vit"
-    stages: tuple[int, ...] = ()
-    architecture: str = ""
-    sizes: tuple[str, ...] = SIZES
-    card: Card = field(default_factory=Card, repr=False, compare=False)
-    hub: Hub | None = field(default=None, repr=False, compare=False)
-    bundled: str | None = field(default=None, repr=False, compare=False)
-    named_weights: bool = field(default=False, repr=False, compare=False)
-    tag: str = field(default="", repr=False, compare=False)
-    convert: Convert | None = field(default=None, repr=False, compare=False)
-    weights: Weights | None = None
-    patch_embedding: str = "random"
-    reads_wavelengths: bool = field(default=False, repr=False, compare=False)
-    wavelengths: tuple[float, ...] = field(default=(), compare=False)
-    gsd: float | None = field(default=None, compare=False)
 
     def build(self, in_chans: int, image_size: int) -> nn.Module:
         """The network for images (B, in_chans, image_size, image_size), with its weights.
@@ -171,35 +46,3 @@ class Backbone:
             return assemble(self, in_chans, image_size)
         finally:
             torch.set_rng_state(state)
-
-    def for_sensor(self, wavelengths: Sequence[float], gsd: float | None) -> Backbone:
-        """The same backbone, told which bands it will read.
-
-        Args:
-            wavelengths: Centre wavelengths in micrometres, one per image channel.
-            gsd: Ground sampling distance in metres.
-        """
-        return replace(self, wavelengths=tuple(wavelengths), gsd=gsd)
-
-    def facts(self) -> dict[str, Any]:
-        """Name and sizes, and which pretrained weights: what a record says about a backbone."""
-        return {
-            "name": self.name,
-            **{size: getattr(self, size) for size in SIZES},
-            "pretrained": self.pretrained,
-            "patch_embedding": self.patch_embedding,
-            "weights": self.weights and self.weights.facts(),
-        }
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The blocks (0-based) after which features are taken: the end of every quarter (5, 11, 17, 23 of 24)."""
-        return tuple(max(0, round(self.depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4))
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of the four feature maps."""
-        return self.stages or (self.width,) * 4
-
-
-__all__ = ["RGB", "SIZES", "Backbone", "Card", "Hub", "Weights"]

@@ -11,9 +11,11 @@ import torch
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.models.backbones.assemble import fit_state
-from spectral_tl_bench.models.backbones.backbone import RGB, Backbone, Weights
+from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.files import read_state
 from spectral_tl_bench.models.backbones.hub import locate_hub
+from spectral_tl_bench.models.backbones.spec import Weights
+from spectral_tl_bench.models.patch_embedding import RGB
 
 
 def with_weights(spec: Backbone, choice: str) -> Backbone:

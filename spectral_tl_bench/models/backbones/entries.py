@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spectral_tl_bench.models.backbones.backbone import Backbone, Card, Hub
+from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.families import family
+from spectral_tl_bench.models.backbones.spec import BackboneSpec, Card, Hub
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +20,7 @@ ASK = "see the authors' repository"
 
 
 @family("vit", numerics_version=1)
-def make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_vit(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """A plain vision transformer."""
     from spectral_tl_bench.models.backbones.networks import vit
 
@@ -27,7 +28,7 @@ def make_vit(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
 
 
 @family("scale-mae", numerics_version=1)
-def make_scale_mae(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_scale_mae(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """TorchGeo's Scale-MAE."""
     from spectral_tl_bench.models.backbones.networks import scale_mae
 
@@ -35,7 +36,7 @@ def make_scale_mae(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
 
 
 @family("timm", numerics_version=1)
-def make_by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_by_name(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """What timm makes under ``spec.architecture``."""
     from spectral_tl_bench.models.backbones.networks import by_name
 
@@ -43,7 +44,7 @@ def make_by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
 
 
 @family("dofa", numerics_version=1)
-def make_dofa(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_dofa(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """DOFA."""
     from spectral_tl_bench.models.backbones.spectral import dofa
 
@@ -51,7 +52,7 @@ def make_dofa(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
 
 
 @family("panopticon", numerics_version=1)
-def make_panopticon(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_panopticon(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """Panopticon."""
     from spectral_tl_bench.models.backbones.spectral import panopticon
 
@@ -59,28 +60,28 @@ def make_panopticon(spec: Backbone, in_chans: int, image_size: int) -> nn.Module
 
 
 @family("copernicus-fm", numerics_version=1)
-def make_copernicus(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def make_copernicus(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """Copernicus-FM."""
     from spectral_tl_bench.models.backbones.spectral import copernicus
 
     return copernicus(spec, in_chans, image_size)
 
 
-def dofa_names(spec: Backbone, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def dofa_names(spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of DOFA's and Panopticon's checkpoints."""
     from spectral_tl_bench.models.backbones.spectral import dofa_names as convert
 
     return convert(spec, network, state)
 
 
-def copernicus_names(spec: Backbone, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def copernicus_names(spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of Copernicus-FM's checkpoint."""
     from spectral_tl_bench.models.backbones.spectral import copernicus_names as convert
 
     return convert(spec, network, state)
 
 
-def dinov3_names(_spec: Backbone, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def dinov3_names(_spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of Meta's DINOv3 checkpoints; those of timm's stay."""
     if "storage_tokens" not in state:
         return state

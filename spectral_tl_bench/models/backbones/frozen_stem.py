@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.pyramid import stem_of
+from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
 RANK = 16
 """Channels of the low-rank path between its two convolutions (Scheibenreif et al., CVPR 2024)."""
@@ -61,7 +61,7 @@ class LowRankStem(nn.Module):
         return self.frozen(images) + self.path(images)
 
 
-def low_rank_stem(spec: Backbone, network: nn.Module) -> None:
+def low_rank_stem(spec: BackboneSpec, network: nn.Module) -> None:
     """Put a ``LowRankStem`` in the place of the patch convolution.
 
     Raises:

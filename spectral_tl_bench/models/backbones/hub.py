@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.models.backbones.backbone import Backbone, Hub
+from spectral_tl_bench.models.backbones.spec import BackboneSpec, Hub
 from spectral_tl_bench.storage import CACHE_VARIABLE, WEIGHTS, touch
 
 PATIENCE = 20.0
 """Seconds without an answer after which a server counts as not reachable."""
 
 
-def locate_hub(spec: Backbone, chosen: str = "") -> tuple[str, Path]:
+def locate_hub(spec: BackboneSpec, chosen: str = "") -> tuple[str, Path]:
     """Find the published weights of a backbone, in the library's cache or on its server.
 
     Args:
@@ -54,7 +54,7 @@ def offline() -> bool:
     return bool(huggingface_hub.constants.HF_HUB_OFFLINE) or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON")
 
 
-def _from_timm(spec: Backbone, hub: Hub, tag: str) -> tuple[str, Path]:
+def _from_timm(spec: BackboneSpec, hub: Hub, tag: str) -> tuple[str, Path]:
     import timm
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from timm.models import get_pretrained_cfg
@@ -79,7 +79,7 @@ def _from_timm(spec: Backbone, hub: Hub, tag: str) -> tuple[str, Path]:
     return tag or str(card.tag), Path(file)
 
 
-def _from_torchgeo(spec: Backbone, hub: Hub, member: str) -> tuple[str, Path]:
+def _from_torchgeo(spec: BackboneSpec, hub: Hub, member: str) -> tuple[str, Path]:
     import torch
     import torchgeo.models
 
@@ -103,7 +103,7 @@ def _from_torchgeo(spec: Backbone, hub: Hub, member: str) -> tuple[str, Path]:
 
 
 @contextmanager
-def _reachable(spec: Backbone, what: str) -> Iterator[None]:
+def _reachable(spec: BackboneSpec, what: str) -> Iterator[None]:
     """Whatever a library raises without a network becomes one message; a silent server is not awaited for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spectral_tl_bench.models.backbones.backbone import Backbone
+from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
 
-def weights_line(spec: Backbone) -> str | None:
+def weights_line(spec: BackboneSpec) -> str | None:
     """One line about the weights of a backbone, for the output of a run; None where they are random."""
     weights = spec.weights
     if weights is None:

@@ -11,11 +11,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.pyramid import Pyramid
+from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
 
-def vit(spec: Backbone, in_chans: int, image_size: int, **options: Any) -> VisionTransformer:
+def vit(spec: BackboneSpec, in_chans: int, image_size: int, **options: Any) -> VisionTransformer:
     """A plain vision transformer without a head, with the sizes of ``spec``.
 
     Args:
@@ -27,21 +27,21 @@ def vit(spec: Backbone, in_chans: int, image_size: int, **options: Any) -> Visio
     return VisionTransformer(**_vit_sizes(spec, in_chans, image_size), **options)
 
 
-def scale_mae(spec: Backbone, in_chans: int, image_size: int) -> VisionTransformer:
+def scale_mae(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:
     """TorchGeo's Scale-MAE: positions are encoded in metres, so they depend on the ground sampling distance."""
     from torchgeo.models.scale_mae import ScaleMAE
 
     return ScaleMAE(res=spec.gsd or 1.0, **_vit_sizes(spec, in_chans, image_size))
 
 
-def _vit_sizes(spec: Backbone, in_chans: int, image_size: int) -> dict[str, Any]:
+def _vit_sizes(spec: BackboneSpec, in_chans: int, image_size: int) -> dict[str, Any]:
     return {
         "img_size": image_size, "patch_size": spec.patch, "in_chans": in_chans, "num_classes": 0, "global_pool": "",
         "embed_dim": spec.width, "depth": spec.depth, "num_heads": spec.heads,
     }  # fmt: skip
 
 
-def by_name(spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
+def by_name(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """The network that timm has under ``spec.architecture``, without a head.
 
     Raises:

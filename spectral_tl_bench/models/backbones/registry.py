@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.models.backbones.backbone import SIZES, Backbone
+from spectral_tl_bench.models.backbones.backbone import Backbone
+from spectral_tl_bench.models.backbones.spec import SIZES
 from spectral_tl_bench.models.patch_embedding import STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed
 

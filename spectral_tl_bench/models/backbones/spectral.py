@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.networks import vit
+from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -97,13 +97,13 @@ def bandwidths(centres: Tensor) -> Tensor:
     return torch.where(nearest.isinf(), 50.0, nearest / 2).clamp(5.0, 100.0)
 
 
-def dofa(spec: Backbone, in_chans: int, image_size: int) -> VisionTransformer:
+def dofa(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:
     """DOFA, reading ``spec.wavelengths``."""
     layer = _layer("dofa", "DOFAEmbedding")(HYPER_WIDTH, spec.patch, spec.width)
     return _with_layer(spec, in_chans, image_size, DofaProjection, layer)
 
 
-def panopticon(spec: Backbone, in_chans: int, image_size: int) -> VisionTransformer:
+def panopticon(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:
     """Panopticon, reading ``spec.wavelengths``."""
     attention = 3 * spec.width
     layer = _layer("panopticon", "PanopticonPE")(
@@ -117,7 +117,7 @@ def panopticon(spec: Backbone, in_chans: int, image_size: int) -> VisionTransfor
     return network
 
 
-def copernicus(spec: Backbone, in_chans: int, image_size: int) -> VisionTransformer:
+def copernicus(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:
     """Copernicus-FM, reading ``spec.wavelengths``; place and time of the images count as unknown."""
     layer = _layer("copernicusfm", "DynamicPatchEmbed")(HYPER_WIDTH, spec.patch, spec.width)
     norm = partial(nn.LayerNorm, eps=1e-5)
@@ -125,7 +125,7 @@ def copernicus(spec: Backbone, in_chans: int, image_size: int) -> VisionTransfor
 
 
 def _with_layer(
-    spec: Backbone, in_chans: int, image_size: int, kind: type[SpectralProjection], layer: nn.Module, **options: Any
+    spec: BackboneSpec, in_chans: int, image_size: int, kind: type[SpectralProjection], layer: nn.Module, **options: Any
 ) -> VisionTransformer:
     network = vit(spec, in_chans, image_size, **options)
     network.patch_embed.proj = kind(layer, spec.wavelengths, spec.width, spec.patch)
@@ -147,12 +147,12 @@ def _layer(module: str, name: str) -> Any:
         raise UserError(f"this TorchGeo has no {name}", fix="install a newer TorchGeo") from None
 
 
-def dofa_names(_spec: Backbone, _network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def dofa_names(_spec: BackboneSpec, _network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """DOFA's and Panopticon's checkpoints: the layer that reads the bands is called ``patch_embed`` there."""
     return {_inner(name, "patch_embed."): value for name, value in state.items()}
 
 
-def copernicus_names(spec: Backbone, _network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def copernicus_names(spec: BackboneSpec, _network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copernicus-FM's checkpoint, with the encodings of place, time and scale added to the positions.
 
     All tokens get them alike, and place and time are unknown here: they are constants of a run. The scale is known

@@ -8,9 +8,10 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.backbone import Backbone, Card, Hub
+from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.entries import make_by_name
 from spectral_tl_bench.models.backbones.networks import look_up
+from spectral_tl_bench.models.backbones.spec import Card, Hub
 
 
 def timm_backbone(name: str) -> Backbone:

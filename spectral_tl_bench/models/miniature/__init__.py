@@ -4,8 +4,10 @@
 says how it came about.
 """
 
-from spectral_tl_bench.models.backbones.backbone import RGB, Backbone, Card
+from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.entries import make_vit
+from spectral_tl_bench.models.backbones.spec import Card
+from spectral_tl_bench.models.patch_embedding import RGB
 
 RGB_MINI = Backbone(
     "rgb-mini", width=96, depth=4, heads=4, patch=8, make=make_vit, tag="rgb-mini",

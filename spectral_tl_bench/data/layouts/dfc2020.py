@@ -1,0 +1,58 @@
+"""DFC2020 as its authors publish it, by season or by fold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.layouts.base import ChipFiles
+from spectral_tl_bench.data.layouts.folders import FolderLayout, check_pairs, rasters_in, relative
+from spectral_tl_bench.errors import DataError
+
+SEASONS = ("spring", "summer", "autumn", "winter")
+FOLDS = ("trainset", "testset")
+_NAME = re.compile(r"^ROIs\d+_(?P<season>[a-z]+)_s2_(?P<city>[A-Za-z]+)_p\d+$")
+
+
+class Dfc2020(FolderLayout):
+    """``{season or fold}/image/s2_{City}/ROIs0000_{season}_s2_{City}_p{n}.tif``; the domain is the city."""
+
+    marks = tuple(f"{name}/image" for name in (*SEASONS, *FOLDS))
+
+    def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
+        """The chips of all seasons; of both folds where there are no folders by season."""
+        seasons = [name for name in SEASONS if (base / name / "image").is_dir()]
+        pairs, labels, domains = {}, set(), {}
+        known = {domain.id: domain.season for domain in benchmark.domains}
+        for name in seasons or [name for name in FOLDS if (base / name / "image").is_dir()]:
+            for city in sorted(path for path in (base / name / "image").iterdir() if path.is_dir()):
+                for image in rasters_in(city):
+                    match = _NAME.match(image.stem)
+                    if not match or known.get(match["city"], match["season"]) != match["season"]:
+                        raise DataError(
+                            f"the file name {image.name!r} is not one of {benchmark.dataset}",
+                            where=image,
+                            expected="ROIs0000_{season}_s2_{City}_p{n}.tif with the city's own season",
+                        )
+                    path = relative(image, base)
+                    pairs[path], domains[path] = dfc_label_path(path), match["city"]
+            label_folder = base / name / "label"
+            if label_folder.is_dir():
+                for city in sorted(path for path in label_folder.iterdir() if path.is_dir()):
+                    labels |= {relative(label, base) for label in rasters_in(city)}
+        check_pairs(pairs, labels, base)
+        return [ChipFiles(PurePosixPath(i).stem, domains[i], "", i, label) for i, label in pairs.items()]
+
+
+def dfc_label_path(image: str) -> str:
+    """The label of a DFC2020 image, both relative to the dataset folder.
+
+    Only parts of the relative path are replaced, never text in the whole path: a user's own folder may well be
+    called ``image`` or ``s2``.
+    """
+    parts = list(PurePosixPath(image).parts)
+    parts[-3] = "label"
+    parts[-2] = parts[-2].replace("s2_", "dfc_", 1)
+    parts[-1] = parts[-1].replace("_s2_", "_dfc_", 1)
+    return str(PurePosixPath(*parts))

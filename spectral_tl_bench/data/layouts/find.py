@@ -1,0 +1,85 @@
+"""Asks a benchmark's layout for its chips, and checks the answer."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.layouts.base import ChipFiles, Layout
+from spectral_tl_bench.data.layouts.registry import layout_of
+from spectral_tl_bench.errors import DataError, UserError
+
+
+def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]:
+    """Find the chips of a benchmark's domains below a data root.
+
+    Args:
+        benchmark: The benchmark.
+        root: Data root, or the dataset's own folder.
+
+    Returns:
+        The folder that the relative paths start from, and the chips sorted by name.
+
+    Raises:
+        DataError: If nothing or only a part was found; the message lists what was looked for.
+        BenchmarkError: If there is no such layout, or it does not have the options that the benchmark gives.
+    """
+    layout = layout_of(benchmark)
+    if not root.is_dir():
+        raise DataError(
+            "the data root does not exist" if not root.exists() else "the data root is not a folder",
+            where=root,
+            expected=f"a folder that holds {layout.wanted()}",
+            fix="check --data-root and STBENCH_DATA, or leave both out to run on the bundled synthetic sample",
+        )
+    base, chips = _ask(layout, benchmark, root)
+    wanted = {*benchmark.source, *benchmark.target}
+    found = Counter(chip.domain for chip in chips)
+    for side in ("source", "target"):
+        missing = [name for name in getattr(benchmark, side) if not found[name]]
+        if missing:
+            state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
+            present = ", ".join(f"{name} ({count})" for name, count in sorted(found.items())) or "none"
+            raise DataError(
+                f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
+                where=base,
+                expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
+                fix=f"found only: {present}; complete the data, or check the domain names",
+            )
+    chips = [chip for chip in chips if chip.domain in wanted]
+    twice = [name for name, count in Counter(chip.chip for chip in chips).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} chip names occur more than once, for example {twice[0]!r}",
+            where=base,
+            expected="one file per chip name",
+            fix="remove the copies: a chip that is counted twice weighs twice",
+        )
+    return base, sorted(chips, key=lambda chip: chip.chip)
+
+
+def _ask(layout: Layout, benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]:
+    """The base folder and the chips; whatever a foreign class does wrong becomes a line for people."""
+    kind = benchmark.layout.kind
+    try:
+        base = layout.base(root, benchmark)
+        chips = list(layout.chips(base, benchmark))
+    except UserError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"layout {kind!r} failed: {type(error).__name__}: {error}",
+            where=f"{frame.filename}:{frame.lineno}",
+            fix=f"tell the authors of {type(layout).__module__}",
+        ) from error
+    strange = next((chip for chip in chips if not isinstance(chip, ChipFiles)), None)
+    if strange is not None:
+        raise DataError(
+            f"layout {kind!r} gives {type(strange).__name__} as a chip",
+            where=f"{type(layout).__module__}.{type(layout).__name__}",
+            expected="spectral_tl_bench.data.layouts.ChipFiles",
+        )
+    return base, chips
