@@ -258,7 +258,7 @@ def _gap(analysis: Analysis, rows: list[Row]) -> Figure:
         raise _NothingToDrawError("no row of this board has numbers by domain")
     sources: dict[str, str] = {}
     datasets: dict[str, dict[str, bool]] = {}
-    for cell in analysis.board.cells:
+    for cell in analysis.board.records:
         record = cell.record
         datasets.setdefault(record.dataset, {})[record.benchmark] = record.gap == "none"
         sources[record.benchmark] = _source_name(record.source_domains, record.gap == "none")
@@ -305,7 +305,7 @@ def _matrix(
 
 
 def _cells(analysis: Analysis, benchmark: str) -> dict[str, dict[Any, Any]]:
-    frame = analysis.cells[analysis.cells["benchmark"] == benchmark]
+    frame = analysis.entries[analysis.entries["benchmark"] == benchmark]
     return {cell["row"]: cell for cell in frame.to_dict("records")}
 
 

@@ -57,7 +57,7 @@ def latex(analysis: Analysis) -> str:
     """
     board = analysis.board
     names = (*board.benchmarks, *board.references)
-    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
+    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
     rows = analysis.rows.to_dict("records")
     ranked = [row for row in rows if not math.isnan(number(row["rank"]))]
     others = [row for row in rows if math.isnan(number(row["rank"]))]
@@ -95,7 +95,7 @@ def latex(analysis: Analysis) -> str:
         f"validation. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
         "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
-        differing_settings(board.cells),
+        differing_settings(board.records),
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
     text = escape(" ".join(part for part in caption if part))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard.board import Board, floors
-from spectral_tl_bench.leaderboard.cells import Cell, all_options
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord, all_options
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
 from spectral_tl_bench.leaderboard.reported_table import printed_table, references
 from spectral_tl_bench.leaderboard.text import (
@@ -25,7 +25,6 @@ from spectral_tl_bench.leaderboard.text import (
     one_decimal,
     percent,
     plain,
-    row_name,
     signed,
     title,
     warnings,
@@ -66,7 +65,7 @@ def markdown(analysis: Analysis) -> str:
     parts = [f"# {title(board.track)}", *[f"**{text}**" for text in warnings(board.track)]]
     parts += [
         f"Data: {escape(text)}"
-        for text in sorted({cell.record.statement for cell in board.cells if cell.record.statement})
+        for text in sorted({cell.record.statement for cell in board.records if cell.record.statement})
     ]
     parts += [MIOU_RULE, _READING, _main_table(analysis)]
     unranked = analysis.rows[~analysis.rows["is_floor"].astype(bool) & analysis.rows["rank"].isna()]
@@ -80,7 +79,7 @@ def markdown(analysis: Analysis) -> str:
     if notes:
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
     parts += ["## Cells", _CELL_LEGEND, _cell_table(analysis), "## Majority class", _FLOOR_LEGEND, _floor_table(board)]
-    failed = [cell for cell in board.cells if not cell.completed]
+    failed = [cell for cell in board.records if not cell.completed]
     if failed:
         parts += ["## Failed cells", _failed_table(failed)]
     return "\n\n".join([*parts, "## Configurations", _configurations(board, analysis.rows)]) + "\n"
@@ -128,11 +127,11 @@ def escape(text: object) -> str:
 
 
 def _data_notes(board: Board) -> list[str]:
-    notes = [_SEASON_NOTE] * any(cell.record.dataset.upper().startswith("DFC2020") for cell in board.cells)
+    notes = [_SEASON_NOTE] * any(cell.record.dataset.upper().startswith("DFC2020") for cell in board.records)
     return notes + sorted(
         {
             f"{cell.record.benchmark}: {note}"
-            for cell in board.cells
+            for cell in board.records
             if cell.record.data is not None
             for note in cell.record.data.notes
         }
@@ -141,7 +140,7 @@ def _data_notes(board: Board) -> list[str]:
 
 def _main_table(analysis: Analysis) -> str:
     board = analysis.board
-    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
+    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
     reference = [f"{name} (in-domain)" for name in board.references]
     head = ["Rank", "Method", "Backbone", "Configuration", "Seeds", *board.benchmarks, "Mean", "95 % over places",
             "95 % over seeds", "IQM", "Mean rank", *reference, "Trainable parameters", "Seconds"]  # fmt: skip
@@ -183,7 +182,7 @@ def _cell_table(analysis: Analysis) -> str:
             "Trainable parameters", "Seconds", "Peak memory, MB"]  # fmt: skip
     rows = {row["row"]: row for row in analysis.rows.to_dict("records") if not row["is_floor"]}
     names = {name: place for place, name in enumerate((*analysis.board.benchmarks, *analysis.board.references))}
-    cells = [cell for cell in analysis.cells.to_dict("records") if cell["row"] in rows]
+    cells = [cell for cell in analysis.entries.to_dict("records") if cell["row"] in rows]
     lines = []
     for cell in sorted(cells, key=lambda cell: names[cell["benchmark"]]):  # stable: within, the order of the board
         row = rows[cell["row"]]
@@ -219,10 +218,10 @@ def _reason(reason: object) -> str:
 
 
 def _floor_table(board: Board) -> str:
-    classes = {cell.record.benchmark: cell.record.classes for cell in board.cells if cell.completed}
+    classes = {cell.record.benchmark: cell.record.classes for cell in board.records if cell.completed}
     head = ["Benchmark", "Seeds", "Class", "mIoU", "Worst domain", "OA"]
     lines = []
-    for floor in floors(board.cells):
+    for floor in floors(board.records):
         scores = floor.scores
         worst = f"{scores.worst_domain} {percent(scores.per_domain[scores.worst_domain])}"
         name = classes[floor.benchmark][floor.majority_class]
@@ -232,7 +231,7 @@ def _floor_table(board: Board) -> str:
     return _table(head, lines)
 
 
-def _failed_table(failed: Iterable[Cell]) -> str:
+def _failed_table(failed: Iterable[MeasuredRecord]) -> str:
     rows = [
         [cell.record.benchmark, cell.record.method, cell.record.seed, cell.record.error.kind, cell.record.error.message]
         for cell in failed
@@ -245,11 +244,11 @@ def _failed_table(failed: Iterable[Cell]) -> str:
 def _configurations(board: Board, rows: pd.DataFrame) -> str:
     """What the short names of rows stand for; ``rows`` are in the order of the board, the groups are not."""
     described = {}
-    for key, group in board.groups().items():
+    for name, group in board.groups().items():
         record = next(cell.record for by_seed in group.values() for cell in by_seed.values())
         backbone = as_json(record.backbone.model_dump(mode="json")) if record.backbone else NOTHING
-        described[row_name(key)] = [
-            key[0], as_json(all_options(record)), backbone, record.protocol, as_json(record.settings)
+        described[name] = [
+            record.method, as_json(all_options(record)), backbone, record.protocol, as_json(record.settings)
         ]  # fmt: skip
     lines = [[name, *described[name]] for name in rows["row"] if name in described]
     return _table(["Configuration", "Method", "Options", "Backbone", "Protocol", "Settings"], lines)

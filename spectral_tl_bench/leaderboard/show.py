@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.leaderboard.cells import all_options
+from spectral_tl_bench.leaderboard.measured import all_options
 from spectral_tl_bench.leaderboard.text import NOTHING, as_json, one_decimal, percent, plain, warnings
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import RECORD_FILE, check_scores, evidence, read_record

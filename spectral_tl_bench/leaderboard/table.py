@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors
-from spectral_tl_bench.leaderboard.cells import Cell, all_options
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord, all_options
 from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.results.schema import ScoreBlock
 
@@ -50,7 +50,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """The frames of an analysis with the name of the board as first column: rows, cells, classes, domains."""
     found = {}
     for name in ("rows", "cells", "classes", "domains"):
-        frame: pd.DataFrame = getattr(analysis, name).copy()
+        frame: pd.DataFrame = getattr(analysis, "entries" if name == "cells" else name).copy()
         frame.insert(0, "board", analysis.board.track)
         found[name] = frame
     return found
@@ -95,7 +95,7 @@ def long_table(board: Board) -> pd.DataFrame:
     Returns:
         A frame of plain Python values with the columns ``COLUMNS``, empty where there is nothing to say.
     """
-    loss = drops(board.cells)
+    loss = drops(board.records)
     rows = []
     for group in board.groups().values():
         known = {seed: cell for by_seed in group.values() for seed, cell in by_seed.items()}
@@ -103,15 +103,15 @@ def long_table(board: Board) -> pd.DataFrame:
             for seed in sorted(known):
                 cell = group.get(benchmark, {}).get(seed)
                 rows.append(_missing(board, known[seed], benchmark) if cell is None else _cell_row(board, cell, loss))
-    by_benchmark = {cell.record.benchmark: cell for cell in board.cells}
-    for floor in floors(board.cells):
+    by_benchmark = {cell.record.benchmark: cell for cell in board.records}
+    for floor in floors(board.records):
         about = _about_benchmark(board, by_benchmark[floor.benchmark])
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}
         rows.extend({**about, **facts, "seed": seed, **_scores("selected", floor.scores)} for seed in floor.seeds)
     return pd.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], columns=list(COLUMNS), dtype=object)
 
 
-def _about_benchmark(board: Board, cell: Cell) -> dict[str, Any]:
+def _about_benchmark(board: Board, cell: MeasuredRecord) -> dict[str, Any]:
     record = cell.record
     return {
         "track": board.track,
@@ -122,7 +122,7 @@ def _about_benchmark(board: Board, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _about_method(cell: Cell) -> dict[str, Any]:
+def _about_method(cell: MeasuredRecord) -> dict[str, Any]:
     record, (method, backbone, options, backbone_digest, protocol, settings) = cell.record, cell.key
     return {
         "method": method,
@@ -139,12 +139,12 @@ def _about_method(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _missing(board: Board, sibling: Cell, benchmark: str) -> dict[str, Any]:
-    other = next(cell for cell in board.cells if cell.record.benchmark == benchmark)
+def _missing(board: Board, sibling: MeasuredRecord, benchmark: str) -> dict[str, Any]:
+    other = next(cell for cell in board.records if cell.record.benchmark == benchmark)
     return {**_about_benchmark(board, other), **_about_method(sibling), "status": "missing"}
 
 
-def _cell_row(board: Board, cell: Cell, loss: dict[str, float]) -> dict[str, Any]:
+def _cell_row(board: Board, cell: MeasuredRecord, loss: dict[str, float]) -> dict[str, Any]:
     record = cell.record
     row = {**_about_benchmark(board, cell), **_about_method(cell), "status": record.status}
     for checkpoint, scores in cell.blocks.items():

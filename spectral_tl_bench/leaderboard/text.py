@@ -8,9 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.cells import RowKey
-
 NOTHING = "–"
 NOT_ESTIMABLE = "not estimable"
 UNLABELLED_TARGET = "-unlabelled-target"
@@ -118,8 +115,3 @@ def one_decimal(value: object) -> str:
 def as_json(value: Any) -> str:
     """JSON on one line, keys sorted."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def row_name(key: RowKey) -> str:
-    """A short name for one row's method, options, backbone, protocol and settings (8 hex digits)."""
-    return digest(*key)[:8]

@@ -216,7 +216,7 @@ def test_intervals_are_shown_or_said_to_be_not_estimable(store, frame, tmp_path)
     analysis = analyse(make_boards(many)["reproduced"])
     main, cells, *_ = tables((folder / "board.md").read_text())
     column, checked, shown = cells[0].index("95 % interval"), 0, 0
-    by_name = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
+    by_name = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
     for line in cells[2:]:
         cell = by_name[line[3], line[0]]
         if cell["state"] in {"missing", "failed"}:

@@ -34,7 +34,7 @@ def _write(writer: Writer, view: View, benchmark: BenchmarkView, best: set[tuple
     order = view.best_first(benchmark.id)
     floor = [row for row in view.rows if row["is_floor"]]
     without = [row for row in view.rows if row not in order and row not in floor]
-    cells = {row["row"]: view.cells[row["row"], benchmark.id] for row in view.rows}
+    cells = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
     classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, *floor]}
     domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, *floor]}
     matrix = view.matrix(order[0]["row"], benchmark.id) if order else None

@@ -16,7 +16,7 @@ def write_cost(writer: Writer, view: View) -> None:
         ("time", "Mean mIoU against training time",
          scatter(view, "train_seconds", "training time of a run (logarithmic)", names.seconds, TIMES)),
     ]  # fmt: skip
-    devices = sorted({cell.record.device for cell in view.analysis.board.cells if cell.record.device})
+    devices = sorted({cell.record.device for cell in view.analysis.board.records if cell.record.device})
     writer.page(
         f"{view.track.slug}/cost.html",
         "cost.html",

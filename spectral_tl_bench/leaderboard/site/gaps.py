@@ -71,7 +71,7 @@ def row_numbers(view: View, row: Fields) -> dict[str, dict[str, Any]]:
     """By benchmark: ``all`` (pooled mIoU), ``reference``, ``drop``, ``low``, ``high``, and ``domains`` by id."""
     found = {}
     for benchmark in view.benchmarks:
-        cell = view.cells[row["row"], benchmark.id]
+        cell = view.entries[row["row"], benchmark.id]
         domains = view.domains.get((row["row"], benchmark.id), [])
         found[benchmark.id] = {
             "all": _short(cell["miou"]),

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.site.heat import top_of
 from spectral_tl_bench.leaderboard.site.names import page_name
 from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE, Fields, View
@@ -26,7 +26,7 @@ def write_methods(writer: Writer, view: View) -> None:
         parts = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
         paths = [f"{view.track.slug}/methods/{page_name(name, number)}" for number in range(len(parts))]
         for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
-            cells = [view.cells[row["row"], one.id] for row in part for one in view.benchmarks]
+            cells = [view.entries[row["row"], one.id] for row in part for one in view.benchmarks]
             writer.page(
                 path,
                 "method.html",
@@ -90,7 +90,7 @@ def _details(view: View, row: Fields) -> dict[str, Any]:
     }
 
 
-def _stages(cells: list[Cell]) -> list[tuple[str, int, int]]:
+def _stages(cells: list[MeasuredRecord]) -> list[tuple[str, int, int]]:
     """Name, steps and trainable parameters of each training stage, as in the first completed record."""
     return [(stage.name, stage.steps, stage.trainable) for stage in cells[0].record.stages] if cells else []
 

@@ -17,7 +17,7 @@ def write_overview(writer: Writer, view: View, path: str) -> None:
         view: The track.
         path: File name in the site.
     """
-    values = [cell[name] for cell in view.cells.values() for name in ("miou", "high")]
+    values = [cell[name] for cell in view.entries.values() for name in ("miou", "high")]
     writer.page(
         path,
         "overview.html",
@@ -39,9 +39,9 @@ def best_cells(view: View) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for benchmark in view.benchmarks:
         column = [
-            (row["row"], view.cells[row["row"], benchmark.id]["miou"])
+            (row["row"], view.entries[row["row"], benchmark.id]["miou"])
             for row in view.best_first(benchmark.id)
-            if view.cells[row["row"], benchmark.id]["state"] == "completed"
+            if view.entries[row["row"], benchmark.id]["state"] == "completed"
         ]
         found |= {(row, benchmark.id) for row, value in column if value >= column[0][1] - _ROUNDED}
     means = [row for row in view.rows if row["mean"] is not None and not row["is_floor"]]
@@ -52,6 +52,6 @@ def best_cells(view: View) -> set[tuple[str, str]]:
 def reasons(view: View, benchmark: str | None = None) -> list[str]:
     """Why intervals are missing: one sentence per benchmark and reason."""
     cells: list[Fields] = [
-        cell for cell in view.cells.values() if cell["miou"] is not None and benchmark in (None, cell["benchmark"])
+        cell for cell in view.entries.values() if cell["miou"] is not None and benchmark in (None, cell["benchmark"])
     ]
     return sorted({f"{cell['benchmark']}: {cell['reason']}" for cell in cells if cell["reason"]})

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
 from spectral_tl_bench.leaderboard.site.writer import Writer
 from spectral_tl_bench.leaderboard.text import plain
@@ -52,7 +52,7 @@ def shown_chips(writer: Writer, view: View, benchmark: BenchmarkView) -> Shown |
     Returns:
         What to show; None where there is nothing.
     """
-    found: list[tuple[dict[str, Any], Cell]] = []
+    found: list[tuple[dict[str, Any], MeasuredRecord]] = []
     for row in view.best_first(benchmark.id):
         by_seed = view.measured.get((row["row"], benchmark.id), {})
         cells = [by_seed[seed] for seed in sorted(by_seed) if by_seed[seed].record.pictures is not None]
@@ -72,11 +72,11 @@ def shown_chips(writer: Writer, view: View, benchmark: BenchmarkView) -> Shown |
     return Shown(_chips(same[0][1]), *size, images, predictions, max(0, len(same) - MOST_ROWS))
 
 
-def _chips(cell: Cell) -> tuple[str, ...]:
+def _chips(cell: MeasuredRecord) -> tuple[str, ...]:
     return tuple(plain(chip) for chip in cell.record.pictures.chips) if cell.record.pictures else ()
 
 
-def _common(writer: Writer, cell: Cell) -> tuple[list[tuple[str, str]], tuple[int, int]]:
+def _common(writer: Writer, cell: MeasuredRecord) -> tuple[list[tuple[str, str]], tuple[int, int]]:
     """Image and label of the chips, which lie three folders above the record, once for all of a benchmark."""
     if cell.record.path is None:
         return [], (0, 0)
@@ -102,7 +102,7 @@ def _compositions(path: Path) -> list[tuple[str, str]]:
     return [(file, plain(told.get(file, f"{file.partition('.')[0].capitalize()} colour"))) for file in _COLOURS]
 
 
-def _prediction(cell: Cell) -> tuple[bytes, tuple[int, int]]:
+def _prediction(cell: MeasuredRecord) -> tuple[bytes, tuple[int, int]]:
     pictures, path = cell.record.pictures, cell.record.path
     if pictures is None or path is None:
         return b"", (0, 0)

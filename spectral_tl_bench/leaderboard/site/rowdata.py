@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.site.writer import Writer
+from spectral_tl_bench.leaderboard.statistics.entry import Entry
 from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE
-from spectral_tl_bench.leaderboard.statistics.scores import RowScores
 
 
 def write_rows(writer: Writer, view: View) -> None:
@@ -59,7 +59,7 @@ def _seeds(view: View, benchmark: str) -> set[tuple[int, ...]]:
     return {tuple(sorted(one.seeds)) for one in found}
 
 
-def _draws(found: RowScores, apart: bool) -> list[str]:
+def _draws(found: Entry, apart: bool) -> list[str]:
     if apart:
         return [packed(found.only([seed]).draws) for seed in sorted(found.seeds)]
     return [packed(found.draws)]

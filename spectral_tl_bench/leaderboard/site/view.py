@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.leaderboard.analysis import Analysis
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.site.names import Track, page_name, setting, slug, track_of
-from spectral_tl_bench.leaderboard.text import plain, row_name
+from spectral_tl_bench.leaderboard.text import plain
 
 ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
@@ -99,11 +99,11 @@ class View:
     analysis: Analysis
     track: Track
     rows: list[Fields]
-    cells: dict[tuple[str, str], Fields]
+    entries: dict[tuple[str, str], Fields]
     domains: dict[tuple[str, str], list[Fields]]
     classes: dict[tuple[str, str], list[Fields]]
     benchmarks: list[BenchmarkView]
-    measured: dict[tuple[str, str], dict[int, Cell]] = field(default_factory=dict)
+    measured: dict[tuple[str, str], dict[int, MeasuredRecord]] = field(default_factory=dict)
 
     @functools.cached_property
     def by_id(self) -> dict[str, Fields]:
@@ -122,7 +122,7 @@ class View:
     @functools.cached_property
     def notes(self) -> list[str]:
         """What a reader of this track must know, from the board and from the records."""
-        cells = self.analysis.board.cells
+        cells = self.analysis.board.records
         statements = sorted({cell.record.statement for cell in cells if cell.record.statement})
         told = {
             f"{cell.record.benchmark}: {note}" for cell in cells if cell.record.data for note in cell.record.data.notes
@@ -142,7 +142,7 @@ class View:
 
     def scored(self) -> list[Fields]:
         """Rows with a number on some benchmark."""
-        names = {row for (row, _), cell in self.cells.items() if cell["miou"] is not None}
+        names = {row for (row, _), cell in self.entries.items() if cell["miou"] is not None}
         return [row for row in self.rows if row["row"] in names]
 
     def best_first(self, benchmark: str) -> list[Fields]:
@@ -162,7 +162,7 @@ class View:
         return np.sum([matrix for cell in cells for matrix in cell.matrices.values()], axis=0)
 
     def _miou(self, row: Fields, benchmark: str) -> float | None:
-        cell = self.cells.get((row["row"], benchmark))
+        cell = self.entries.get((row["row"], benchmark))
         return None if cell is None else cell["miou"]
 
 
@@ -174,20 +174,20 @@ def make_view(name: str, analysis: Analysis) -> View:
         analysis: Its numbers.
     """
     rows = fields_of(analysis.rows)
-    measured: dict[tuple[str, str], dict[int, Cell]] = {}
-    for key, group in analysis.board.groups().items():
+    measured: dict[tuple[str, str], dict[int, MeasuredRecord]] = {}
+    for name_, group in analysis.board.groups().items():
         for benchmark, by_seed in group.items():
-            measured[row_name(key), benchmark] = by_seed
+            measured[name_, benchmark] = by_seed
     _name_rows(rows, measured)
     board = analysis.board
     return View(
         analysis=analysis,
         track=track_of(name),
         rows=rows,
-        cells={(cell["row"], cell["benchmark"]): cell for cell in fields_of(analysis.cells)},
+        entries={(cell["row"], cell["benchmark"]): cell for cell in fields_of(analysis.entries)},
         domains=_grouped(analysis.domains),
         classes=_grouped(analysis.classes),
-        benchmarks=[_benchmark(id, board.cells) for id in (*board.benchmarks, *board.references)],
+        benchmarks=[_benchmark(id, board.records) for id in (*board.benchmarks, *board.references)],
         measured=measured,
     )
 
@@ -208,7 +208,7 @@ def _grouped(frame: pd.DataFrame) -> dict[tuple[str, str], list[Fields]]:
     return found
 
 
-def _name_rows(rows: list[Fields], measured: Mapping[tuple[str, str], Mapping[int, Cell]]) -> None:
+def _name_rows(rows: list[Fields], measured: Mapping[tuple[str, str], Mapping[int, MeasuredRecord]]) -> None:
     train: dict[str, list[float]] = {}
     for (name, _), by_seed in measured.items():
         for cell in by_seed.values():
@@ -253,7 +253,7 @@ def _mapping(text: Any) -> Fields:
     return value if isinstance(value, dict) else {}
 
 
-def _benchmark(id: str, cells: Iterable[Cell]) -> BenchmarkView:
+def _benchmark(id: str, cells: Iterable[MeasuredRecord]) -> BenchmarkView:
     record = next(cell.record for cell in cells if cell.record.benchmark == id)
     known = builtin_benchmarks().get(id)
     if known is not None and (known.dataset != record.dataset or known.labels.names != record.classes):

@@ -1,15 +1,16 @@
-"""What a row of a board has on one benchmark, seed by seed, ready for the bootstrap."""
+"""Entries: what a row of a board has on one benchmark, its records merged over seeds, ready for the bootstrap."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights
 from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, estimate, too_few, unknown
 from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
@@ -20,10 +21,10 @@ Target = tuple[str, tuple[Place, ...], bytes]
 
 @dataclass(frozen=True, eq=False)
 class SeedScore:
-    """One completed cell.
+    """One completed record.
 
     Attributes:
-        target: Equal where two cells were evaluated on the same pixels, in the same places.
+        target: Equal where two records were evaluated on the same pixels, in the same places.
         counts: Its pixel counts by place.
     """
 
@@ -36,8 +37,7 @@ class SeedScore:
         return float(mean_iou(self.counts.right.sum(axis=0), self.counts.union.sum(axis=0)))
 
 
-@dataclass(frozen=True)
-class DomainScore:
+class DomainScore(NamedTuple):
     """One row in one domain of a target: number of places, mIoU of each seed, their mean with its uncertainty."""
 
     places: int
@@ -46,20 +46,20 @@ class DomainScore:
 
 
 @dataclass(frozen=True, eq=False)
-class RowScores:
-    """One row on one benchmark.
+class Entry:
+    """One row's place on one benchmark.
 
     Attributes:
         dataset: Name of the dataset, which places are named within.
-        seeds: Its completed cells by seed.
+        seeds: Its completed records by seed.
     """
 
     dataset: str
     seeds: dict[int, SeedScore]
 
-    def only(self, seeds: Collection[int]) -> RowScores:
+    def only(self, seeds: Collection[int]) -> Entry:
         """The same with some of the seeds."""
-        return self if set(seeds) == set(self.seeds) else RowScores(self.dataset, {s: self.seeds[s] for s in seeds})
+        return self if set(seeds) == set(self.seeds) else Entry(self.dataset, {s: self.seeds[s] for s in seeds})
 
     @cached_property
     def target(self) -> Target | None:
@@ -112,34 +112,36 @@ class RowScores:
         if places == self.places:
             return DomainScore(places, values, self.estimate)
         chosen = tuple(number for number, place in enumerate(self.target[1]) if place[0] == domain)
-        effective = _effective_within(self.target, chosen)
+        effective = _effective(self.target, chosen)
         if reason := too_few(places, effective):
             return DomainScore(places, values, unknown(value, reason))
         draws = miou_draws(_weights(self.dataset, self.target[1])[:, chosen], parts).mean(axis=0)
         return DomainScore(places, values, estimate(value, draws, places, effective))
 
 
-def seed_score(cell: Cell) -> SeedScore:
-    """A completed cell as the bootstrap sees it."""
-    counts = _counts(cell)
-    return SeedScore((cell.target, counts.places, counts.truth.tobytes()), counts)
+def seed_score(measured: MeasuredRecord) -> SeedScore:
+    """A completed record as the bootstrap sees it."""
+    counts = measured.places
+    if counts is None:
+        raise ValueError(f"{measured.record.method} on {measured.record.benchmark} has no evidence")
+    return SeedScore((measured.target, counts.places, counts.truth.tobytes()), counts)
 
 
-def floor_scores(cells: Iterable[Cell]) -> dict[str, RowScores]:
+def floor_entries(records: Iterable[MeasuredRecord]) -> dict[str, Entry]:
     """The majority class by benchmark: what always saying the source's most frequent class gives on each seed."""
-    found: dict[str, RowScores] = {}
-    for cell in cells:
-        majority = cell.record.majority_class
-        if not cell.completed or majority is None:
+    entries: dict[str, Entry] = {}
+    for one in records:
+        majority = one.record.majority_class
+        if not one.completed or majority is None:
             continue
-        row = found.setdefault(cell.record.benchmark, RowScores(cell.record.dataset, {}))
-        if cell.record.seed not in row.seeds:
-            score = seed_score(cell)
-            row.seeds[cell.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
-    return found
+        seeds = entries.setdefault(one.record.benchmark, Entry(one.record.dataset, {})).seeds
+        if one.record.seed not in seeds:
+            score = seed_score(one)
+            seeds[one.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
+    return entries
 
 
-def difference(first: RowScores | None, second: RowScores | None) -> tuple[int, NDArray[np.float64], Estimate]:
+def difference(first: Entry | None, second: Entry | None) -> tuple[int, NDArray[np.float64], Estimate]:
     """First minus second over the same places and the seeds that both have.
 
     Returns:
@@ -171,12 +173,6 @@ def _constant(counts: PlaceCounts, majority: int) -> PlaceCounts:
     return PlaceCounts(counts.places, right, union, counts.truth)
 
 
-def _counts(cell: Cell) -> PlaceCounts:
-    if cell.places is None:
-        raise ValueError(f"the cell of {cell.record.method} on {cell.record.benchmark} has no evidence")
-    return cell.places
-
-
 @lru_cache(maxsize=64)
 def _weights(dataset: str, places: tuple[Place, ...]) -> NDArray[np.float64]:
     weights = place_weights(dataset, places)
@@ -184,15 +180,8 @@ def _weights(dataset: str, places: tuple[Place, ...]) -> NDArray[np.float64]:
     return weights
 
 
-@lru_cache(maxsize=256)
-def _effective(target: Target) -> float:
-    return effective_places(_truth(target))
-
-
 @lru_cache(maxsize=1024)
-def _effective_within(target: Target, chosen: tuple[int, ...]) -> float:
-    return effective_places(_truth(target)[list(chosen)])
-
-
-def _truth(target: Target) -> NDArray[np.int64]:
-    return np.frombuffer(target[2], dtype=np.int64).reshape(len(target[1]), -1)
+def _effective(target: Target, chosen: tuple[int, ...] | None = None) -> float:
+    """Of a target, or of some of its places."""
+    truth = np.frombuffer(target[2], dtype=np.int64).reshape(len(target[1]), -1)
+    return effective_places(truth if chosen is None else truth[list(chosen)])
