@@ -6,17 +6,15 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import differing_settings
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
-from spectral_tl_bench.leaderboard.reported_table import printed_table, references
+from spectral_tl_bench.leaderboard.reported_table import Line, printed_tables
 from spectral_tl_bench.leaderboard.text import NOTHING, backbone_text, number, plain, title, warnings
-
-if TYPE_CHECKING:
-    from spectral_tl_bench.leaderboard.analysis import Analysis
 
 _HEAD = "% Made by `stbench report`; needs \\usepackage{booktabs}. Wide: put it into \\resizebox or a landscape page."
 _SPECIAL = {
@@ -56,37 +54,35 @@ def latex(analysis: Analysis) -> str:
     Rows without a rank stand below a rule and take no part in that.
     """
     board = analysis.board
-    names = (*board.benchmarks, *board.references)
-    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
+    entries = {(entry["row"], entry["benchmark"]): entry for entry in analysis.entries.to_dict("records")}
     rows = analysis.rows.to_dict("records")
-    ranked = [row for row in rows if not math.isnan(number(row["rank"]))]
-    others = [row for row in rows if math.isnan(number(row["rank"]))]
-    marks = {name: _best(number(cells.get((row["row"], name), {}).get("miou")) for row in ranked) for name in names}
-    marks["mean"] = _best(number(row["mean"]) for row in ranked)
+    ranked = [row for row in rows if not pd.isna(row["rank"])]
+    others = [row for row in rows if pd.isna(row["rank"])]
+    best = {name: _best(entries[row["row"], name]["miou"] for row in ranked) for name in board.columns}
+    best_mean = _best(row["mean"] for row in ranked)
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
-    alike = Counter((row["method"], backbone_text(row)) for row in rows)
-    repeated = max(alike.values(), default=0) > 1
+    repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
     shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
 
-    def line(row: dict[Any, Any], mark: bool) -> list[str]:
-        columns = [(name, cells.get((row["row"], name))) for name in names]
-        scores = [_cell(cell, marks[name] if mark else ()) for name, cell in columns]
-        average = _number(row["mean"], row["mean_std"], marks["mean"] if mark else ()) if row["complete"] else "--"
-        about = [
-            f"{number(row['rank']):.0f}" if mark else "--",
-            escape(row["method"]),
-            escape(backbone_text(row)),
-        ]
-        about += [escape(NOTHING if row["is_floor"] else row[name] or NOTHING) for name in shown.values()]
-        return [*about, _millions(row["trainable_max"]), *scores[: len(board.benchmarks)], average,
-                *scores[len(board.benchmarks) :]]  # fmt: skip
+    def line(row: Fields, mark: bool) -> Line:
+        def score(name: str) -> str:
+            return _score(entries[row["row"], name], best[name] if mark else ())
 
-    head = ["Rank", "Method", "Backbone", *shown, "Trainable (M)"]
-    head += [*map(escape, board.benchmarks), "Mean", *(f"{escape(name)} (in-domain)" for name in board.references)]
-    left = 3 + len(shown)
+        average = _number(row["mean"], row["mean_std"], best_mean if mark else ()) if row["complete"] else "--"
+        return [
+            ("Rank", f"{row['rank']:.0f}" if mark else "--"),
+            ("Method", escape(row["method"])),
+            ("Backbone", escape(backbone_text(row))),
+            *((head, escape(NOTHING if row["is_floor"] else row[name] or NOTHING)) for head, name in shown.items()),
+            ("Trainable (M)", _millions(row["trainable_max"])),
+            *((escape(name), score(name)) for name in board.benchmarks),
+            ("Mean", average),
+            *((f"{escape(name)} (in-domain)", score(name)) for name in board.references),
+        ]
+
     parts = [[line(row, True) for row in ranked], [line(row, False) for row in others]]
     caption = [
         f"{title(board.track)} (track: {board.track}).",
@@ -98,8 +94,9 @@ def latex(analysis: Analysis) -> str:
         differing_settings(board.records),
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
-    text = escape(" ".join(part for part in caption if part))
-    return _HEAD + "\n" + _table(text, f"board-{board.track}", "l" * left + "r" * (len(head) - left), head, parts)
+    left = 3 + len(shown)
+    columns = "l" * left + "r" * (2 + len(board.columns))
+    return _HEAD + "\n" + _table(" ".join(part for part in caption if part), f"board-{board.track}", columns, parts)
 
 
 def reported_latex(frame: pd.DataFrame) -> str:
@@ -108,23 +105,16 @@ def reported_latex(frame: pd.DataFrame) -> str:
     Args:
         frame: As ``reported.read_reported`` gives it.
     """
-    tables: list[str] = []
-    for reference in references(frame):
-        part = frame[frame["reference"] == reference]
-        for dataset in dict.fromkeys(part["dataset"]):
-            for metric, what in ((MIOU, "mIoU in per cent"), (DROP, "Printed difference of mIoU to no gap, in points")):
-                printed = printed_table(part[part["dataset"] == dataset], metric)
-                if not printed.lines:
-                    continue
-                doubts = [f"({mark}) {text}." for mark, text in printed.doubts]
-                caption = (
-                    f"{dataset} (track: reported). {what}, as printed in {reference}, under the paper's own protocol; "
-                    f"not comparable with reproduced rows, and not ranked. {' '.join(doubts)}"
-                )
-                label = f"reported-{len(tables) + 1}"
-                columns = "llrl" + "r" * (len(printed.head) - 4)
-                lines = [[escape(text) for text in line] for line in printed.lines]
-                tables.append(_table(escape(caption), label, columns, [escape(name) for name in printed.head], [lines]))
+    what = {MIOU: "mIoU in per cent", DROP: "Printed difference of mIoU to no gap, in points"}
+    tables = []
+    for place, printed in enumerate(printed_tables(frame), 1):
+        doubts = " ".join(f"({mark}) {text}." for mark, text in printed.doubts)
+        caption = (
+            f"{printed.dataset} (track: reported). {what[printed.metric]}, as printed in {printed.reference}, under "
+            f"the paper's own protocol; not comparable with reproduced rows, and not ranked. {doubts}"
+        )
+        lines: list[Line] = [[(escape(name), escape(text)) for name, text in line] for line in printed.lines]
+        tables.append(_table(caption, f"reported-{place}", "llrl" + "r" * (len(lines[0]) - 4), [lines]))
     return _HEAD + "\n" + "\n".join(tables)
 
 
@@ -133,12 +123,11 @@ def _best(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(sorted({value for value in values if not math.isnan(value)}, reverse=True)[:2])
 
 
-def _cell(cell: dict[Any, Any] | None, best: Sequence[float]) -> str:
-    if cell is None or cell["state"] == "missing":
-        return "--"
-    if cell["state"] == "failed":
-        return "failed"
-    return _number(cell["miou"], cell["std"], best) + ("" if cell["state"] == "completed" else r"\textsuperscript{i}")
+def _score(entry: Fields, best: Sequence[float]) -> str:
+    if entry["state"] in {"failed", "missing"}:
+        return "failed" if entry["state"] == "failed" else "--"
+    text = _number(entry["miou"], entry["std"], best)
+    return text if entry["state"] == "completed" else text + r"\textsuperscript{i}"
 
 
 def _number(value: object, std: object, best: Sequence[float]) -> str:
@@ -158,21 +147,20 @@ def _millions(value: object) -> str:
     return "--" if math.isnan(found) else f"{found / 1e6:.3g}" if found < 1e9 else f"{found / 1e6:.0f}"
 
 
-def _table(
-    caption: str, label: str, columns: str, head: Sequence[str], parts: Sequence[Sequence[Sequence[str]]]
-) -> str:
-    """A table; ``caption``, ``head`` and ``parts`` are LaTeX already, and a rule stands between parts."""
-    blocks = ["\n".join(" & ".join(line) + r" \\" for line in part) for part in parts if part]
+def _table(caption: str, label: str, columns: str, parts: Sequence[Sequence[Line]]) -> str:
+    """A table; names and cells of the lines are LaTeX already, and a rule stands between parts."""
+    lines = [[" & ".join(str(text) for _, text in line) + r" \\" for line in part] for part in parts if part]
+    head = next(line for part in parts for line in part)
     return "\n".join([
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{caption}}}",
+        rf"\caption{{{escape(caption)}}}",
         rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        " & ".join(head) + r" \\",
+        " & ".join(name for name, _ in head) + r" \\",
         r"\midrule",
-        "\n\\midrule\n".join(blocks),
+        "\n\\midrule\n".join("\n".join(part) for part in lines),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
+from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import Board, floors
-from spectral_tl_bench.leaderboard.measured import MeasuredRecord, all_options
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
-from spectral_tl_bench.leaderboard.reported_table import printed_table, references
+from spectral_tl_bench.leaderboard.reported_table import Line, printed_tables
 from spectral_tl_bench.leaderboard.text import (
     NOT_ESTIMABLE,
     NOTHING,
     as_json,
     backbone_text,
     count_range,
+    fixed,
     interval,
-    number,
     one_decimal,
     percent,
     plain,
     signed,
     title,
     warnings,
+    with_spread,
 )
-
-if TYPE_CHECKING:
-    from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.results.schema import Record
 
 _SEASON_NOTE = (
     "DFC2020's seasonal gap is also a gap between cities: every season was taken over cities of its own, so that "
@@ -46,7 +46,7 @@ _READING = (
     "interquartile mean over benchmarks and seeds."
 )
 _LOOSE_UNDERSCORE = re.compile(r"(?<!\w)_|_(?!\w)")  # between letters it is no emphasis
-_CELL_LEGEND = (
+_ENTRIES = (
     "Selected: the best checkpoint on source validation. Last: the end of training. Oracle: the best on the target, "
     "which nobody can select without target labels. Worst domain: the lowest mIoU of a target domain. Release: what "
     "the metric of the authors' release says on the same predictions, and by how much that is above the mIoU here; it "
@@ -62,27 +62,34 @@ _FLOOR_LEGEND = (
 def markdown(analysis: Analysis) -> str:
     """One board as Markdown, scores in per cent."""
     board = analysis.board
-    parts = [f"# {title(board.track)}", *[f"**{text}**" for text in warnings(board.track)]]
-    parts += [
-        f"Data: {escape(text)}"
-        for text in sorted({cell.record.statement for cell in board.records if cell.record.statement})
+    rows, entries = analysis.rows.to_dict("records"), analysis.entries.to_dict("records")
+    unranked = [
+        f"- {escape(row['method'])} ({row['row']}): {escape(row['incomplete_reason'] or 'see the notes')}"
+        for row in rows
+        if not row["is_floor"] and pd.isna(row["rank"])
     ]
-    parts += [MIOU_RULE, _READING, _main_table(analysis)]
-    unranked = analysis.rows[~analysis.rows["is_floor"].astype(bool) & analysis.rows["rank"].isna()]
-    if len(unranked):
-        lines = [
-            f"- {escape(row['method'])} ({row['row']}): {escape(row['incomplete_reason'] or 'see the notes')}"
-            for row in unranked.to_dict("records")
-        ]
-        parts += ["## Not ranked", "\n".join(lines)]
-    notes = [*board.notes, *_data_notes(board)]
-    if notes:
-        parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
-    parts += ["## Cells", _CELL_LEGEND, _cell_table(analysis), "## Majority class", _FLOOR_LEGEND, _floor_table(board)]
-    failed = [cell for cell in board.records if not cell.completed]
-    if failed:
-        parts += ["## Failed cells", _failed_table(failed)]
-    return "\n\n".join([*parts, "## Configurations", _configurations(board, analysis.rows)]) + "\n"
+    season = any(one.record.dataset.upper().startswith("DFC2020") for one in board.records)
+    notes = [*board.notes, *([_SEASON_NOTE] if season else []), *sorted(board.data_notes())]
+    failed = [one.record for one in board.records if not one.completed]
+    return _joined([
+        f"# {title(board.track)}",
+        *(f"**{text}**" for text in warnings(board.track)),
+        *(f"Data: {escape(text)}" for text in board.statements()),
+        MIOU_RULE,
+        _READING,
+        _main_table(board, rows, entries),
+        *(["## Not ranked", "\n".join(unranked)] if unranked else []),
+        *(["## Notes", "\n".join(f"- {escape(note)}" for note in notes)] if notes else []),
+        "## Cells",
+        _ENTRIES,
+        _entry_table(board, rows, entries),
+        "## Majority class",
+        _FLOOR_LEGEND,
+        _floor_table(board),
+        *(["## Failed cells", _failed_table(failed)] if failed else []),
+        "## Configurations",
+        _configurations(board, rows),
+    ])  # fmt: skip
 
 
 def reported_markdown(frame: pd.DataFrame) -> str:
@@ -98,170 +105,149 @@ def reported_markdown(frame: pd.DataFrame) -> str:
         "mIoU in per cent. A letter marks a number that contradicts others in print; it is shown as printed, and the "
         "contradiction stands below the table.",
     ]
-    for reference in references(frame):
-        parts.append(f"## {escape(reference)}")
-        part = frame[frame["reference"] == reference]
-        for dataset in dict.fromkeys(part["dataset"]):
-            here = part[part["dataset"] == dataset]
-            parts.append(f"### {escape(dataset)}")
-            for metric, caption in ((MIOU, ""), (DROP, "Printed difference to the setting without gap:")):
-                printed = printed_table(here, metric)
-                if not printed.lines:
-                    continue
-                parts += [caption] if caption else []
-                parts.append(_table(printed.head, printed.lines))
-                parts += ["\n".join(f"- {mark}: {escape(text)}" for mark, text in printed.doubts)] * bool(
-                    printed.doubts
-                )
-    return "\n\n".join(parts) + "\n"
+    heading = {MIOU: "", DROP: "Printed difference to the setting without gap:"}
+    above: tuple[str, str] = ("", "")
+    for printed in printed_tables(frame):
+        if printed.reference != above[0]:
+            parts.append(f"## {escape(printed.reference)}")
+        if (printed.reference, printed.dataset) != above:
+            parts.append(f"### {escape(printed.dataset)}")
+        above = (printed.reference, printed.dataset)
+        doubts = "\n".join(f"- {mark}: {escape(text)}" for mark, text in printed.doubts)
+        parts += [heading[printed.metric], _table(printed.lines), doubts]
+    return _joined(parts)
 
 
 def escape(text: object) -> str:
     """Text of a record as one line of Markdown, of which nothing is markup and nothing ends a table cell."""
     line = plain(text)
-    for mark, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        line = line.replace(mark, entity)
+    line = html.escape(line, quote=False)
     for mark in "\\`*[]|~":
         line = line.replace(mark, f"\\{mark}")
     return _LOOSE_UNDERSCORE.sub(r"\\_", line)
 
 
-def _data_notes(board: Board) -> list[str]:
-    notes = [_SEASON_NOTE] * any(cell.record.dataset.upper().startswith("DFC2020") for cell in board.records)
-    return notes + sorted(
-        {
-            f"{cell.record.benchmark}: {note}"
-            for cell in board.records
-            if cell.record.data is not None
-            for note in cell.record.data.notes
-        }
-    )
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _main_table(analysis: Analysis) -> str:
-    board = analysis.board
-    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
-    reference = [f"{name} (in-domain)" for name in board.references]
-    head = ["Rank", "Method", "Backbone", "Configuration", "Seeds", *board.benchmarks, "Mean", "95 % over places",
-            "95 % over seeds", "IQM", "Mean rank", *reference, "Trainable parameters", "Seconds"]  # fmt: skip
-    lines = []
-    for row in analysis.rows.to_dict("records"):
-        rank = number(row["rank"])
+def _main_table(board: Board, rows: Sequence[Fields], entries: Sequence[Fields]) -> str:
+    scores = {(entry["row"], entry["benchmark"]): _score(entry) for entry in entries}
+    lines: list[Line] = []
+    for row in rows:
         complete = bool(row["complete"])
         lines.append([
-            NOTHING if math.isnan(rank) else f"{rank:.0f}",
-            row["method"],
-            backbone_text(row),
-            NOTHING if row["is_floor"] else row["row"],
-            row["seeds"] or NOTHING,
-            *[_score(cells.get((row["row"], name))) for name in board.benchmarks],
-            percent(row["mean"], row["mean_std"]) if complete else "incomplete",
-            interval(row["mean_places_low"], row["mean_places_high"]) if complete else NOTHING,
-            interval(row["mean_low"], row["mean_high"]) if complete else NOTHING,
-            percent(row["iqm"]),
-            _plain_number(row["mean_rank"]),
-            *[_score(cells.get((row["row"], name))) for name in board.references],
-            count_range(row["trainable_min"], row["trainable_max"]),
-            one_decimal(row["seconds"]),
+            ("Rank", fixed(row["rank"], 0)),
+            ("Method", row["method"]),
+            ("Backbone", backbone_text(row)),
+            ("Configuration", NOTHING if row["is_floor"] else row["row"]),
+            ("Seeds", row["seeds"] or NOTHING),
+            *((name, scores[row["row"], name]) for name in board.benchmarks),
+            ("Mean", with_spread(row["mean"], row["mean_std"]) if complete else "incomplete"),
+            ("95 % over places", interval(row["mean_places_low"], row["mean_places_high"]) if complete else NOTHING),
+            ("95 % over seeds", interval(row["mean_low"], row["mean_high"]) if complete else NOTHING),
+            ("IQM", percent(row["iqm"])),
+            ("Mean rank", fixed(row["mean_rank"], 2)),
+            *((f"{name} (in-domain)", scores[row["row"], name]) for name in board.references),
+            ("Trainable parameters", count_range(row["trainable_min"], row["trainable_max"])),
+            ("Seconds", one_decimal(row["seconds"])),
         ])  # fmt: skip
-    return _table(head, lines)
+    return _table(lines)
 
 
-def _score(cell: dict[Any, Any] | None) -> str:
-    if cell is None or cell["state"] == "missing":
-        return NOTHING
-    if cell["state"] == "failed":
-        return "failed"
-    text = percent(cell["miou"], cell["std"])
-    return text if cell["state"] == "completed" else f"{text} (incomplete)"
+def _score(entry: Fields) -> str:
+    if entry["state"] in {"failed", "missing"}:
+        return "failed" if entry["state"] == "failed" else NOTHING
+    text = with_spread(entry["miou"], entry["std"])
+    return text if entry["state"] == "completed" else f"{text} (incomplete)"
 
 
-def _cell_table(analysis: Analysis) -> str:
-    head = ["Benchmark", "Method", "Backbone", "Configuration", "Seeds", "Selected", "95 % interval", "Places", "Last",
-            "Oracle", "Worst domain", "OA", "Mean F1", "Release", "Inflation", "Drop", "Drop, 95 % interval",
-            "Trainable parameters", "Seconds", "Peak memory, MB"]  # fmt: skip
-    rows = {row["row"]: row for row in analysis.rows.to_dict("records") if not row["is_floor"]}
-    names = {name: place for place, name in enumerate((*analysis.board.benchmarks, *analysis.board.references))}
-    cells = [cell for cell in analysis.entries.to_dict("records") if cell["row"] in rows]
-    lines = []
-    for cell in sorted(cells, key=lambda cell: names[cell["benchmark"]]):  # stable: within, the order of the board
-        row = rows[cell["row"]]
-        about = [cell["benchmark"], row["method"], backbone_text(row), cell["row"], cell["seeds"] or NOTHING]
-        if cell["state"] in {"failed", "missing"}:
-            lines.append([*about, _score(cell), *[NOTHING] * (len(head) - len(about) - 1)])
+def _entry_table(board: Board, rows: Sequence[Fields], entries: Sequence[Fields]) -> str:
+    about = {row["row"]: row for row in rows if not row["is_floor"]}
+    lines: list[Line] = []
+    for entry in sorted(entries, key=lambda entry: board.columns.index(entry["benchmark"])):  # rows keep their order
+        row = about.get(entry["row"])
+        if row is None:
             continue
-        estimable = bool(cell["estimable"])
-        no_drop = math.isnan(number(cell["drop"]))
+        reason = f"{NOT_ESTIMABLE}: {entry['reason']}" if entry["reason"] else NOT_ESTIMABLE
+        worst = f"{entry['worst_domain']} {percent(entry['worst_miou'])}" if entry["worst_domain"] else NOTHING
+        no_drop = math.isnan(entry["drop"])
+        facts: Line = [
+            ("95 % interval", interval(entry["low"], entry["high"]) if entry["estimable"] else reason),
+            ("Places", fixed(entry["places"], 0)),
+            ("Last", percent(entry["last"])),
+            ("Oracle", percent(entry["oracle"])),
+            ("Worst domain", worst),
+            ("OA", percent(entry["oa"])),
+            ("Mean F1", percent(entry["mean_f1"])),
+            ("Release", percent(entry["release"])),
+            ("Inflation", signed(entry["inflation"])),
+            ("Drop", signed(entry["drop"])),
+            ("Drop, 95 % interval", NOTHING if no_drop else interval(entry["drop_low"], entry["drop_high"])),
+            ("Trainable parameters", count_range(entry["trainable"], entry["trainable"])),
+            ("Seconds", one_decimal(entry["seconds"])),
+            ("Peak memory, MB", one_decimal(entry["peak_memory_mb"])),
+        ]
+        if entry["state"] in {"failed", "missing"}:
+            facts = [(name, NOTHING) for name, _ in facts]
         lines.append([
-            *about,
-            _score(cell),
-            interval(cell["low"], cell["high"]) if estimable else _reason(cell["reason"]),
-            _plain_number(cell["places"], 0),
-            percent(cell["last"]),
-            percent(cell["oracle"]),
-            f"{cell['worst_domain']} {percent(cell['worst_miou'])}" if cell["worst_domain"] else NOTHING,
-            percent(cell["oa"]),
-            percent(cell["mean_f1"]),
-            percent(cell["release"]),
-            signed(cell["inflation"]),
-            signed(cell["drop"]),
-            NOTHING if no_drop else interval(cell["drop_low"], cell["drop_high"]),
-            count_range(cell["trainable"], cell["trainable"]),
-            one_decimal(cell["seconds"]),
-            one_decimal(cell["peak_memory_mb"]),
+            ("Benchmark", entry["benchmark"]),
+            ("Method", row["method"]),
+            ("Backbone", backbone_text(row)),
+            ("Configuration", row["row"]),
+            ("Seeds", entry["seeds"] or NOTHING),
+            ("Selected", _score(entry)),
+            *facts,
         ])  # fmt: skip
-    return _table(head, lines)
-
-
-def _reason(reason: object) -> str:
-    return f"{NOT_ESTIMABLE}: {reason}" if isinstance(reason, str) and reason else NOT_ESTIMABLE
+    return _table(lines)
 
 
 def _floor_table(board: Board) -> str:
-    classes = {cell.record.benchmark: cell.record.classes for cell in board.records if cell.completed}
-    head = ["Benchmark", "Seeds", "Class", "mIoU", "Worst domain", "OA"]
-    lines = []
+    lines: list[Line] = []
     for floor in floors(board.records):
         scores = floor.scores
-        worst = f"{scores.worst_domain} {percent(scores.per_domain[scores.worst_domain])}"
-        name = classes[floor.benchmark][floor.majority_class]
         lines.append([
-            floor.benchmark, ", ".join(map(str, floor.seeds)), name, percent(scores.miou), worst, percent(scores.oa)
+            ("Benchmark", floor.benchmark),
+            ("Seeds", ", ".join(map(str, floor.seeds))),
+            ("Class", board.known[floor.benchmark].classes[floor.majority_class]),
+            ("mIoU", percent(scores.miou)),
+            ("Worst domain", f"{scores.worst_domain} {percent(scores.per_domain[scores.worst_domain])}"),
+            ("OA", percent(scores.oa)),
         ])  # fmt: skip
-    return _table(head, lines)
+    return _table(lines)
 
 
-def _failed_table(failed: Iterable[MeasuredRecord]) -> str:
-    rows = [
-        [cell.record.benchmark, cell.record.method, cell.record.seed, cell.record.error.kind, cell.record.error.message]
-        for cell in failed
-        if cell.record.error is not None
-    ]
-    rows = [[*row[:4], f"{str(row[4])[:200]}{'…' if len(str(row[4])) > 200 else ''}"] for row in rows]
-    return _table(["Benchmark", "Method", "Seed", "Kind", "Message"], sorted(rows, key=str))
+def _failed_table(failed: Iterable[Record]) -> str:
+    lines: list[Line] = []
+    for record in failed:
+        if record.error is not None:
+            message = record.error.message
+            lines.append([
+                ("Benchmark", record.benchmark), ("Method", record.method), ("Seed", record.seed),
+                ("Kind", record.error.kind), ("Message", message if len(message) <= 200 else f"{message[:200]}…"),
+            ])  # fmt: skip
+    return _table(sorted(lines, key=lambda line: str([value for _, value in line])))
 
 
-def _configurations(board: Board, rows: pd.DataFrame) -> str:
-    """What the short names of rows stand for; ``rows`` are in the order of the board, the groups are not."""
-    described = {}
-    for name, group in board.groups().items():
-        record = next(cell.record for by_seed in group.values() for cell in by_seed.values())
-        backbone = as_json(record.backbone.model_dump(mode="json")) if record.backbone else NOTHING
-        described[name] = [
-            record.method, as_json(all_options(record)), backbone, record.protocol, as_json(record.settings)
-        ]  # fmt: skip
-    lines = [[name, *described[name]] for name in rows["row"] if name in described]
-    return _table(["Configuration", "Method", "Options", "Backbone", "Protocol", "Settings"], lines)
+def _configurations(board: Board, rows: Sequence[Fields]) -> str:
+    """What the short names of rows stand for."""
+    records = {one.row: one.record for one in reversed(board.records)}
+    lines: list[Line] = []
+    for row in rows:
+        if not row["is_floor"]:
+            backbone = records[row["row"]].backbone
+            lines.append([
+                ("Configuration", row["row"]), ("Method", row["method"]), ("Options", row["options"]),
+                ("Backbone", as_json(backbone.model_dump(mode="json")) if backbone else NOTHING),
+                ("Protocol", row["protocol"]), ("Settings", row["settings"]),
+            ])  # fmt: skip
+    return _table(lines)
 
 
-def _plain_number(value: object, digits: int = 2) -> str:
-    found = number(value)
-    return NOTHING if math.isnan(found) else f"{found:.{digits}f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    if not rows:
+def _table(lines: Sequence[Line]) -> str:
+    if not lines:
         return "None."
-    lines = [[escape(value) for value in row] for row in (head, *rows)]
-    lines.insert(1, ["---"] * len(head))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    head = [name for name, _ in lines[0]]
+    texts = [[escape(text) for text in line] for line in (head, *([value for _, value in line] for line in lines))]
+    texts.insert(1, ["---"] * len(head))
+    return "\n".join("| " + " | ".join(line) + " |" for line in texts)
