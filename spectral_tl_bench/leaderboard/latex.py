@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
+from markupsafe import Markup
 
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import differing_settings
 from spectral_tl_bench.leaderboard.frames import Fields
-from spectral_tl_bench.leaderboard.reported import DROP, MIOU
-from spectral_tl_bench.leaderboard.reported_table import Line, printed_tables
+from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
+from spectral_tl_bench.leaderboard.reported import DROP
+from spectral_tl_bench.leaderboard.reported_table import printed_tables
 from spectral_tl_bench.leaderboard.text import NOTHING, backbone_text, number, plain, title, warnings
 
-_HEAD = "% Made by `stbench report`; needs \\usepackage{booktabs}. Wide: put it into \\resizebox or a landscape page."
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -58,32 +59,12 @@ def latex(analysis: Analysis) -> str:
     rows = analysis.rows.to_dict("records")
     ranked = [row for row in rows if not pd.isna(row["rank"])]
     others = [row for row in rows if pd.isna(row["rank"])]
-    best = {name: _best(entries[row["row"], name]["miou"] for row in ranked) for name in board.columns}
-    best_mean = _best(row["mean"] for row in ranked)
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
     repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
     shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
-
-    def line(row: Fields, mark: bool) -> Line:
-        def score(name: str) -> str:
-            return _score(entries[row["row"], name], best[name] if mark else ())
-
-        average = _number(row["mean"], row["mean_std"], best_mean if mark else ()) if row["complete"] else "--"
-        return [
-            ("Rank", f"{row['rank']:.0f}" if mark else "--"),
-            ("Method", escape(row["method"])),
-            ("Backbone", escape(backbone_text(row))),
-            *((head, escape(NOTHING if row["is_floor"] else row[name] or NOTHING)) for head, name in shown.items()),
-            ("Trainable (M)", _millions(row["trainable_max"])),
-            *((escape(name), score(name)) for name in board.benchmarks),
-            ("Mean", average),
-            *((f"{escape(name)} (in-domain)", score(name)) for name in board.references),
-        ]
-
-    parts = [[line(row, True) for row in ranked], [line(row, False) for row in others]]
     caption = [
         f"{title(board.track)} (track: {board.track}).",
         *warnings(board.track),
@@ -94,9 +75,16 @@ def latex(analysis: Analysis) -> str:
         differing_settings(board.records),
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
-    left = 3 + len(shown)
-    columns = "l" * left + "r" * (2 + len(board.columns))
-    return _HEAD + "\n" + _table(" ".join(part for part in caption if part), f"board-{board.track}", columns, parts)
+    return _TEMPLATES.get_template("board.tex").render(
+        board=board,
+        entries=entries,
+        ranked=ranked,
+        others=others,
+        shown=shown,
+        caption=" ".join(part for part in caption if part),
+        best={name: _best(entries[row["row"], name]["miou"] for row in ranked) for name in board.columns},
+        best_mean=_best(row["mean"] for row in ranked),
+    )
 
 
 def reported_latex(frame: pd.DataFrame) -> str:
@@ -105,17 +93,7 @@ def reported_latex(frame: pd.DataFrame) -> str:
     Args:
         frame: As ``reported.read_reported`` gives it.
     """
-    what = {MIOU: "mIoU in per cent", DROP: "Printed difference of mIoU to no gap, in points"}
-    tables = []
-    for place, printed in enumerate(printed_tables(frame), 1):
-        doubts = " ".join(f"({mark}) {text}." for mark, text in printed.doubts)
-        caption = (
-            f"{printed.dataset} (track: reported). {what[printed.metric]}, as printed in {printed.reference}, under "
-            f"the paper's own protocol; not comparable with reproduced rows, and not ranked. {doubts}"
-        )
-        lines: list[Line] = [[(escape(name), escape(text)) for name, text in line] for line in printed.lines]
-        tables.append(_table(caption, f"reported-{place}", "llrl" + "r" * (len(lines[0]) - 4), [lines]))
-    return _HEAD + "\n" + "\n".join(tables)
+    return _TEMPLATES.get_template("reported.tex").render(tables=list(printed_tables(frame)))
 
 
 def _best(values: Iterable[float]) -> tuple[float, ...]:
@@ -125,44 +103,31 @@ def _best(values: Iterable[float]) -> tuple[float, ...]:
 
 def _score(entry: Fields, best: Sequence[float]) -> str:
     if entry["state"] in {"failed", "missing"}:
-        return "failed" if entry["state"] == "failed" else "--"
-    text = _number(entry["miou"], entry["std"], best)
-    return text if entry["state"] == "completed" else text + r"\textsuperscript{i}"
+        return "failed" if entry["state"] == "failed" else _MISSING
+    score = _number(entry["miou"], entry["std"], best)
+    return score if entry["state"] == "completed" else score + Markup(r"\textsuperscript{i}")
 
 
-def _number(value: object, std: object, best: Sequence[float]) -> str:
-    found, deviation = number(value), number(std)
-    if math.isnan(found):
-        return "--"
-    text = f"{100 * found:.2f}"
-    if best and found == best[0]:
-        text = rf"\textbf{{{text}}}"
-    elif len(best) > 1 and found == best[1]:
-        text = rf"\underline{{{text}}}"
-    return text if math.isnan(deviation) else rf"{text} $\pm$ {100 * deviation:.2f}"
+def _number(value: float, std: float, best: Sequence[float]) -> Markup:
+    if math.isnan(value):
+        return _MISSING
+    score = f"{100 * value:.2f}"
+    for command, other in zip(("textbf", "underline"), best, strict=False):
+        score = rf"\{command}{{{score}}}" if value == other else score
+    return Markup(score if math.isnan(std) else rf"{score} $\pm$ {100 * std:.2f}")  # noqa: S704 - made of numbers
 
 
 def _millions(value: object) -> str:
-    found = number(value)
-    return "--" if math.isnan(found) else f"{found / 1e6:.3g}" if found < 1e9 else f"{found / 1e6:.0f}"
+    count = number(value)
+    return _MISSING if math.isnan(count) else f"{count / 1e6:.3g}" if count < 1e9 else f"{count / 1e6:.0f}"
 
 
-def _table(caption: str, label: str, columns: str, parts: Sequence[Sequence[Line]]) -> str:
-    """A table; names and cells of the lines are LaTeX already, and a rule stands between parts."""
-    lines = [[" & ".join(str(text) for _, text in line) + r" \\" for line in part] for part in parts if part]
-    head = next(line for part in parts for line in part)
-    return "\n".join([
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape(caption)}}}",
-        rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(name for name, _ in head) + r" \\",
-        r"\midrule",
-        "\n\\midrule\n".join("\n".join(part) for part in lines),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-        "",
-    ])  # fmt: skip
+_MISSING = Markup("--")
+_TEMPLATES = environment(
+    "", unless_markup(escape),
+    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "NOTHING": NOTHING,
+     "MISSING": _MISSING, "DROP": DROP},
+    block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+    comment_start_string="<#", comment_end_string="#>",
+)  # fmt: skip
+_TEMPLATES.filters["tex"] = escape

@@ -11,23 +11,22 @@ import pandas as pd
 from spectral_tl_bench.leaderboard.reported import DROP, MIOU
 from spectral_tl_bench.leaderboard.text import NOTHING
 
-Line = list[tuple[str, object]]
-"""One line of a table: name of the column and what stands in it."""
-
 
 class PrintedTable(NamedTuple):
     """One metric of one dataset in one paper, as text that is not escaped yet.
 
     Attributes:
-        lines: One per method, backbone and table of the paper, one column per setting; numbers as printed, with a
-            letter where there is a doubt.
+        head: Names of the columns, one for each setting.
+        lines: One per method, backbone and table of the paper; numbers as printed, with a letter where there is a
+            doubt.
         doubts: Letter and doubt.
     """
 
     reference: str
     dataset: str
     metric: str
-    lines: list[Line]
+    head: tuple[str, ...]
+    lines: list[tuple[str, ...]]
     doubts: list[tuple[str, str]]
 
 
@@ -41,7 +40,7 @@ def printed_tables(frame: pd.DataFrame) -> Iterator[PrintedTable]:
                     yield PrintedTable(str(reference), str(dataset), metric, *_layout(printed))
 
 
-def _layout(part: pd.DataFrame) -> tuple[list[Line], list[tuple[str, str]]]:
+def _layout(part: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[tuple[str, str]]]:
     settings = dict.fromkeys(zip(part["setting"], part["benchmark"], strict=True))
     # a table prints all its numbers with as many decimals as the longest needs
     decimals = part["value"].map(lambda value: max(1, len(f"{value:g}".partition(".")[2])))
@@ -54,17 +53,13 @@ def _layout(part: pd.DataFrame) -> tuple[list[Line], list[tuple[str, str]]]:
             text += f" ({doubts.setdefault(line['doubt'], _letter(len(doubts)))})"
         row = (line["method"], line["backbone"], line["trainable_params_m"], line["source_table"])
         values.setdefault(row, {})[line["benchmark"]] = text
-    lines: list[Line] = [
-        [
-            ("Method", method),
-            ("Backbone", backbone or NOTHING),
-            ("Trainable, millions", NOTHING if millions < 0 else f"{millions:g}"),
-            ("Table", table),
-            *((f"{name} ({ours})", texts.get(ours, NOTHING)) for name, ours in settings),
-        ]
+    head = ("Method", "Backbone", "Trainable, millions", "Table", *(f"{name} ({ours})" for name, ours in settings))
+    lines = [
+        (method, backbone or NOTHING, NOTHING if millions < 0 else f"{millions:g}", table,
+         *(texts.get(ours, NOTHING) for _, ours in settings))
         for (method, backbone, millions, table), texts in values.items()
-    ]
-    return lines, [(mark, doubt) for doubt, mark in doubts.items()]
+    ]  # fmt: skip
+    return head, lines, [(mark, doubt) for doubt, mark in doubts.items()]
 
 
 def _letter(place: int) -> str:

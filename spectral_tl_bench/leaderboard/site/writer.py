@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-import jinja2
-
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard.generated import Generated
+from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.site import names
 from spectral_tl_bench.leaderboard.site.names import Track
 from spectral_tl_bench.leaderboard.text import NOTHING, percent, plain
@@ -50,18 +49,10 @@ class Writer:
             for file in static.iterdir()
             if file.name.endswith((".css", ".js", ".svg"))
         }
-        # Everything that is put into a template is escaped, and a name that is not there is an error.
-        self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("spectral_tl_bench.leaderboard.site"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=_finalize,
-        )
+        shared = {"NOTHING": NOTHING, "MIOU_RULE": MIOU_RULE, "tracks": tracks}
+        self._templates = environment(".site", _finalize, shared, autoescape=True)
         formats = {name: getattr(names, name) for name in ("signed", "count", "seconds", "setting", "printed")}
         self._templates.filters |= {"heat": heat, "percent": percent, **formats}
-        self._templates.globals |= {"NOTHING": NOTHING, "MIOU_RULE": MIOU_RULE, "tracks": tracks}
 
     def page(self, path: str, template: str, **values: Any) -> None:
         """Render a page.
