@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spectral_tl_bench.leaderboard.board import Board
-from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame
+from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
 from spectral_tl_bench.leaderboard.statistics.aggregate import over_seeds, seed_table
 from spectral_tl_bench.leaderboard.statistics.entry import Entry, floor_entries, seed_score
-from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, combine, unknown
+from spectral_tl_bench.leaderboard.statistics.intervals import combine, unknown
 from spectral_tl_bench.results.schema import Record
 
 _ROWS = (
@@ -73,7 +73,7 @@ def analyse(board: Board) -> Analysis:
         board: A board, as ``make_boards`` makes it.
     """
     known, groups, scores = board.known, board.groups(), {}
-    rows = board.rows.to_dict("records")
+    rows = lines_of(board.rows)
     for row in rows:
         scores[row["row"]] = floor_entries(board.records) if row["is_floor"] else {
             name: Entry(known[name].dataset, {seed: seed_score(one) for seed, one in by_seed.items() if one.completed})
@@ -82,9 +82,10 @@ def analyse(board: Board) -> Analysis:
         }  # fmt: skip
     floor = rows[-1]["row"]
     entries, domains, classes = [], [], []
-    for line in board.entries.to_dict("records"):
+    for line in lines_of(board.entries):
         entry, about = scores[line["row"]].get(line["benchmark"]), known[line["benchmark"]]
-        line.update(_interval(unknown(NAN, "nothing completed") if entry is None else entry.estimate, 0.0))
+        estimate = unknown(NAN, "nothing completed") if entry is None else entry.estimate
+        line.update(estimate.fields(0.0, 1.0))
         line.update(_drop(entry, scores[line["row"]].get(_reference(about, known))))
         entries.append(line)
         if entry is None:
@@ -107,11 +108,6 @@ def _reference(about: Record, known: Mapping[str, Record]) -> str:
     return names[0] if len(names) == 1 and about.gap != "none" else ""
 
 
-def _interval(estimate: Estimate, lowest: float) -> Fields:
-    low, high = estimate.interval(lowest, 1.0)
-    return {"low": low, "high": high, "estimable": estimate.estimable, "reason": estimate.reason}
-
-
 def _drop(entry: Entry | None, reference: Entry | None) -> Fields:
     """In-domain mIoU minus mIoU on the target, over the seeds that both have.
 
@@ -131,9 +127,9 @@ def _domain_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
     parts = {domain: entry.within(domain) for domain in sorted(about.target_domains)}
     return [
         {
-            "row": line["row"], "benchmark": line["benchmark"], "domain": domain, "miou": part.estimate.value,
+            "row": line["row"], "benchmark": line["benchmark"], "domain": domain, "miou": part.miou,
             "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), "places": part.places,
-            **_interval(part.estimate, 0.0),
+            **part.estimate.fields(0.0, 1.0),
         }
         for domain, part in parts.items()
         if part.places

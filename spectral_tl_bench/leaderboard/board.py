@@ -32,17 +32,6 @@ FLOOR_ROW = row_name((FLOOR, "", "", "", "", ""))
 CHECKPOINTS = ("selected", "last", "oracle")
 BySeed = dict[int, MeasuredRecord]
 
-ROWS = (
-    "row", "method", "family", "backbone", "pretrained", "patch_embedding", "options", "settings", "protocol", "rank",
-    "complete", "incomplete_reason", "mean", "mean_std", "trainable_min", "trainable_max", "seconds", "seeds",
-    "is_floor",
-)  # fmt: skip
-ENTRIES = (
-    "row", "benchmark", "dataset", "gap", "reference", "state", "seeds", "miou", "std", "last", "oracle", "oa",
-    "mean_f1", "kappa", "worst_domain", "worst_miou", "release", "inflation", "trainable", "parameters", "seconds",
-    "peak_memory_mb", "error",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, eq=False)
 class Board:
@@ -53,9 +42,9 @@ class Board:
             images.
         benchmarks: Ids of the benchmarks with a gap; the mean and the rank go over all of these.
         references: Ids of the in-domain references, shown beside.
-        rows: A line (``ROWS``) per method, options, backbone, protocol and settings, best first, unranked below, the
+        rows: A line per method, options, backbone, protocol and settings, best first, unranked below, the
             majority class last.
-        entries: A line (``ENTRIES``) per row and benchmark, those without a result included: its records merged over
+        entries: A line per row and benchmark, those without a result included: its records merged over
             seeds. Its ``state`` is completed, incomplete, failed or missing.
         records: What the rows are made of.
         notes: What a reader of this board must know.
@@ -152,7 +141,7 @@ def drops(records: Iterable[MeasuredRecord]) -> dict[str, float]:
     for one in records:
         if one.completed:
             groups.setdefault((one.key, one.record.dataset, one.record.seed), []).append(one)
-    losses = {}
+    losses: dict[str, float] = {}
     for group in groups.values():
         inside = [one.miou for one in group if one.record.gap == "none"]
         if len(inside) == 1:
@@ -212,7 +201,7 @@ def _board(track: str, stored: list[Record]) -> Board:
         row["rank"] = 1 + sum(other["mean"] > row["mean"] for other in ranked)
     lines.append(_floor_lines(board))
     rows, entries = [row for row, _ in lines], [entry for _, group in lines for entry in group]
-    return dataclasses.replace(board, rows=frame(rows, ROWS), entries=frame(entries, ENTRIES))
+    return dataclasses.replace(board, rows=frame(rows), entries=frame(entries))
 
 
 def _grouped(records: Iterable[MeasuredRecord]) -> dict[str, dict[str, BySeed]]:
@@ -247,6 +236,7 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "trainable_max": max(trainable, default=None),
         "seconds": mean(one.record.seconds.total for one in records if one.completed and one.record.seconds),
         "is_floor": False,
+        "rank": None,
     }
     return row, [{**entry, "row": name} for entry in entries]
 
@@ -314,12 +304,7 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
 
 
 def _about(record: Record) -> Fields:
-    return {
-        "benchmark": record.benchmark,
-        "dataset": record.dataset,
-        "gap": record.gap,
-        "reference": record.gap == "none",
-    }
+    return {**record.model_dump(include={"benchmark", "dataset", "gap"}), "reference": record.gap == "none"}
 
 
 def _mixed_code(records: Iterable[MeasuredRecord]) -> list[str]:

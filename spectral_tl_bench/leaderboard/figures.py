@@ -144,9 +144,11 @@ def _scatter(analysis: Analysis, rows: pd.DataFrame, _: str, *, column: str, lab
         mark: Any = {"marker": _MARKERS[place % len(_MARKERS)], "color": f"C{place % 10}", "linestyle": "none"}
         handles.append(Line2D([], [], markersize=4, label=plain(family), **mark))
         for row in group.to_dict("records"):
-            x, (y, low, high) = (
+            x, y, low, high = (
                 row[column],
-                (100 * row[name] for name in ("mean", "mean_places_low", "mean_places_high")),
+                100 * row["mean"],
+                100 * row["mean_places_low"],
+                100 * row["mean_places_high"],
             )
             if not math.isnan(low):
                 axes.vlines(x, low, high, color=mark["color"], linewidth=0.8, alpha=0.6)
@@ -213,20 +215,16 @@ def _classes(analysis: Analysis, rows: pd.DataFrame, benchmark: str) -> Figure:
 
 def _gap(analysis: Analysis, rows: pd.DataFrame, _: str) -> Figure:
     """Sources against target domains, one panel per dataset, for the first row that has numbers."""
-    measured = set(analysis.domains.loc[analysis.domains["miou"].notna(), "row"])
-    row = next((row for row in rows[~rows["is_floor"]].to_dict("records") if row["row"] in measured), None)
-    if row is None:
+    measured = rows[~rows["is_floor"] & rows["row"].isin(analysis.domains.dropna(subset="miou")["row"])]
+    if measured.empty:
         raise _NothingToDrawError("no row of this board has numbers by domain")
-    mine = analysis.domains[analysis.domains["row"] == row["row"]]
+    mine = analysis.domains[analysis.domains["row"] == measured["row"].iloc[0]]
     table = 100 * mine.pivot(index="benchmark", columns="domain", values="miou")
     known = [record for name, record in analysis.board.known.items() if name in table.index]
     panels = {}
     for dataset in sorted({record.dataset for record in known}):
-        lines = sorted(
-            (one for one in known if one.dataset == dataset), key=lambda one: (one.gap == "none", one.benchmark)
-        )
-        domains = sorted(set(mine.loc[mine["benchmark"].isin([one.benchmark for one in lines]), "domain"]))
-        panels[dataset] = lines, table.loc[[one.benchmark for one in lines], domains]
+        lines = [record for record in known if record.dataset == dataset]  # references last
+        panels[dataset] = lines, table.loc[[record.benchmark for record in lines]].dropna(axis="columns", how="all")
     heights = [len(lines) + 4 for lines, _ in panels.values()]
     width = 2.5 + 0.4 * max(len(part.columns) for _, part in panels.values())
     figure = Figure(figsize=(width, 0.28 * sum(heights) + 0.6), layout="constrained")
@@ -235,7 +233,7 @@ def _gap(analysis: Analysis, rows: pd.DataFrame, _: str) -> Figure:
         labels = [f"{one.benchmark}: {_sources(one)}" for one in lines]
         _matrix(figure, axes, part.to_numpy(), list(part.columns), labels, "mIoU, %")
         axes.set_title(plain(dataset))
-    title = f"{_title(analysis)}: {row['label']}, trained on the row's domains, tested on the column's"
+    title = f"{_title(analysis)}: {measured['label'].iloc[0]}, trained on the row's domains, tested on the column's"
     figure.suptitle(title, fontsize=9)
     return figure
 

@@ -26,8 +26,9 @@ def spread(values: Iterable[float]) -> float:
     return statistics.stdev(known) if len(known) > 1 else NAN
 
 
-def frame(lines: Sequence[Fields], columns: Sequence[str]) -> pd.DataFrame:
-    """Lines as a frame with these columns, numbers as float64 or Int64, missing text empty."""
+def frame(lines: Sequence[Fields], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Lines as a frame with some or all columns, numbers as float64 or Int64, missing text empty."""
+    columns = columns or list(dict.fromkeys(name for line in lines for name in line))
     result = pd.DataFrame({name: [line.get(name) for line in lines] for name in columns})
     for name in columns:
         if name in _WHOLE:
@@ -37,3 +38,8 @@ def frame(lines: Sequence[Fields], columns: Sequence[str]) -> pd.DataFrame:
         elif result[name].dtype == object and not any(isinstance(value, str | bool) for value in result[name]):
             result[name] = result[name].astype("float64")
     return result
+
+
+def lines_of(frame: pd.DataFrame) -> list[Fields]:
+    """The lines of a frame."""
+    return [{str(name): value for name, value in line.items()} for line in frame.to_dict("records")]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import differing_settings
-from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
 from spectral_tl_bench.leaderboard.reported import DROP
 from spectral_tl_bench.leaderboard.reported_table import printed_tables
@@ -55,8 +55,8 @@ def latex(analysis: Analysis) -> str:
     Rows without a rank stand below a rule and take no part in that.
     """
     board = analysis.board
-    entries = {(entry["row"], entry["benchmark"]): entry for entry in analysis.entries.to_dict("records")}
-    rows = analysis.rows.to_dict("records")
+    entries = {(entry["row"], entry["benchmark"]): entry for entry in lines_of(analysis.entries)}
+    rows = lines_of(analysis.rows)
     ranked = [row for row in rows if not pd.isna(row["rank"])]
     others = [row for row in rows if pd.isna(row["rank"])]
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})

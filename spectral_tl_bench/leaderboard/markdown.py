@@ -11,7 +11,7 @@ from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard import text
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import floors
-from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
 from spectral_tl_bench.leaderboard.reported import DROP
 from spectral_tl_bench.leaderboard.reported_table import printed_tables
@@ -26,7 +26,7 @@ _LOOSE_UNDERSCORE = re.compile(r"(?<!\w)_|_(?!\w)")  # between letters it is no 
 
 def markdown(analysis: Analysis) -> str:
     """One board as Markdown, scores in per cent."""
-    board, rows = analysis.board, analysis.rows.to_dict("records")
+    board, rows = analysis.board, lines_of(analysis.rows)
     records = [one.record for one in board.records]
     season = any(record.dataset.upper().startswith("DFC2020") for record in records)
     backbones = {one.row: one.record.backbone for one in board.records}
@@ -34,7 +34,7 @@ def markdown(analysis: Analysis) -> str:
     return _TEMPLATES.get_template("board.md").render(
         board=board,
         rows=rows,
-        entries={(entry["row"], entry["benchmark"]): entry for entry in analysis.entries.to_dict("records")},
+        entries={(entry["row"], entry["benchmark"]): entry for entry in lines_of(analysis.entries)},
         unranked=[row for row in rows if not row["is_floor"] and pd.isna(row["rank"])],
         notes=[*board.notes, *([_SEASON_NOTE] if season else []), *sorted(board.data_notes())],
         failed=sorted(([*about, error.kind, _cut(error.message)] for *about, error in errors), key=str),

@@ -66,7 +66,10 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:
     """Parquet whose types do not depend on which values are missing; the same frame gives the same bytes."""
-    arrays = {name: pa.array(frame[name], type=_arrow_type(name, frame[name]), from_pandas=True) for name in frame}
+    arrays = {
+        str(name): pa.array(values, type=_arrow_type(str(name), values), from_pandas=True)
+        for name, values in frame.items()
+    }
     stream = io.BytesIO()
     pq.write_table(pa.table(arrays), stream, compression="zstd")
     return stream.getvalue()

@@ -16,7 +16,7 @@ from spectral_tl_bench.leaderboard.generated import replace_generated
 from spectral_tl_bench.leaderboard.site.names import REPORTED, opening, track_of
 from spectral_tl_bench.leaderboard.site.pages import write_track
 from spectral_tl_bench.leaderboard.site.reported import write_reported
-from spectral_tl_bench.leaderboard.site.view import make_view
+from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.site.writer import FORMAT, Writer
 
 
@@ -34,7 +34,8 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
     Raises:
         UserError: If there is nothing to show, or a file is in the way that no report made; nothing is written then.
     """
-    names = [*analyses, *([REPORTED] if reported is not None and len(reported) else [])]
+    papers = pd.DataFrame() if reported is None else reported
+    names = [*analyses, *([REPORTED] if len(papers) else [])]
     if not names:
         raise UserError("there is neither a record nor a reported number to make a site of")
     writer = Writer(sorted(map(track_of, names)))
@@ -43,7 +44,7 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
         # A track's overview stands in its folder; the one that a visitor sees first stands at the top as well.
         overviews = [f"{track_of(name).slug}/index.html", *(["index.html"] if name == first else [])]
         if name in analyses:
-            write_track(writer, make_view(name, analyses[name]), overviews)
+            write_track(writer, View(name, analyses[name]), overviews)
         else:
-            write_reported(writer, reported, overviews)
+            write_reported(writer, papers, overviews)
     return replace_generated(Path(out), dict(sorted(writer.files.items())), [FORMAT])

@@ -233,7 +233,7 @@ def _write_rows(writer: Writer, view: View) -> None:
                 alone = [entry.only([seed]) for seed in seeds]
                 benchmarks[one.id] |= {
                     "seeds": seeds,
-                    "miou": [entry.seeds[seed].miou for seed in seeds],
+                    "miou": entry.values,
                     "target": [targets.setdefault((one.id, part.target), len(targets)) for part in alone],
                     "places": [part.places for part in alone],
                     "effective": [part.effective for part in alone],

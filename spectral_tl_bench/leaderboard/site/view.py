@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
-from spectral_tl_bench.leaderboard.frames import Fields
-from spectral_tl_bench.leaderboard.site.names import Track, page_name, setting, slug, track_of
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
 from spectral_tl_bench.leaderboard.text import plain
 from spectral_tl_bench.results.schema import Record
 
@@ -86,30 +86,27 @@ class BenchmarkView:
         return next((one for one in known if one.id == domain), None)
 
 
-@dataclass
 class View:
     """One track.
 
-    Attributes:
-        analysis: Where everything comes from.
-        track: Its name and sentence.
-        rows: Rows of the board in its order, with ``label``, ``repeated`` (whether the label is), ``variant``,
-            ``slug``, ``page_file`` (the method's page) and ``train_seconds`` added.
-        entries: By row and benchmark.
-        domains: By row and benchmark: fields by domain.
-        classes: By row and benchmark: fields by class, in the order of the classes.
-        benchmarks: Those with a gap first, as on the board.
-        measured: Records by row, benchmark and seed.
+    Args:
+        name: Name of the board.
+        analysis: Its numbers.
     """
 
-    analysis: Analysis
-    track: Track
-    rows: list[Fields]
-    entries: dict[tuple[str, str], Fields]
-    domains: dict[tuple[str, str], list[Fields]]
-    classes: dict[tuple[str, str], list[Fields]]
-    benchmarks: list[BenchmarkView]
-    measured: dict[str, dict[str, BySeed]]
+    def __init__(self, name: str, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.track = track_of(name)
+        self.benchmarks = list(map(_benchmark, analysis.board.known.values()))
+        self._records = analysis.board.groups()
+        # Rows in the board's order, with ``label``, ``repeated`` (whether the label is), ``variant``, ``slug``,
+        # ``page_file`` (the method's page) and ``train_seconds`` added.
+        self.rows = fields_of(analysis.rows)
+        _name_rows(self.rows, self._records)
+        place = ("row", "benchmark")
+        self.entries = {(entry["row"], entry["benchmark"]): entry for entry in fields_of(analysis.entries)}
+        self.domains = _grouped(fields_of(analysis.domains), *place)
+        self.classes = _grouped(fields_of(analysis.classes), *place)
 
     @functools.cached_property
     def methods(self) -> dict[str, list[Fields]]:
@@ -152,7 +149,7 @@ class View:
 
     def by_seed(self, row: str, benchmark: str) -> BySeed:
         """Records of a row on a benchmark."""
-        return self.measured.get(row, {}).get(benchmark, {})
+        return self._records.get(row, {}).get(benchmark, {})
 
     def matrix(self, row: str, benchmark: str) -> NDArray[np.int64] | None:
         """Confusion matrix (K, K) of the selected checkpoints, summed over domains and seeds."""
@@ -160,35 +157,9 @@ class View:
         return np.sum(matrices, axis=0) if matrices else None
 
 
-def make_view(name: str, analysis: Analysis) -> View:
-    """Prepare one track.
-
-    Args:
-        name: Name of the board.
-        analysis: Its numbers.
-    """
-    rows, measured = fields_of(analysis.rows), analysis.board.groups()
-    _name_rows(rows, measured)
-    place = ("row", "benchmark")
-    return View(
-        analysis=analysis,
-        track=track_of(name),
-        rows=rows,
-        entries={(entry["row"], entry["benchmark"]): entry for entry in fields_of(analysis.entries)},
-        domains=_grouped(fields_of(analysis.domains), *place),
-        classes=_grouped(fields_of(analysis.classes), *place),
-        benchmarks=list(map(_benchmark, analysis.board.known.values())),
-        measured=measured,
-    )
-
-
 def fields_of(frame: pd.DataFrame) -> list[Fields]:
-    """The rows of a frame as plain Python values; whatever is missing is None."""
-    columns = {
-        str(name): [None if absent else value for value, absent in zip(frame[name], frame[name].isna(), strict=True)]
-        for name in frame.columns
-    }
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """The lines of a frame as plain Python values; whatever is missing is None."""
+    return lines_of(frame.astype(object).where(frame.notna(), None))
 
 
 def _grouped(lines: Iterable[Fields], *names: str) -> dict[Any, list[Fields]]:

@@ -35,21 +35,17 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
         RecordError: If a name is unknown or ambiguous.
     """
     a, b = (analysis.scores[find_row(analysis, name)] for name in (row_a, row_b))
-    lines: list[Fields] = []
-    parts = []
-    for benchmark in analysis.board.benchmarks:
-        first, second = a.get(benchmark), b.get(benchmark)
-        places, draws, estimate = difference(first, second)
-        lines.append(_comparison(benchmark, places, estimate))
-        parts.append((1 / len(analysis.board.benchmarks), draws, estimate))
-    corrected = holm({line["benchmark"]: line["p"] for line in lines})
-    for line in lines:
-        line["p_holm"] = corrected[line["benchmark"]]
-    differences = [line["difference"] for line in lines]
-    value = float(np.mean(differences)) if differences else NAN
-    combined = combine(value, parts) if parts else unknown(NAN, "no benchmark with a gap")
+    benchmarks = analysis.board.benchmarks
+    parts = [difference(a.get(name), b.get(name)) for name in benchmarks]
+    lines = [_comparison(name, places, estimate) for name, (places, _, estimate) in zip(benchmarks, parts, strict=True)]
+    for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
+        line["p_holm"] = corrected
+    mean = unknown(NAN, "no benchmark with a gap")
+    if lines:
+        value = float(np.mean([line["difference"] for line in lines]))
+        mean = combine(value, [(1 / len(parts), draws, estimate) for _, draws, estimate in parts])
     places = min((line["places"] for line in lines), default=0)
-    return frame([*lines, {**_comparison(ALL, places, combined), "p_holm": NAN}], _COMPARISON)
+    return frame([*lines, {**_comparison(ALL, places, mean), "p_holm": NAN}], _COMPARISON)
 
 
 def improvement(analysis: Analysis, row_a: str, row_b: str) -> tuple[float, float, float, str]:
@@ -115,14 +111,5 @@ def find_row(analysis: Analysis, name: str) -> str:
 
 
 def _comparison(benchmark: str, places: int, estimate: Estimate) -> Fields:
-    low, high = estimate.interval(-1.0, 1.0)
-    return {
-        "benchmark": benchmark,
-        "difference": estimate.value,
-        "low": low,
-        "high": high,
-        "places": places,
-        "estimable": estimate.estimable,
-        "reason": estimate.reason,
-        "p": estimate.p_value(),
-    }
+    return {"benchmark": benchmark, "difference": estimate.value, "places": places, "p": estimate.p_value(),
+            **estimate.fields(-1.0, 1.0)}  # fmt: skip

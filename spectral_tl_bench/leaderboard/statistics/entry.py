@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +30,6 @@ class SeedScore:
     target: Target
     counts: PlaceCounts
 
-    @cached_property
-    def miou(self) -> float:
-        """The mIoU over all places."""
-        return float(mean_iou(self.counts.right.sum(axis=0), self.counts.union.sum(axis=0)))
-
-
-class DomainScore(NamedTuple):
-    """One row in one domain of a target: number of places, mIoU of each seed, their mean with its uncertainty."""
-
-    places: int
-    values: list[float]
-    estimate: Estimate
-
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -52,25 +38,36 @@ class Entry:
     Attributes:
         dataset: Name of the dataset, which places are named within.
         seeds: Its completed records by seed.
+        domain: Empty for the whole target, else the only domain of it that counts.
     """
 
     dataset: str
     seeds: dict[int, SeedScore]
+    domain: str = ""
 
     def only(self, seeds: Collection[int]) -> Entry:
         """The same with some of the seeds."""
         return self if set(seeds) == set(self.seeds) else Entry(self.dataset, {s: self.seeds[s] for s in seeds})
 
+    def within(self, domain: str) -> Entry:
+        """The part of the target in one domain."""
+        return (
+            self
+            if all(place[0] == domain for one in self.counts for place in one.places)
+            else replace(self, domain=domain)
+        )
+
     @cached_property
     def target(self) -> Target | None:
         """What all seeds were evaluated on; None where they differ."""
-        found = {one.target for one in self.seeds.values()}
-        return found.pop() if len(found) == 1 else None
+        targets = {one.target for one in self.seeds.values()}
+        return targets.pop() if len(targets) == 1 else None
 
-    @property
+    @cached_property
     def counts(self) -> list[PlaceCounts]:
         """Counts by place, in the order of the seeds."""
-        return [self.seeds[seed].counts for seed in sorted(self.seeds)]
+        counts = [self.seeds[seed].counts for seed in sorted(self.seeds)]
+        return [one.within(self.domain) for one in counts] if self.domain else counts
 
     @property
     def places(self) -> int:
@@ -80,43 +77,36 @@ class Entry:
     @cached_property
     def effective(self) -> float:
         """Effective number of places, see ``effective_places``."""
-        return _effective(self.target) if self.target is not None else 0.0
+        return _effective(self.target, self.domain) if self.target is not None else 0.0
+
+    @cached_property
+    def values(self) -> list[float]:
+        """The mIoU over all places by seed, in the order of the seeds."""
+        return [float(mean_iou(one.right.sum(axis=0), one.union.sum(axis=0))) for one in self.counts]
 
     @cached_property
     def miou(self) -> float:
-        """Mean over seeds of mIoU over all places."""
-        return float(np.mean([self.seeds[seed].miou for seed in sorted(self.seeds)]))
+        """Mean over seeds."""
+        return float(np.mean(self.values))
 
     @cached_property
     def draws(self) -> NDArray[np.float64]:
         """Bootstrap draws (B,) of the mean over seeds; all NaN where the seeds have different targets."""
         if self.target is None:
             return np.full(DRAWS, np.nan)
-        return miou_draws(_weights(self.dataset, self.target[1]), self.counts).mean(axis=0)
+        weights = _weights(self.dataset, self.target[1])
+        if self.domain:
+            weights = weights[:, _chosen(self.target, self.domain)]
+        return miou_draws(weights, self.counts).mean(axis=0)
 
     @cached_property
     def estimate(self) -> Estimate:
         """The mIoU with its uncertainty over places."""
         if self.target is None:
             return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
+        if reason := too_few(self.places, self.effective):  # which saves the draws
+            return unknown(self.miou, reason)
         return estimate(self.miou, self.draws, self.places, self.effective)
-
-    def within(self, domain: str) -> DomainScore:
-        """The part of the target in one domain."""
-        parts = [one.within(domain) for one in self.counts]
-        places = min(len(part.places) for part in parts)
-        values = [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in parts]
-        value = float(np.mean(values))
-        if self.target is None:
-            return DomainScore(places, values, unknown(value, f"the seeds were {OTHER_PIXELS}"))
-        if places == self.places:
-            return DomainScore(places, values, self.estimate)
-        chosen = tuple(number for number, place in enumerate(self.target[1]) if place[0] == domain)
-        effective = _effective(self.target, chosen)
-        if reason := too_few(places, effective):
-            return DomainScore(places, values, unknown(value, reason))
-        draws = miou_draws(_weights(self.dataset, self.target[1])[:, chosen], parts).mean(axis=0)
-        return DomainScore(places, values, estimate(value, draws, places, effective))
 
 
 def seed_score(measured: MeasuredRecord) -> SeedScore:
@@ -181,7 +171,11 @@ def _weights(dataset: str, places: tuple[Place, ...]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1024)
-def _effective(target: Target, chosen: tuple[int, ...] | None = None) -> float:
-    """Of a target, or of some of its places."""
+def _effective(target: Target, domain: str) -> float:
     truth = np.frombuffer(target[2], dtype=np.int64).reshape(len(target[1]), -1)
-    return effective_places(truth if chosen is None else truth[list(chosen)])
+    return effective_places(truth[_chosen(target, domain)] if domain else truth)
+
+
+def _chosen(target: Target, domain: str) -> list[int]:
+    """Numbers of the places in a domain."""
+    return [number for number, place in enumerate(target[1]) if place[0] == domain]
