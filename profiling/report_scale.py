@@ -27,8 +27,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spectral_tl_bench.files import digest, seed_from
-from spectral_tl_bench.leaderboard.analysis import analyse, compare
+from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import make_boards
+from spectral_tl_bench.leaderboard.statistics.comparison import compare
 from spectral_tl_bench.results.store import RECORD_FILE, read_records, write_record
 
 GRID = [

@@ -32,8 +32,9 @@ def compare_rows(
     track: Annotated[str | None, typer.Option(help="Board, where the rows stand on more than one.")] = None,
 ) -> None:
     """Compare two rows over the same places, benchmark by benchmark."""
-    from spectral_tl_bench.leaderboard.analysis import analyse, compare, find_row
+    from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
+    from spectral_tl_bench.leaderboard.statistics.comparison import compare, find_row
 
     board = _board_of(make_boards(find_records(records)), first, second, track)
     analysis = analyse(board)
@@ -42,11 +43,9 @@ def compare_rows(
 
 def _board_of(boards: dict[str, Board], first: str, second: str, track: str | None) -> Board:
     """The board that both rows stand on."""
-    from spectral_tl_bench.leaderboard.analysis import row_names
-
     if track is not None and track not in boards:
         raise UserError(f"there is no board {track!r}", fix=nearest(track, boards))
-    names = {name: row_names(board) for name, board in boards.items() if track in (None, name)}
+    names = {name: board.methods for name, board in boards.items() if track in (None, name)}
     known = {name: {*rows, *rows.values()} for name, rows in names.items()}
     for row in (first, second):
         if not any(row in here for here in known.values()):
@@ -69,7 +68,7 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     from rich.table import Table
     from rich.text import Text
 
-    from spectral_tl_bench.leaderboard.analysis import ALL, improvement
+    from spectral_tl_bench.leaderboard.statistics.comparison import ALL, improvement
     from spectral_tl_bench.leaderboard.text import interval, plain, signed, title
 
     console = Console(highlight=False)

@@ -6,27 +6,20 @@ rows have means over the benchmarks. ``docs/read-the-board.md`` says what each o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from spectral_tl_bench.leaderboard.board import FLOOR, Board
-from spectral_tl_bench.leaderboard.cells import Cell, RowKey, all_options
-from spectral_tl_bench.leaderboard.statistics import across, tables
-from spectral_tl_bench.leaderboard.statistics.comparison import (
-    ALL,
-    Replicates,
-    compare,
-    find_row,
-    improvement,
-    replicates,
-)
-from spectral_tl_bench.leaderboard.statistics.scores import RowScores, floor_scores, seed_score
-from spectral_tl_bench.leaderboard.statistics.tables import NAN, About, Fields
-from spectral_tl_bench.leaderboard.text import as_json, row_name
+from spectral_tl_bench.leaderboard.board import Board
+from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
+from spectral_tl_bench.leaderboard.statistics.aggregate import over_seeds, seed_table
+from spectral_tl_bench.leaderboard.statistics.entry import Entry, floor_entries, seed_score
+from spectral_tl_bench.leaderboard.statistics.intervals import combine, unknown
+from spectral_tl_bench.results.schema import Record
 
 _ROWS = (
     "row", "method", "family", "backbone", "pretrained", "patch_embedding", "options", "settings", "protocol", "rank",
@@ -34,7 +27,7 @@ _ROWS = (
     "mean_rank", "mean_rank_low", "mean_rank_high", "iqm", "iqm_low", "iqm_high", "trainable_min", "trainable_max",
     "seconds", "seeds", "is_floor",
 )  # fmt: skip
-_CELLS = (
+_ENTRIES = (
     "row", "benchmark", "dataset", "gap", "reference", "state", "seeds", "miou", "std", "low", "high", "places",
     "estimable", "reason", "last", "oracle", "oa", "mean_f1", "kappa", "worst_domain", "worst_miou", "in_domain",
     "drop", "drop_low", "drop_high", "release", "inflation", "trainable", "parameters", "seconds", "peak_memory_mb",
@@ -52,7 +45,7 @@ class Analysis:
         board: What it was made from.
         rows: One line per row of the board, in its order. ``mean_low`` to ``mean_high``, and those of the mean rank
             and of the interquartile mean, are over seeds; ``mean_places_low`` to ``mean_places_high`` over places.
-        cells: One line per row and benchmark, those without a result included. ``low`` to ``high`` is over places.
+        entries: One line per row and benchmark, those without a result included. ``low`` to ``high`` is over places.
         domains: One line per row, benchmark and domain of the target.
         classes: One line per row, benchmark and class.
         scores: By row and benchmark, what is completed.
@@ -60,15 +53,15 @@ class Analysis:
 
     board: Board
     rows: pd.DataFrame
-    cells: pd.DataFrame
+    entries: pd.DataFrame
     domains: pd.DataFrame
     classes: pd.DataFrame
-    scores: dict[str, dict[str, RowScores]] = field(repr=False)
+    scores: dict[str, dict[str, Entry]] = field(repr=False)
 
     @cached_property
     def names(self) -> dict[str, str]:
         """Method by row."""
-        return row_names(self.board)
+        return self.board.methods
 
 
 def analyse(board: Board) -> Analysis:
@@ -79,124 +72,107 @@ def analyse(board: Board) -> Analysis:
     Args:
         board: A board, as ``make_boards`` makes it.
     """
-    abouts = _abouts(board)
-    groups = {row_name(key): (key, group) for key, group in board.groups().items()}
-    scores = {name: _scores(group) for name, (_, group) in groups.items()}
-    lines: dict[str, list[Fields]] = {"rows": [], "cells": [], "domains": [], "classes": []}
-    for row in board.rows.to_dict("records"):
-        key = _key(row)
-        name, is_floor = row_name(key), row["method"] == FLOOR
-        if is_floor:
-            scores[name] = floor_scores(board.cells)
-        group = {} if is_floor else groups[name][1]
-        found, here = scores[name], []
-        for about in abouts.values():
-            state, mine = row[f"{about.benchmark}:state"], found.get(about.benchmark)
-            if is_floor:
-                fields = tables.floor_fields(name, about, state, row[about.benchmark], mine)
-            else:
-                fields = tables.cell_fields(name, about, state, group.get(about.benchmark, {}), mine)
-            reference = _reference(about, abouts.values())
-            here.append(fields | tables.drop_fields(mine, None if reference is None else found.get(reference)))
-            if mine is not None:
-                lines["domains"] += tables.domain_fields(name, about, mine)
-                lines["classes"] += tables.class_fields(name, about, mine)
-        lines["cells"] += here
-        lines["rows"].append(_row(row, name, is_floor, group, here))
-    _add_means(lines["rows"], board, scores)
-    return Analysis(
-        board,
-        tables.frame(lines["rows"], _ROWS),
-        tables.frame(lines["cells"], _CELLS),
-        tables.frame(lines["domains"], _DOMAINS),
-        tables.frame(lines["classes"], _CLASSES),
-        scores,
-    )
-
-
-def row_names(board: Board) -> dict[str, str]:
-    """Method by row, in the order of the board."""
-    return {row_name(_key(row)): row["method"] for row in board.rows.to_dict("records")}
-
-
-def _abouts(board: Board) -> dict[str, About]:
-    found: dict[str, About] = {}
-    for cell in sorted(board.cells, key=lambda cell: (not cell.completed, cell.key, cell.record.seed)):
-        one = cell.record
-        found.setdefault(
-            one.benchmark, About(one.benchmark, one.dataset, one.gap, one.classes, tuple(sorted(one.target_domains)))
-        )
-    return {name: found[name] for name in (*board.benchmarks, *board.references)}
-
-
-def _reference(about: About, abouts: Iterable[About]) -> str | None:
-    """The in-domain reference of a benchmark's dataset, where there is exactly one."""
-    found = [one.benchmark for one in abouts if one.reference and one.dataset == about.dataset]
-    return found[0] if len(found) == 1 and not about.reference else None
-
-
-def _scores(group: Mapping[str, Mapping[int, Cell]]) -> dict[str, RowScores]:
-    found = {}
-    for benchmark, by_seed in group.items():
-        done = {seed: seed_score(cell) for seed, cell in by_seed.items() if cell.completed}
-        if done:
-            found[benchmark] = RowScores(next(iter(by_seed.values())).record.dataset, done)
-    return found
-
-
-def _key(row: Mapping[Any, Any]) -> RowKey:
-    return (
-        row["method"],
-        row["backbone"],
-        row["options_digest"],
-        row["backbone_digest"],
-        row["protocol"],
-        row["settings_digest"],
-    )
-
-
-def _row(
-    row: Mapping[Any, Any], name: str, is_floor: bool, group: Mapping[str, Mapping[int, Cell]], cells: list[Fields]
-) -> Fields:
-    record = next((cell.record for by_seed in group.values() for cell in by_seed.values()), None)
-    lacking = [
-        f"{cell['benchmark']} {cell['state']}"
-        for cell in cells
-        if not cell["reference"] and cell["state"] != "completed"
-    ]
-    return {
-        **{column: row[column] for column in _ROWS if column in row},
-        "row": name,
-        "pretrained": record.backbone.pretrained if record and record.backbone else "",
-        "patch_embedding": record.backbone.patch_embedding if record and record.backbone else "",
-        "options": as_json(all_options(record)) if record else "{}",
-        "settings": as_json(record.settings) if record else "{}",
-        "incomplete_reason": ", ".join(lacking),
-        "is_floor": is_floor,
-    }
-
-
-def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, RowScores]]) -> None:
-    complete = [row["row"] for row in rows if row["complete"]]
-    seeds = {name: across.seed_table(scores[name], board.benchmarks) for name in complete}
-    ranked = [row["row"] for row in rows if row["complete"] and not row["is_floor"] and not pd.isna(row["rank"])]
-    columns = across.over_seeds(seeds, ranked)
+    known, groups, scores = board.known, board.groups(), {}
+    rows = lines_of(board.rows)
     for row in rows:
-        found = [scores[row["row"]][name] for name in board.benchmarks] if row["complete"] else []
-        low, high = across.over_places(row["mean"], found).interval(0.0, 1.0)
-        row.update({"mean_places_low": low, "mean_places_high": high, **columns.get(row["row"], {})})
+        scores[row["row"]] = floor_entries(board.records) if row["is_floor"] else {
+            name: Entry(known[name].dataset, {seed: seed_score(one) for seed, one in by_seed.items() if one.completed})
+            for name, by_seed in groups[row["row"]].items()
+            if name in known and any(one.completed for one in by_seed.values())
+        }  # fmt: skip
+    floor = rows[-1]["row"]
+    entries, domains, classes = [], [], []
+    for line in lines_of(board.entries):
+        entry, about = scores[line["row"]].get(line["benchmark"]), known[line["benchmark"]]
+        estimate = unknown(NAN, "nothing completed") if entry is None else entry.estimate
+        line.update(estimate.fields(0.0, 1.0))
+        line.update(_drop(entry, scores[line["row"]].get(_reference(about, known))))
+        entries.append(line)
+        if entry is None:
+            continue
+        line["places"] = entry.places
+        parts = _domain_lines(line, about, entry)
+        if line["row"] == floor:
+            values = [(part["miou"], part["domain"]) for part in parts if not np.isnan(part["miou"])]
+            line["worst_miou"], line["worst_domain"] = min(values, default=(NAN, ""))
+        domains += parts
+        classes += _class_lines(line, about, entry)
+    _add_means(rows, board, scores)
+    return Analysis(board, frame(rows, _ROWS), frame(entries, _ENTRIES), frame(domains, _DOMAINS),
+                    frame(classes, _CLASSES), scores)  # fmt: skip
+
+
+def _reference(about: Record, known: Mapping[str, Record]) -> str:
+    """The in-domain reference of a benchmark's dataset, where there is exactly one."""
+    names = [name for name, other in known.items() if other.gap == "none" and other.dataset == about.dataset]
+    return names[0] if len(names) == 1 and about.gap != "none" else ""
+
+
+def _drop(entry: Entry | None, reference: Entry | None) -> Fields:
+    """In-domain mIoU minus mIoU on the target, over the seeds that both have.
+
+    The two are drawn independently, except where a stratum of places is the same in both.
+    """
+    shared = sorted(entry.seeds.keys() & reference.seeds.keys()) if entry and reference else []
+    if not shared or entry is None or reference is None:
+        return {}
+    target, inside = entry.only(shared), reference.only(shared)
+    parts = [(1.0, inside.draws, inside.estimate), (-1.0, target.draws, target.estimate)]
+    drop = combine(inside.miou - target.miou, parts)
+    low, high = drop.interval(-1.0, 1.0)
+    return {"in_domain": inside.miou, "drop": drop.value, "drop_low": low, "drop_high": high}
+
+
+def _domain_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
+    parts = {domain: entry.within(domain) for domain in sorted(about.target_domains)}
+    return [
+        {
+            "row": line["row"], "benchmark": line["benchmark"], "domain": domain, "miou": part.miou,
+            "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), "places": part.places,
+            **part.estimate.fields(0.0, 1.0),
+        }
+        for domain, part in parts.items()
+        if part.places
+    ]  # fmt: skip
+
+
+def _class_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
+    """Pixels are means over seeds, of which the ground truth usually has one value."""
+    right, union, truth = (
+        np.stack([getattr(one, name).sum(axis=0) for one in entry.counts]) for name in ("right", "union", "truth")
+    )
+    iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+    columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
+    return [
+        {
+            "row": line["row"], "benchmark": line["benchmark"], "index": index, "name": name, "iou": value, "std": std,
+            "truth_pixels": round(true), "predicted_pixels": round(said),
+        }
+        for index, (name, value, std, true, said) in enumerate(
+            zip(about.classes, *map(np.ndarray.tolist, columns), strict=True)
+        )
+    ]  # fmt: skip
+
+
+def _over_seeds(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sample standard deviation (columns,) of the known values of each column."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    average = np.where(known, values, 0).sum(axis=0) / np.where(count, count, np.nan)
+    squares = np.where(known, values - average, 0) ** 2
+    return average, np.sqrt(squares.sum(axis=0) / np.where(count > 1, count - 1, np.nan))
+
+
+def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, Entry]]) -> None:
+    """Add what is known over several benchmarks to the rows that have them all."""
+    complete = [row for row in rows if row["complete"]]
+    entries = {row["row"]: [scores[row["row"]][name] for name in board.benchmarks] for row in complete}
+    ranked = [row["row"] for row in complete if not row["is_floor"] and not pd.isna(row["rank"])]
+    columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked)
+    for row in complete:
+        group = entries[row["row"]]
+        estimate = combine(row["mean"], [(1 / len(group), one.draws, one.estimate) for one in group])
+        low, high = estimate.interval(0.0, 1.0)
+        row.update({"mean_places_low": low, "mean_places_high": high, **columns[row["row"]]})
         if row["is_floor"]:  # it has no seeds of its own
             row.update(dict.fromkeys(("mean_low", "mean_high", "iqm_low", "iqm_high"), NAN))
-
-
-__all__ = [
-    "ALL",
-    "Analysis",
-    "Replicates",
-    "analyse",
-    "compare",
-    "find_row",
-    "improvement",
-    "replicates",
-    "row_names",
-]

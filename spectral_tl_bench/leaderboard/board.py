@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import majority_matrix
-from spectral_tl_bench.leaderboard.cells import Cell, RowKey, conflicts, current, load_cell
+from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, mean, spread
+from spectral_tl_bench.leaderboard.measured import (
+    MeasuredRecord,
+    RowKey,
+    all_options,
+    conflicts,
+    current,
+    measure_record,
+    row_name,
+)
+from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import block
 
 FLOOR = "majority class"
 """Name of the row of a predictor that always says the source's most frequent class; no method can be called so."""
+FLOOR_ROW = row_name((FLOOR, "", "", "", "", ""))
+CHECKPOINTS = ("selected", "last", "oracle")
+BySeed = dict[int, MeasuredRecord]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +42,11 @@ class Board:
             images.
         benchmarks: Ids of the benchmarks with a gap; the mean and the rank go over all of these.
         references: Ids of the in-domain references, shown beside.
-        rows: One row per method, options, backbone, protocol and settings, best first, unranked below, the
-            majority class last. Columns: ``rank``, ``method``, ``backbone``, the digests, ``protocol``,
-            ``seeds``, ``mean``, ``mean_std``, ``complete``, ``trainable_min``, ``trainable_max``, ``seconds``
-            (mean of a run), and for each benchmark ``<id>`` (mIoU, mean over seeds), ``<id>:std`` and
-            ``<id>:state`` (completed, incomplete, failed, missing).
-        cells: What the rows are made of.
+        rows: A line per method, options, backbone, protocol and settings, best first, unranked below, the
+            majority class last.
+        entries: A line per row and benchmark, those without a result included: its records merged over
+            seeds. Its ``state`` is completed, incomplete, failed or missing.
+        records: What the rows are made of.
         notes: What a reader of this board must know.
     """
 
@@ -41,12 +54,39 @@ class Board:
     benchmarks: tuple[str, ...]
     references: tuple[str, ...]
     rows: pd.DataFrame
-    cells: tuple[Cell, ...]
+    entries: pd.DataFrame
+    records: tuple[MeasuredRecord, ...]
     notes: tuple[str, ...]
 
-    def groups(self) -> dict[RowKey, dict[str, dict[int, Cell]]]:
-        """Cells by row, benchmark and seed."""
-        return _grouped(self.cells)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All benchmarks, references last."""
+        return (*self.benchmarks, *self.references)
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """Method by row, in the order of the board."""
+        return dict(zip(self.rows["row"], self.rows["method"], strict=True))
+
+    @cached_property
+    def known(self) -> dict[str, Record]:
+        """A record of each benchmark, which says what the benchmark is; a completed one where there is one."""
+        records = sorted(self.records, key=lambda one: (not one.completed, one.key, one.record.seed), reverse=True)
+        by_benchmark = {one.record.benchmark: one.record for one in records}
+        return {name: by_benchmark[name] for name in self.columns}
+
+    def groups(self) -> dict[str, dict[str, BySeed]]:
+        """Records by row, benchmark and seed, sorted by the rows' keys."""
+        return _grouped(self.records)
+
+    def data_notes(self) -> set[str]:
+        """What the records say of their data."""
+        records = [one.record for one in self.records]
+        return {f"{record.benchmark}: {note}" for record in records if record.data for note in record.data.notes}
+
+    def statements(self) -> list[str]:
+        """What the records say of synthetic data."""
+        return sorted({one.record.statement for one in self.records if one.record.statement})
 
 
 @dataclass(frozen=True)
@@ -77,211 +117,217 @@ def make_boards(records: Iterable[Record]) -> dict[str, Board]:
     return {track: _board(track, by_track[track]) for track in sorted(by_track)}
 
 
-def floors(cells: Iterable[Cell]) -> list[Floor]:
+def floors(records: Iterable[MeasuredRecord]) -> list[Floor]:
     """The majority class's scores per benchmark, once for each ground truth that occurs in the evidence."""
-    found: dict[tuple[str, str, int], list[Cell]] = {}
-    for cell in cells:
-        if cell.completed and cell.record.majority_class is not None:
-            place = (cell.record.benchmark, cell.target, cell.record.majority_class)
-            found.setdefault(place, []).append(cell)
+    groups: dict[tuple[str, str, int], list[MeasuredRecord]] = {}
+    for one in records:
+        if one.completed and one.record.majority_class is not None:
+            groups.setdefault((one.record.benchmark, one.target, one.record.majority_class), []).append(one)
     result = []
-    for (benchmark, _, majority), group in found.items():
+    for (benchmark, _, majority), group in groups.items():
         matrices = {name: majority_matrix(matrix, majority) for name, matrix in group[0].matrices.items()}
-        seeds = tuple(sorted({cell.record.seed for cell in group}))
+        seeds = tuple(sorted({one.record.seed for one in group}))
         result.append(Floor(benchmark, majority, seeds, block(matrices)))
     return sorted(result, key=lambda floor: (floor.benchmark, floor.seeds, floor.majority_class, floor.scores.miou))
 
 
-def drops(board_cells: Iterable[Cell]) -> dict[str, float]:
-    """In-domain mIoU minus target mIoU, by fingerprint of the cell with the gap.
+def drops(records: Iterable[MeasuredRecord]) -> dict[str, float]:
+    """In-domain mIoU minus target mIoU, by fingerprint of the record with the gap.
 
     The reference is the same row and seed on the dataset's benchmark without gap; where there is none, or more
     than one, there is no drop.
     """
-    cells = [cell for cell in board_cells if cell.completed]
-    references: dict[tuple[RowKey, str, int], list[float]] = {}
-    for cell in cells:
-        if cell.record.gap == "none":
-            place = (cell.key, cell.record.dataset, cell.record.seed)
-            references.setdefault(place, []).append(cell.blocks["selected"].miou)
-    result = {}
-    for cell in cells:
-        found = references.get((cell.key, cell.record.dataset, cell.record.seed), [])
-        if cell.record.gap != "none" and len(found) == 1:
-            result[cell.record.fingerprint] = found[0] - cell.blocks["selected"].miou
-    return result
+    groups: dict[tuple[RowKey, str, int], list[MeasuredRecord]] = {}
+    for one in records:
+        if one.completed:
+            groups.setdefault((one.key, one.record.dataset, one.record.seed), []).append(one)
+    losses: dict[str, float] = {}
+    for group in groups.values():
+        inside = [one.miou for one in group if one.record.gap == "none"]
+        if len(inside) == 1:
+            losses |= {one.record.fingerprint: inside[0] - one.miou for one in group if one.record.gap != "none"}
+    return losses
 
 
-def mean(values: Iterable[float]) -> float:
-    """The mean; NaN of nothing. Exactly rounded, so that the order of the values does not matter."""
-    found = list(values)
-    return statistics.fmean(found) if found else float("nan")
-
-
-def spread(values: Iterable[float]) -> float:
-    """The sample standard deviation; NaN below two values, where nothing is known about it."""
-    found = list(values)
-    return statistics.stdev(found) if len(found) > 1 else float("nan")
-
-
-def _board(track: str, records: list[Record]) -> Board:
-    kept, notes = current(records)
-    cells = tuple(load_cell(record) for record in kept)
-    clashes = conflicts(cells)
-    # A benchmark on which nobody has a result yet must not make every row incomplete.
-    measured = {cell.record.benchmark for cell in cells if cell.completed}
-    order = sorted({
-        (cell.record.dataset, cell.record.benchmark, cell.record.gap == "none")
-        for cell in cells
-        if cell.record.benchmark in measured or not measured
-    })  # fmt: skip
-    empty = sorted({cell.record.benchmark for cell in cells if measured} - measured)
-    notes += [f"{name}: no run was completed, so it is no column; its runs are the failed cells." for name in empty]
-    benchmarks = tuple(name for _, name, reference in order if not reference)
-    references = tuple(name for _, name, reference in order if reference)
-    rows = [_row(key, group, benchmarks, references) for key, group in _grouped(cells).items()]
-    rows.sort(key=lambda row: (not row["complete"], -row["mean"] if row["complete"] else 0.0, *row["key"]))
-    rank = 0
-    for row in rows:
-        if row["complete"] and not clashes:
-            rank += 1
-            tied = rank > 1 and rows[rank - 2]["mean"] == row["mean"]
-            row["rank"] = rows[rank - 2]["rank"] if tied else rank
-    rows.append(_floor_row(floors(cells), benchmarks, references))
-    frame = pd.DataFrame([{key: value for key, value in row.items() if key != "key"} for row in rows])
-    for column in ("rank", "trainable_min", "trainable_max"):
-        frame[column] = frame[column].astype("Int64")
-    different = differing_settings(cells)
-    told = (*clashes, *([different] if different else []), *notes, *_mixed_code(cells), *_class_notes(cells))
-    return Board(track, benchmarks, references, frame, cells, told)
-
-
-def _grouped(cells: Iterable[Cell]) -> dict[RowKey, dict[str, dict[int, Cell]]]:
-    groups: dict[RowKey, dict[str, dict[int, Cell]]] = {}
-    for cell in sorted(cells, key=lambda cell: (cell.key, cell.record.benchmark, cell.record.seed)):
-        groups.setdefault(cell.key, {}).setdefault(cell.record.benchmark, {})[cell.record.seed] = cell
-    return groups
-
-
-def _row(
-    key: RowKey, group: dict[str, dict[int, Cell]], benchmarks: tuple[str, ...], references: tuple[str, ...]
-) -> dict[str, Any]:
-    cells = [cell for by_seed in group.values() for cell in by_seed.values()]
-    seeds = sorted({cell.record.seed for cell in cells})
-    columns: dict[str, Any] = {}
-    for name in (*benchmarks, *references):
-        by_seed = group.get(name, {})
-        values = [
-            by_seed[seed].blocks["selected"].miou for seed in seeds if seed in by_seed and by_seed[seed].completed
-        ]
-        columns |= {name: mean(values), f"{name}:std": spread(values), f"{name}:state": _state(by_seed, seeds)}
-    complete = bool(benchmarks) and all(columns[f"{name}:state"] == "completed" for name in benchmarks)
-    per_seed = (
-        [mean(group[name][seed].blocks["selected"].miou for name in benchmarks) for seed in seeds] if complete else []
-    )
-    trainable = [cell.record.parameters.trainable for cell in cells if cell.record.parameters is not None]
-    method, backbone, options, backbone_digest, protocol, settings = key
-    return {
-        "key": key,
-        "rank": None,
-        "method": method,
-        "family": cells[0].record.family,
-        "backbone": backbone,
-        "options_digest": options,
-        "backbone_digest": backbone_digest,
-        "protocol": protocol,
-        "settings_digest": settings,
-        "seeds": ", ".join(map(str, seeds)),
-        "mean": mean(per_seed),
-        "mean_std": spread(per_seed),
-        "complete": complete,
-        "trainable_min": min(trainable, default=None),
-        "trainable_max": max(trainable, default=None),
-        "seconds": mean(
-            cell.record.seconds.total for cell in cells if cell.completed and cell.record.seconds is not None
-        ),
-        **columns,
-    }
-
-
-def _state(by_seed: dict[int, Cell], seeds: list[int]) -> str:
-    done = [seed for seed, cell in by_seed.items() if cell.completed]
-    if by_seed and len(done) == len(seeds):
-        return "completed"
-    if done:
-        return "incomplete"
-    return "failed" if by_seed else "missing"
-
-
-def _floor_row(found: list[Floor], benchmarks: tuple[str, ...], references: tuple[str, ...]) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for name in (*benchmarks, *references):
-        here = [floor for floor in found if floor.benchmark == name]
-        values = [floor.scores.miou for floor in here for _ in floor.seeds]
-        std = spread(values) if len(here) > 1 else float("nan")  # one ground truth: there is nothing to spread
-        state = "completed" if values else "missing"
-        columns |= {name: mean(values), f"{name}:std": std, f"{name}:state": state}
-    complete = bool(benchmarks) and all(columns[f"{name}:state"] == "completed" for name in benchmarks)
-    return {
-        "rank": None,
-        "method": FLOOR,
-        "family": "floor",
-        **dict.fromkeys(("backbone", "options_digest", "backbone_digest", "protocol", "settings_digest", "seeds"), ""),
-        "mean": mean(columns[name] for name in benchmarks) if complete else float("nan"),
-        "mean_std": float("nan"),
-        "complete": complete,
-        "trainable_min": 0,
-        "trainable_max": 0,
-        "seconds": float("nan"),
-        **columns,
-    }
-
-
-def differing_settings(cells: Iterable[Cell]) -> str:
+def differing_settings(records: Iterable[MeasuredRecord]) -> str:
     """Which settings are not the same in all rows, as a sentence; empty where all are."""
-    found: dict[str, set[str]] = {}
-    settings = {cell.key: flat_settings(cell.record.settings) for cell in cells}
-    for name in {name for values in settings.values() for name in values}:
-        found[name] = {values.get(name, "none") for values in settings.values()}
-    listed = [f"{name} is {' or '.join(sorted(values))}" for name, values in sorted(found.items()) if len(values) > 1]
+    settings = {one.key: flat_settings(one.record.settings) for one in records}
+    names = sorted({name for values in settings.values() for name in values})
+    by_name = {name: sorted({values.get(name, "none") for values in settings.values()}) for name in names}
+    listed = "; ".join(f"{name} is {' or '.join(values)}" for name, values in by_name.items() if len(values) > 1)
     if not listed:
         return ""
-    return f"Not all rows were run with the same settings: {'; '.join(listed)}. A rank takes no account of that."
+    return f"Not all rows were run with the same settings: {listed}. A rank takes no account of that."
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Settings as text, those of the budget as ``budget.steps`` and so on."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            found |= flat_settings(value, f"{prefix}{name}.")
+            flat |= flat_settings(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
 
 
-def _mixed_code(cells: tuple[Cell, ...]) -> list[str]:
+def _board(track: str, stored: list[Record]) -> Board:
+    kept, notes = current(stored)
+    records = tuple(map(measure_record, kept))
+    clashes = conflicts(records)
+    # A benchmark on which nobody has a result yet must not make every row incomplete.
+    measured = {one.record.benchmark for one in records if one.completed}
+    order = sorted({
+        (record.dataset, record.benchmark, record.gap == "none")
+        for record in kept
+        if record.benchmark in measured or not measured
+    })  # fmt: skip
+    empty = sorted({record.benchmark for record in kept if measured} - measured)
+    notes += [f"{name}: no run was completed, so it is no column; its runs are the failed cells." for name in empty]
+    settings = differing_settings(records)
+    board = Board(
+        track=track,
+        benchmarks=tuple(name for _, name, reference in order if not reference),
+        references=tuple(name for _, name, reference in order if reference),
+        rows=pd.DataFrame(),
+        entries=pd.DataFrame(),
+        records=records,
+        notes=(*clashes, *([settings] if settings else []), *notes, *_mixed_code(records), *_class_notes(kept)),
+    )
+    lines = [_row_lines(board, group) for group in board.groups().values()]
+    lines.sort(key=lambda line: (not line[0]["complete"], -line[0]["mean"] if line[0]["complete"] else 0.0))
+    ranked = [row for row, _ in lines if row["complete"] and not clashes]
+    for row in ranked:
+        row["rank"] = 1 + sum(other["mean"] > row["mean"] for other in ranked)
+    lines.append(_floor_lines(board))
+    rows, entries = [row for row, _ in lines], [entry for _, group in lines for entry in group]
+    return dataclasses.replace(board, rows=frame(rows), entries=frame(entries))
+
+
+def _grouped(records: Iterable[MeasuredRecord]) -> dict[str, dict[str, BySeed]]:
+    groups: dict[str, dict[str, BySeed]] = {}
+    for one in sorted(records, key=lambda one: (one.key, one.record.benchmark, one.record.seed)):
+        groups.setdefault(one.row, {}).setdefault(one.record.benchmark, {})[one.record.seed] = one
+    return groups
+
+
+def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fields]]:
+    """A row of the board and its entries."""
+    records = [one for by_seed in group.values() for one in by_seed.values()]
+    seeds = sorted({one.record.seed for one in records})
+    entries = [_entry(about, group.get(name, {}), len(seeds)) for name, about in board.known.items()]
+    fields = _complete(entries)
+    means = [mean(group[name][seed].miou for name in board.benchmarks) for seed in seeds] if fields["complete"] else []
+    first, name = records[0].record, records[0].row
+    trainable = [one.record.parameters.trainable for one in records if one.record.parameters]
+    row = {
+        **fields,
+        **{column: getattr(first, column) for column in ("method", "family", "protocol")},
+        "row": name,
+        "backbone": first.backbone.name if first.backbone else "",
+        "pretrained": first.backbone.pretrained if first.backbone else "",
+        "patch_embedding": first.backbone.patch_embedding if first.backbone else "",
+        "options": as_json(all_options(first)),
+        "settings": as_json(first.settings),
+        "seeds": ", ".join(map(str, seeds)),
+        "mean": mean(means),
+        "mean_std": spread(means),
+        "trainable_min": min(trainable, default=None),
+        "trainable_max": max(trainable, default=None),
+        "seconds": mean(one.record.seconds.total for one in records if one.completed and one.record.seconds),
+        "is_floor": False,
+        "rank": None,
+    }
+    return row, [{**entry, "row": name} for entry in entries]
+
+
+def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
+    """The row of the majority class, which has neither seeds nor checkpoints nor parameters to train."""
+    entries = []
+    scores = floors(board.records)
+    for name, about in board.known.items():
+        values = [floor.scores.miou for floor in scores if floor.benchmark == name for _ in floor.seeds]
+        state = "completed" if values else "missing"
+        entries.append({**_about(about), "row": FLOOR_ROW, "state": state, "seeds": "", "miou": mean(values),
+                        "trainable": 0, "parameters": 0})  # fmt: skip
+    fields = _complete(entries)
+    gaps = [entry["miou"] for entry in entries if not entry["reference"]]
+    texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
+    row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
+           "mean": mean(gaps) if fields["complete"] else NAN, "trainable_min": 0, "trainable_max": 0,
+           "is_floor": True}  # fmt: skip
+    return row, entries
+
+
+def _complete(entries: list[Fields]) -> Fields:
+    """Whether a row has all seeds on all benchmarks with a gap, and what it lacks."""
+    gaps = [entry for entry in entries if not entry["reference"]]
+    lacking = [f"{entry['benchmark']} {entry['state']}" for entry in gaps if entry["state"] != "completed"]
+    return {"complete": bool(gaps) and not lacking, "incomplete_reason": ", ".join(lacking)}
+
+
+def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
+    """The records of one row on one benchmark, merged; the row has so many ``seeds`` on all benchmarks together."""
+    done = [one for one in by_seed.values() if one.completed]
+    blocks = {name: [one.blocks[name] for one in done if name in one.blocks] for name in CHECKPOINTS}
+    chosen = blocks["selected"]
+    releases = [(scores.release_miou, scores.miou) for scores in chosen if scores.release_miou is not None]
+    domains: dict[str, list[float]] = {}
+    for name, value in (item for scores in chosen for item in scores.per_domain.items()):
+        if value is not None:
+            domains.setdefault(name, []).append(value)
+    worst, worst_domain = min(((mean(values), name) for name, values in domains.items()), default=(NAN, ""))
+    parameters = [one.record.parameters for one in done if one.record.parameters]
+    errors = [f"{one.record.error.kind}: {one.record.error.message}" for one in by_seed.values() if one.record.error]
+    some = "incomplete" if done else "failed" if by_seed else "missing"
+    return {
+        **_about(about),
+        "state": "completed" if by_seed and len(done) == seeds else some,
+        "seeds": ", ".join(f"{seed}" if one.completed else f"{seed} (failed)" for seed, one in by_seed.items()),
+        "miou": mean(scores.miou for scores in chosen),
+        "std": spread(scores.miou for scores in chosen),
+        "last": mean(scores.miou for scores in blocks["last"]),
+        "oracle": mean(scores.miou for scores in blocks["oracle"]),
+        "oa": mean(scores.oa for scores in chosen),
+        "mean_f1": mean(scores.mean_f1 for scores in chosen),
+        "kappa": mean(scores.kappa for scores in chosen if scores.kappa is not None),
+        "worst_domain": worst_domain,
+        "worst_miou": worst,
+        "release": mean(release for release, _ in releases),
+        "inflation": mean(release - ours for release, ours in releases),
+        "trainable": max((one.trainable for one in parameters), default=None),
+        "parameters": max((one.total for one in parameters), default=None),
+        "seconds": mean(one.record.seconds.total for one in done if one.record.seconds),
+        "peak_memory_mb": mean(one.record.peak_memory_mb for one in done if one.record.peak_memory_mb is not None),
+        "error": errors[0] if errors else "",
+    }
+
+
+def _about(record: Record) -> Fields:
+    return {**record.model_dump(include={"benchmark", "dataset", "gap"}), "reference": record.gap == "none"}
+
+
+def _mixed_code(records: Iterable[MeasuredRecord]) -> list[str]:
     """Say where the results of one row were made by several versions of code."""
-    found = []
-    for key, group in _grouped(cells).items():
-        records = [cell.record for by_seed in group.values() for cell in by_seed.values() if cell.completed]
-        packages = sorted({name for record in records for name in record.environment if name.startswith("method pack")})
+    notes = set()
+    for group in _grouped(records).values():
+        done = [one for by_seed in group.values() for one in by_seed.values() if one.completed]
+        packages = {name for one in done for name in one.record.environment if name.startswith("method pack")}
         for name in ("suite code", *packages):
-            versions = {record.environment.get(name, "unknown") for record in records}
+            versions = {one.record.environment.get(name, "unknown") for one in done}
             if len(versions) > 1:
-                found.append(f"{key[0]}: its results come from {len(versions)} versions of the {name}.")
-    return sorted(set(found))
+                notes.add(f"{done[0].record.method}: its results come from {len(versions)} versions of the {name}.")
+    return sorted(notes)
 
 
-def _class_notes(cells: tuple[Cell, ...]) -> list[str]:
+def _class_notes(records: Iterable[Record]) -> list[str]:
     """Say where a drop compares different lists of classes."""
-    classes: dict[str, dict[str, set[tuple[str, ...]]]] = {}
-    for cell in cells:
-        side = "in-domain" if cell.record.gap == "none" else "gap"
-        classes.setdefault(cell.record.dataset, {}).setdefault(side, set()).add(cell.record.classes)
+    classes: dict[str, dict[bool, set[tuple[str, ...]]]] = {}
+    for record in records:
+        classes.setdefault(record.dataset, {}).setdefault(record.gap == "none", set()).add(record.classes)
     return [
         f"{dataset}: the in-domain reference has other classes than the benchmarks with a gap, so that the drop holds "
         "more than the gap."
         for dataset, sides in sorted(classes.items())
-        if len(sides) == 2 and sides["gap"] != sides["in-domain"]
+        if len(sides) == 2 and sides[True] != sides[False]
     ]

@@ -6,13 +6,14 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,10 +21,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.leaderboard.text import number, plain, title, track_of
-
-if TYPE_CHECKING:
-    from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.text import plain, track_of
+from spectral_tl_bench.leaderboard.text import title as board_title
+from spectral_tl_bench.results.schema import Record
 
 MAX_ROWS = 60
 """Rows of a board that a figure can hold; the best are taken, and its title says so."""
@@ -48,15 +49,6 @@ _METADATA: dict[str, dict[str, None]] = {
 _MARKERS = "osD^vP*X<>hp"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row as figures show it: its short name, what it is called, and everything the analysis says of it."""
-
-    id: str
-    label: str
-    facts: dict[Any, Any]
-
-
 def draw(kind: str, analysis: Analysis, benchmark: str | None = None, methods: Collection[str] = ()) -> Figure:
     """Draw one figure.
 
@@ -75,10 +67,9 @@ def draw(kind: str, analysis: Analysis, benchmark: str | None = None, methods: C
     if kind not in KINDS:
         raise UserError(f"there is no figure called {kind!r}", fix=nearest(kind, KINDS))
     rows = _rows(analysis, methods)
+    chosen = _chosen(analysis, benchmark) if kind in PER_BENCHMARK else ""
     with _style():
-        if kind in PER_BENCHMARK:
-            return _PER_BENCHMARK[kind](analysis, rows, _chosen(analysis, benchmark))
-        return _PER_BOARD[kind](analysis, rows)
+        return _DRAWN[kind](analysis, rows, chosen)
 
 
 def render(figure: Figure, suffix: str) -> bytes:
@@ -99,10 +90,7 @@ def render(figure: Figure, suffix: str) -> bytes:
 def all_figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     """Name and figure, of everything that can be drawn of a board; what has no data is left out."""
     for kind in KINDS:
-        benchmarks: Sequence[str | None] = [None]
-        if kind in PER_BENCHMARK:
-            benchmarks = (*analysis.board.benchmarks, *analysis.board.references)
-        for benchmark in benchmarks:
+        for benchmark in analysis.board.columns if kind in PER_BENCHMARK else (None,):
             with contextlib.suppress(_NothingToDrawError):
                 yield kind if benchmark is None else f"{kind}-{benchmark}", draw(kind, analysis, benchmark)
 
@@ -118,23 +106,20 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _rows(analysis: Analysis, methods: Collection[str]) -> list[Row]:
-    found = analysis.rows.to_dict("records")
-    known = {str(row["method"]) for row in found}
+def _rows(analysis: Analysis, methods: Collection[str]) -> pd.DataFrame:
+    """The rows of some methods, with a ``label`` that tells each from the others."""
+    rows = analysis.rows.astype({"trainable_max": float, "is_floor": bool})
+    known = set(rows["method"])
     for method in methods:
         if method not in known:
             raise UserError(f"no row of this board is called {method!r}", fix=nearest(method, known))
-    if methods:
-        found = [row for row in found if row["method"] in set(methods)]
-    names = [plain(row["method"] if not row["backbone"] else f"{row['method']} ({row['backbone']})") for row in found]
-    return [
-        Row(row["row"], name if names.count(name) == 1 else f"{name} {row['row']}", row)
-        for row, name in zip(found, names, strict=True)
-    ]
+    rows = rows[rows["method"].isin(methods)] if methods else rows
+    names = (rows["method"] + rows["backbone"].map(lambda name: f" ({name})" if name else "")).map(plain)
+    return rows.assign(label=names.where(~names.duplicated(keep=False), names + " " + rows["row"]))
 
 
 def _chosen(analysis: Analysis, benchmark: str | None) -> str:
-    known = (*analysis.board.benchmarks, *analysis.board.references)
+    known = analysis.board.columns
     if benchmark is None:
         if len(known) == 1:
             return known[0]
@@ -144,34 +129,38 @@ def _chosen(analysis: Analysis, benchmark: str | None) -> str:
     return benchmark
 
 
-def _scatter(analysis: Analysis, rows: list[Row], column: str, label: str) -> Figure:
+def _scatter(analysis: Analysis, rows: pd.DataFrame, _: str, *, column: str, label: str) -> Figure:
     """Mean mIoU over the board's benchmarks against one cost; floors without a cost as lines."""
-    points = [row for row in rows if not math.isnan(number(row.facts["mean"]))]
-    shown = [row for row in points if not row.facts["is_floor"] and not math.isnan(number(row.facts[column]))]
-    if not shown:
+    points = rows[rows["mean"].notna()]
+    shown = points[~points["is_floor"] & points[column].notna()]
+    if shown.empty:
         raise _NothingToDrawError(f"no complete row of this board has {label.lower()}")
     figure = Figure(figsize=(6.0, 4.0))
     axes = figure.add_subplot()
-    costs = [number(row.facts[column]) for row in shown]
-    middle = math.sqrt(max(min(costs), 1.0) * max(costs))
-    families = sorted({str(row.facts["family"]) for row in shown})
-    for place, family in enumerate(families):
-        colour = _colour(place)
-        for row in (row for row in shown if row.facts["family"] == family):
-            x, y = number(row.facts[column]), 100 * number(row.facts["mean"])
-            low, high = 100 * number(row.facts["mean_places_low"]), 100 * number(row.facts["mean_places_high"])
-            if not math.isnan(low) and not math.isnan(high):
-                axes.vlines(x, low, high, color=colour, linewidth=0.8, alpha=0.6)
-            axes.plot(x, y, marker=_MARKERS[place % len(_MARKERS)], color=colour, linestyle="none", markersize=4)
+    least, most = shown[column].min(), shown[column].max()
+    middle = math.sqrt(max(least, 1.0) * most)
+    handles = []
+    for place, (family, group) in enumerate(shown.groupby("family")):
+        mark: Any = {"marker": _MARKERS[place % len(_MARKERS)], "color": f"C{place % 10}", "linestyle": "none"}
+        handles.append(Line2D([], [], markersize=4, label=plain(family), **mark))
+        for row in group.to_dict("records"):
+            x, y, low, high = (
+                row[column],
+                100 * row["mean"],
+                100 * row["mean_places_low"],
+                100 * row["mean_places_high"],
+            )
+            if not math.isnan(low):
+                axes.vlines(x, low, high, color=mark["color"], linewidth=0.8, alpha=0.6)
+            axes.plot(x, y, markersize=4, **mark)
             if len(shown) <= _LABELLED:
                 side, shift = ("right", -4) if x > middle else ("left", 4)
-                axes.annotate(row.label, (x, y), xytext=(shift, 2), textcoords="offset points", ha=side, fontsize=6)
-    for row in points:
-        if row.facts["is_floor"]:
-            axes.axhline(100 * number(row.facts["mean"]), color="0.5", linestyle="--", linewidth=0.8)
-            axes.annotate(row.label, (0.99, 100 * number(row.facts["mean"])), xycoords=("axes fraction", "data"),
-                          xytext=(0, 2), textcoords="offset points", ha="right", fontsize=6, color="0.4")  # fmt: skip
-    if min(costs) > 0:
+                axes.annotate(row["label"], (x, y), xytext=(shift, 2), textcoords="offset points", ha=side, fontsize=6)
+    for row in points[points["is_floor"]].to_dict("records"):
+        axes.axhline(100 * row["mean"], color="0.5", linestyle="--", linewidth=0.8)
+        axes.annotate(row["label"], (0.99, 100 * row["mean"]), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                      textcoords="offset points", ha="right", fontsize=6, color="0.4")  # fmt: skip
+    if least > 0:
         axes.set_xscale("log")
     else:  # nothing trained at all
         axes.set_xscale("symlog", linthresh=1.0)
@@ -180,112 +169,79 @@ def _scatter(analysis: Analysis, rows: list[Row], column: str, label: str) -> Fi
     axes.set_xlabel(label)
     axes.set_ylabel("mean mIoU on the targets, %")
     axes.set_title(_title(analysis))
-    handles = [
-        Line2D([], [], marker=_MARKERS[place % len(_MARKERS)], color=_colour(place), linestyle="none", markersize=4)
-        for place in range(len(families))
-    ]
-    axes.legend(handles, list(map(plain, families)), fontsize=6, frameon=False, loc="upper center", ncols=6,
-                bbox_to_anchor=(0.5, -0.13))  # fmt: skip
+    axes.legend(handles=handles, fontsize=6, frameon=False, loc="upper center", ncols=6, bbox_to_anchor=(0.5, -0.13))
     return figure
 
 
-def _parameters(analysis: Analysis, rows: list[Row]) -> Figure:
-    return _scatter(analysis, rows, "trainable_max", "trainable parameters")
-
-
-def _time(analysis: Analysis, rows: list[Row]) -> Figure:
-    return _scatter(analysis, rows, "seconds", "seconds per run")
-
-
-def _forest(analysis: Analysis, rows: list[Row], benchmark: str) -> Figure:
+def _forest(analysis: Analysis, rows: pd.DataFrame, benchmark: str) -> Figure:
     """Score of each row with its interval; hollow where no interval can be estimated."""
-    cells = _cells(analysis, benchmark)
-    scored = [row for row in rows if not math.isnan(number(cells.get(row.id, {}).get("miou")))]
-    floors = [row for row in scored if row.facts["is_floor"]]
-    scored = [row for row in scored if not row.facts["is_floor"]]
-    shown = scored[:MAX_ROWS]
-    if not shown:
-        raise _NothingToDrawError(f"no row of this board has a number on {benchmark}")
+    entries = analysis.entries[analysis.entries["benchmark"] == benchmark].set_index("row")
+    rows = rows[["row", "label", "is_floor"]].join(entries[["miou", "low", "high", "state"]], on="row")
+    scored = rows[rows["miou"].notna() & ~rows["is_floor"]]
+    shown = _first(scored, benchmark)
     figure = Figure(figsize=(5.0, 0.8 + 0.2 * len(shown)))
     axes = figure.add_subplot()
-    for place, row in enumerate(shown):
-        cell = cells[row.id]
-        low, high = 100 * number(cell["low"]), 100 * number(cell["high"])
-        estimable = bool(cell["estimable"]) and not math.isnan(low) and not math.isnan(high)
+    for place, row in enumerate(shown.to_dict("records")):
+        estimable = not math.isnan(row["low"])
         if estimable:
-            axes.hlines(place, low, high, color="C0", linewidth=1.2)
+            axes.hlines(place, 100 * row["low"], 100 * row["high"], color="C0", linewidth=1.2)
         face = "C0" if estimable else "white"
-        axes.plot(100 * number(cell["miou"]), place, marker="o", color="C0", markerfacecolor=face, markersize=4)
-    for row in floors:
-        axes.axvline(100 * number(cells[row.id]["miou"]), color="0.5", linestyle="--", linewidth=0.8)
-        axes.annotate(row.label, (100 * number(cells[row.id]["miou"]), 1.0), xycoords=("data", "axes fraction"),
-                      xytext=(2, 1), textcoords="offset points", fontsize=6, color="0.4")  # fmt: skip
-    labels = [row.label + ("" if cells[row.id]["state"] == "completed" else " (incomplete)") for row in shown]
-    axes.set_yticks(range(len(shown)), labels)
+        axes.plot(100 * row["miou"], place, marker="o", color="C0", markerfacecolor=face, markersize=4)
+    for row in rows[rows["miou"].notna() & rows["is_floor"]].to_dict("records"):
+        axes.axvline(100 * row["miou"], color="0.5", linestyle="--", linewidth=0.8)
+        axes.annotate(row["label"], (100 * row["miou"], 1.0), xycoords=("data", "axes fraction"), xytext=(2, 1),
+                      textcoords="offset points", fontsize=6, color="0.4")  # fmt: skip
+    ends = shown["state"].map(lambda state: "" if state == "completed" else " (incomplete)")
+    axes.set_yticks(range(len(shown)), list(shown["label"] + ends))
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("mIoU on the target, %; bars: 95 % interval over places, hollow: not estimable")
     axes.set_title(_title(analysis, benchmark, len(shown), len(scored)), pad=14)
     return figure
 
 
-def _classes(analysis: Analysis, rows: list[Row], benchmark: str) -> Figure:
+def _classes(analysis: Analysis, rows: pd.DataFrame, benchmark: str) -> Figure:
     """IoU of every class for every row; empty where a class has neither truth nor predictions."""
-    frame = analysis.classes[analysis.classes["benchmark"] == benchmark]
-    by_row = {str(name): part for name, part in frame.groupby("row", sort=False)}
-    scored = [row for row in rows if row.id in by_row]
-    shown = scored[:MAX_ROWS]
-    if not shown:
-        raise _NothingToDrawError(f"no row of this board has a number on {benchmark}")
-    names = {int(line["index"]): plain(line["name"]) for line in frame.to_dict("records")}
-    order = sorted(names)
-    values = np.full((len(shown), len(order)), math.nan)
-    for place, row in enumerate(shown):
-        for line in by_row[row.id].to_dict("records"):
-            values[place, order.index(int(line["index"]))] = 100 * number(line["iou"])
-    figure = Figure(figsize=(1.5 + 0.36 * len(order), 1.2 + 0.22 * len(shown)))
+    classes = analysis.classes[analysis.classes["benchmark"] == benchmark]
+    scored = rows[rows["row"].isin(classes["row"])]
+    shown = _first(scored, benchmark)
+    values = 100 * classes.pivot(index="row", columns="index", values="iou").loc[shown["row"]]
+    names = classes.set_index("index")["name"].to_dict()
+    figure = Figure(figsize=(1.5 + 0.36 * len(names), 1.2 + 0.22 * len(shown)))
     axes = figure.add_subplot()
-    _matrix(figure, axes, values, [names[index] for index in order], [row.label for row in shown], "IoU, %")
+    _matrix(figure, axes, values.to_numpy(), [names[index] for index in values.columns], list(shown["label"]), "IoU, %")
     axes.set_title(_title(analysis, benchmark, len(shown), len(scored)))
     return figure
 
 
-def _gap(analysis: Analysis, rows: list[Row]) -> Figure:
+def _gap(analysis: Analysis, rows: pd.DataFrame, _: str) -> Figure:
     """Sources against target domains, one panel per dataset, for the first row that has numbers."""
-    frame = analysis.domains
-    measured = set(frame.loc[frame["miou"].notna(), "row"])
-    row = next((row for row in rows if row.id in measured and not row.facts["is_floor"]), None)
-    if row is None:
+    measured = rows[~rows["is_floor"] & rows["row"].isin(analysis.domains.dropna(subset="miou")["row"])]
+    if measured.empty:
         raise _NothingToDrawError("no row of this board has numbers by domain")
-    sources: dict[str, str] = {}
-    datasets: dict[str, dict[str, bool]] = {}
-    for cell in analysis.board.cells:
-        record = cell.record
-        datasets.setdefault(record.dataset, {})[record.benchmark] = record.gap == "none"
-        sources[record.benchmark] = _source_name(record.source_domains, record.gap == "none")
-    mine = frame[frame["row"] == row.id]
-    panels = []
-    for dataset in sorted(datasets):
-        benchmarks = [name for name in sorted(datasets[dataset], key=lambda name: (datasets[dataset][name], name))
-                      if name in set(mine["benchmark"])]  # fmt: skip
-        part = mine[mine["benchmark"].isin(benchmarks)]
-        domains = sorted(set(part["domain"]))
-        values = np.full((len(benchmarks), len(domains)), math.nan)
-        for line in part.to_dict("records"):
-            values[benchmarks.index(line["benchmark"]), domains.index(line["domain"])] = 100 * number(line["miou"])
-        if benchmarks:
-            panels.append((dataset, benchmarks, domains, values))
-    heights = [len(benchmarks) + 4 for _, benchmarks, _, _ in panels]
-    width = 2.5 + 0.4 * max(len(domains) for _, _, domains, _ in panels)
+    mine = analysis.domains[analysis.domains["row"] == measured["row"].iloc[0]]
+    table = 100 * mine.pivot(index="benchmark", columns="domain", values="miou")
+    known = [record for name, record in analysis.board.known.items() if name in table.index]
+    panels = {}
+    for dataset in sorted({record.dataset for record in known}):
+        lines = [record for record in known if record.dataset == dataset]  # references last
+        panels[dataset] = lines, table.loc[[record.benchmark for record in lines]].dropna(axis="columns", how="all")
+    heights = [len(lines) + 4 for lines, _ in panels.values()]
+    width = 2.5 + 0.4 * max(len(part.columns) for _, part in panels.values())
     figure = Figure(figsize=(width, 0.28 * sum(heights) + 0.6), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
-    for axes, (dataset, benchmarks, domains, values) in zip(grid[:, 0], panels, strict=True):
-        labels = [f"{name}: {sources[name]}" for name in benchmarks]
-        _matrix(figure, axes, values, list(map(plain, domains)), labels, "mIoU, %")
+    for axes, (dataset, (lines, part)) in zip(grid[:, 0], panels.items(), strict=True):
+        labels = [f"{one.benchmark}: {_sources(one)}" for one in lines]
+        _matrix(figure, axes, part.to_numpy(), list(part.columns), labels, "mIoU, %")
         axes.set_title(plain(dataset))
-    figure.suptitle(
-        f"{_title(analysis)}: {row.label}, trained on the row's domains, tested on the column's", fontsize=9
-    )
+    title = f"{_title(analysis)}: {measured['label'].iloc[0]}, trained on the row's domains, tested on the column's"
+    figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _first(scored: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    if scored.empty:
+        raise _NothingToDrawError(f"no row of this board has a number on {benchmark}")
+    return scored[:MAX_ROWS]
 
 
 def _matrix(
@@ -293,7 +249,9 @@ def _matrix(
 ) -> None:
     axes.set_facecolor("0.9")
     image = axes.imshow(values, vmin=0.0, vmax=100.0, cmap="viridis", aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=6)
+    axes.set_xticks(
+        range(len(columns)), list(map(plain, columns)), rotation=45, ha="right", rotation_mode="anchor", fontsize=6
+    )
     axes.set_yticks(range(len(rows)), rows, fontsize=6)
     for place, line in enumerate(values):
         for column, value in enumerate(line):
@@ -304,29 +262,20 @@ def _matrix(
     bar.set_label(label)
 
 
-def _cells(analysis: Analysis, benchmark: str) -> dict[str, dict[Any, Any]]:
-    frame = analysis.cells[analysis.cells["benchmark"] == benchmark]
-    return {cell["row"]: cell for cell in frame.to_dict("records")}
-
-
-def _source_name(domains: Sequence[str], in_domain: bool) -> str:
-    if in_domain:
+def _sources(record: Record) -> str:
+    if record.gap == "none":
         return "in-domain"
-    names = list(map(plain, domains))
+    names = list(map(plain, record.source_domains))
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def _title(analysis: Analysis, benchmark: str = "", shown: int = 0, there: int = 0) -> str:
-    text = title(analysis.board.track)
+    text = board_title(analysis.board.track)
     if track_of(analysis.board.track) == "sample":
         text += " (not a result on real data)"
     if benchmark:
         text += f": {benchmark}"
     return text if shown == there else f"{text}, first {shown} of {there} rows"
-
-
-def _colour(place: int) -> str:
-    return f"C{place % 10}"
 
 
 def _short(value: float, _: int | None) -> str:
@@ -337,11 +286,12 @@ def _short(value: float, _: int | None) -> str:
     return f"{value:g}"
 
 
-_PER_BOARD: dict[str, Callable[[Analysis, list[Row]], Figure]] = {
-    "parameters": _parameters,
-    "time": _time,
+_DRAWN: dict[str, Callable[[Analysis, pd.DataFrame, str], Figure]] = {
+    "parameters": partial(_scatter, column="trainable_max", label="trainable parameters"),
+    "time": partial(_scatter, column="seconds", label="seconds per run"),
     "gap": _gap,
+    "forest": _forest,
+    "classes": _classes,
 }
-_PER_BENCHMARK: dict[str, Callable[[Analysis, list[Row], str], Figure]] = {"forest": _forest, "classes": _classes}
-PER_BENCHMARK = tuple(_PER_BENCHMARK)
-KINDS = (*_PER_BOARD, *_PER_BENCHMARK)
+PER_BENCHMARK = ("forest", "classes")
+KINDS = tuple(_DRAWN)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import write_bytes, write_json
@@ -37,9 +37,7 @@ def check_free(folder: Path, files: Mapping[str, Generated]) -> None:
     listed = _read_list(folder)
     for name, file in sorted(files.items()):
         path = folder / name
-        if name in listed or not path.exists():
-            continue
-        if not path.is_file() or path.read_bytes() != file.content:
+        if name not in listed and path.exists() and not (path.is_file() and path.read_bytes() == file.content):
             raise UserError(
                 "a file is in the way that `stbench report` did not make",
                 where=path,
@@ -98,8 +96,7 @@ def _write_list(folder: Path, entries: dict[str, dict[str, str]]) -> None:
             write_json(path, {"files": entries})
         return
     path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    _remove_empty(folder, folder.parent)
 
 
 def _read_list(folder: Path) -> dict[str, dict[str, str]]:
@@ -108,28 +105,13 @@ def _read_list(folder: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-        found = {str(name): {key: str(entry[key]) for key in ("format", "sha256")} for name, entry in entries.items()}
+        listed = {str(name): {key: str(entry[key]) for key in ("format", "sha256")} for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             "the list of generated files cannot be read", where=path, fix="delete it and the files beside it"
         ) from None
-    for name in found:  # the list comes with a clone, perhaps from somebody else: nothing outside may be touched
-        parts = PurePosixPath(name).parts
-        if (
-            not parts
-            or PurePosixPath(name).is_absolute()
-            or ".." in parts
-            or "\\" in name
-            or _through_link(folder, parts)
-        ):
+    for name in listed:  # the list comes with a clone, perhaps from somebody else: nothing outside may be touched
+        inside = folder.resolve() / name
+        if folder.resolve() not in inside.parents or inside.resolve() != inside or "\\" in name:
             raise UserError(f"the list of generated files names {name!r}", where=path, expected="files of this folder")
-    return found
-
-
-def _through_link(folder: Path, parts: tuple[str, ...]) -> bool:
-    path = folder
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
-            return True
-    return False
+    return listed

@@ -6,19 +6,18 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup
 
+from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import differing_settings
-from spectral_tl_bench.leaderboard.reported import DROP, MIOU
-from spectral_tl_bench.leaderboard.reported_table import printed_table, references
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
+from spectral_tl_bench.leaderboard.reported import DROP
+from spectral_tl_bench.leaderboard.reported_table import printed_tables
 from spectral_tl_bench.leaderboard.text import NOTHING, backbone_text, number, plain, title, warnings
 
-if TYPE_CHECKING:
-    from spectral_tl_bench.leaderboard.analysis import Analysis
-
-_HEAD = "% Made by `stbench report`; needs \\usepackage{booktabs}. Wide: put it into \\resizebox or a landscape page."
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -56,38 +55,16 @@ def latex(analysis: Analysis) -> str:
     Rows without a rank stand below a rule and take no part in that.
     """
     board = analysis.board
-    names = (*board.benchmarks, *board.references)
-    cells = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
-    rows = analysis.rows.to_dict("records")
-    ranked = [row for row in rows if not math.isnan(number(row["rank"]))]
-    others = [row for row in rows if math.isnan(number(row["rank"]))]
-    marks = {name: _best(number(cells.get((row["row"], name), {}).get("miou")) for row in ranked) for name in names}
-    marks["mean"] = _best(number(row["mean"]) for row in ranked)
+    entries = {(entry["row"], entry["benchmark"]): entry for entry in lines_of(analysis.entries)}
+    rows = lines_of(analysis.rows)
+    ranked = [row for row in rows if not pd.isna(row["rank"])]
+    others = [row for row in rows if pd.isna(row["rank"])]
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
-    alike = Counter((row["method"], backbone_text(row)) for row in rows)
-    repeated = max(alike.values(), default=0) > 1
+    repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
     shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
-
-    def line(row: dict[Any, Any], mark: bool) -> list[str]:
-        columns = [(name, cells.get((row["row"], name))) for name in names]
-        scores = [_cell(cell, marks[name] if mark else ()) for name, cell in columns]
-        average = _number(row["mean"], row["mean_std"], marks["mean"] if mark else ()) if row["complete"] else "--"
-        about = [
-            f"{number(row['rank']):.0f}" if mark else "--",
-            escape(row["method"]),
-            escape(backbone_text(row)),
-        ]
-        about += [escape(NOTHING if row["is_floor"] else row[name] or NOTHING) for name in shown.values()]
-        return [*about, _millions(row["trainable_max"]), *scores[: len(board.benchmarks)], average,
-                *scores[len(board.benchmarks) :]]  # fmt: skip
-
-    head = ["Rank", "Method", "Backbone", *shown, "Trainable (M)"]
-    head += [*map(escape, board.benchmarks), "Mean", *(f"{escape(name)} (in-domain)" for name in board.references)]
-    left = 3 + len(shown)
-    parts = [[line(row, True) for row in ranked], [line(row, False) for row in others]]
     caption = [
         f"{title(board.track)} (track: {board.track}).",
         *warnings(board.track),
@@ -95,11 +72,19 @@ def latex(analysis: Analysis) -> str:
         f"validation. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
         "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
-        differing_settings(board.cells),
+        differing_settings(board.records),
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
-    text = escape(" ".join(part for part in caption if part))
-    return _HEAD + "\n" + _table(text, f"board-{board.track}", "l" * left + "r" * (len(head) - left), head, parts)
+    return _TEMPLATES.get_template("board.tex").render(
+        board=board,
+        entries=entries,
+        ranked=ranked,
+        others=others,
+        shown=shown,
+        caption=" ".join(part for part in caption if part),
+        best={name: _best(entries[row["row"], name]["miou"] for row in ranked) for name in board.columns},
+        best_mean=_best(row["mean"] for row in ranked),
+    )
 
 
 def reported_latex(frame: pd.DataFrame) -> str:
@@ -108,24 +93,7 @@ def reported_latex(frame: pd.DataFrame) -> str:
     Args:
         frame: As ``reported.read_reported`` gives it.
     """
-    tables: list[str] = []
-    for reference in references(frame):
-        part = frame[frame["reference"] == reference]
-        for dataset in dict.fromkeys(part["dataset"]):
-            for metric, what in ((MIOU, "mIoU in per cent"), (DROP, "Printed difference of mIoU to no gap, in points")):
-                printed = printed_table(part[part["dataset"] == dataset], metric)
-                if not printed.lines:
-                    continue
-                doubts = [f"({mark}) {text}." for mark, text in printed.doubts]
-                caption = (
-                    f"{dataset} (track: reported). {what}, as printed in {reference}, under the paper's own protocol; "
-                    f"not comparable with reproduced rows, and not ranked. {' '.join(doubts)}"
-                )
-                label = f"reported-{len(tables) + 1}"
-                columns = "llrl" + "r" * (len(printed.head) - 4)
-                lines = [[escape(text) for text in line] for line in printed.lines]
-                tables.append(_table(escape(caption), label, columns, [escape(name) for name in printed.head], [lines]))
-    return _HEAD + "\n" + "\n".join(tables)
+    return _TEMPLATES.get_template("reported.tex").render(tables=list(printed_tables(frame)))
 
 
 def _best(values: Iterable[float]) -> tuple[float, ...]:
@@ -133,48 +101,33 @@ def _best(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(sorted({value for value in values if not math.isnan(value)}, reverse=True)[:2])
 
 
-def _cell(cell: dict[Any, Any] | None, best: Sequence[float]) -> str:
-    if cell is None or cell["state"] == "missing":
-        return "--"
-    if cell["state"] == "failed":
-        return "failed"
-    return _number(cell["miou"], cell["std"], best) + ("" if cell["state"] == "completed" else r"\textsuperscript{i}")
+def _score(entry: Fields, best: Sequence[float]) -> str:
+    if entry["state"] in {"failed", "missing"}:
+        return "failed" if entry["state"] == "failed" else _MISSING
+    score = _number(entry["miou"], entry["std"], best)
+    return score if entry["state"] == "completed" else score + Markup(r"\textsuperscript{i}")
 
 
-def _number(value: object, std: object, best: Sequence[float]) -> str:
-    found, deviation = number(value), number(std)
-    if math.isnan(found):
-        return "--"
-    text = f"{100 * found:.2f}"
-    if best and found == best[0]:
-        text = rf"\textbf{{{text}}}"
-    elif len(best) > 1 and found == best[1]:
-        text = rf"\underline{{{text}}}"
-    return text if math.isnan(deviation) else rf"{text} $\pm$ {100 * deviation:.2f}"
+def _number(value: float, std: float, best: Sequence[float]) -> Markup:
+    if math.isnan(value):
+        return _MISSING
+    score = f"{100 * value:.2f}"
+    for command, other in zip(("textbf", "underline"), best, strict=False):
+        score = rf"\{command}{{{score}}}" if value == other else score
+    return Markup(score if math.isnan(std) else rf"{score} $\pm$ {100 * std:.2f}")  # noqa: S704 - made of numbers
 
 
 def _millions(value: object) -> str:
-    found = number(value)
-    return "--" if math.isnan(found) else f"{found / 1e6:.3g}" if found < 1e9 else f"{found / 1e6:.0f}"
+    count = number(value)
+    return _MISSING if math.isnan(count) else f"{count / 1e6:.3g}" if count < 1e9 else f"{count / 1e6:.0f}"
 
 
-def _table(
-    caption: str, label: str, columns: str, head: Sequence[str], parts: Sequence[Sequence[Sequence[str]]]
-) -> str:
-    """A table; ``caption``, ``head`` and ``parts`` are LaTeX already, and a rule stands between parts."""
-    blocks = ["\n".join(" & ".join(line) + r" \\" for line in part) for part in parts if part]
-    return "\n".join([
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-        "\n\\midrule\n".join(blocks),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-        "",
-    ])  # fmt: skip
+_MISSING = Markup("--")
+_TEMPLATES = environment(
+    "", unless_markup(escape),
+    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "NOTHING": NOTHING,
+     "MISSING": _MISSING, "DROP": DROP},
+    block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+    comment_start_string="<#", comment_end_string="#>",
+)  # fmt: skip
+_TEMPLATES.filters["tex"] = escape

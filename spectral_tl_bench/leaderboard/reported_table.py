@@ -2,74 +2,64 @@
 
 from __future__ import annotations
 
-import math
 import string
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pandas as pd
 
+from spectral_tl_bench.leaderboard.reported import DROP, MIOU
 from spectral_tl_bench.leaderboard.text import NOTHING
 
 
-@dataclass(frozen=True)
-class PrintedTable:
-    """One table as text, not escaped yet.
+class PrintedTable(NamedTuple):
+    """One metric of one dataset in one paper, as text that is not escaped yet.
 
     Attributes:
-        head: Names of the columns.
-        lines: As many entries each; numbers as printed, with a letter where there is a doubt.
+        head: Names of the columns, one for each setting.
+        lines: One per method, backbone and table of the paper; numbers as printed, with a letter where there is a
+            doubt.
         doubts: Letter and doubt.
     """
 
+    reference: str
+    dataset: str
+    metric: str
     head: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    doubts: tuple[tuple[str, str], ...]
+    lines: list[tuple[str, ...]]
+    doubts: list[tuple[str, str]]
 
 
-def references(frame: pd.DataFrame) -> list[str]:
-    """The papers, in the order of the files."""
-    return list(dict.fromkeys(frame["reference"]))
+def printed_tables(frame: pd.DataFrame) -> Iterator[PrintedTable]:
+    """The tables of each paper and dataset in the order of the files: mIoU, then its drop where there is one."""
+    for reference, paper in frame.groupby("reference", sort=False):
+        for dataset, part in paper.groupby("dataset", sort=False):
+            for metric in (MIOU, DROP):
+                printed = part[part["metric"] == metric]
+                if len(printed):
+                    yield PrintedTable(str(reference), str(dataset), metric, *_layout(printed))
 
 
-def printed_table(frame: pd.DataFrame, metric: str) -> PrintedTable:
-    """Lay out one metric, one row per method, backbone and table of the paper, one column per setting.
-
-    Args:
-        frame: Lines of one reference and one dataset.
-        metric: mIoU, or the drop.
-    """
-    part = frame[frame["metric"] == metric]
-    settings = {(line["setting"], line["benchmark"]): None for line in part.to_dict("records")}
-    digits: dict[str, int] = {}  # a table prints all its numbers with as many decimals as the longest needs
-    for line in part.to_dict("records"):
-        digits[line["source_table"]] = max(digits.get(line["source_table"], 1), _decimals(line["value"]))
+def _layout(part: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[tuple[str, str]]]:
+    settings = dict.fromkeys(zip(part["setting"], part["benchmark"], strict=True))
+    # a table prints all its numbers with as many decimals as the longest needs
+    decimals = part["value"].map(lambda value: max(1, len(f"{value:g}".partition(".")[2])))
+    digits = decimals.groupby(part["source_table"]).max()
     values: dict[tuple[str, str, float, str], dict[str, str]] = {}
     doubts: dict[str, str] = {}
-    for line in part.to_dict("records"):
-        millions = -1.0 if math.isnan(line["trainable_params_m"]) else line["trainable_params_m"]
-        key = (line["method"], line["backbone"], millions, line["source_table"])
+    for line in part.fillna({"trainable_params_m": -1.0}).to_dict("records"):
         text = f"{line['value']:.{digits[line['source_table']]}f}"
         if line["doubt"]:
-            mark = doubts.setdefault(line["doubt"], _letter(len(doubts)))
-            text += f" ({mark})"
-        values.setdefault(key, {})[line["benchmark"]] = text
-    lines = tuple(
-        (
-            method,
-            backbone or NOTHING,
-            NOTHING if millions < 0 else f"{millions:g}",
-            table,
-            *(found.get(benchmark, NOTHING) for _, benchmark in settings),
-        )
-        for (method, backbone, millions, table), found in values.items()
-    )
+            text += f" ({doubts.setdefault(line['doubt'], _letter(len(doubts)))})"
+        row = (line["method"], line["backbone"], line["trainable_params_m"], line["source_table"])
+        values.setdefault(row, {})[line["benchmark"]] = text
     head = ("Method", "Backbone", "Trainable, millions", "Table", *(f"{name} ({ours})" for name, ours in settings))
-    return PrintedTable(head, lines, tuple((mark, doubt) for doubt, mark in doubts.items()))
-
-
-def _decimals(value: float) -> int:
-    text = f"{value:g}"
-    return len(text.partition(".")[2])
+    lines = [
+        (method, backbone or NOTHING, NOTHING if millions < 0 else f"{millions:g}", table,
+         *(texts.get(ours, NOTHING) for _, ours in settings))
+        for (method, backbone, millions, table), texts in values.items()
+    ]  # fmt: skip
+    return head, lines, [(mark, doubt) for doubt, mark in doubts.items()]
 
 
 def _letter(place: int) -> str:

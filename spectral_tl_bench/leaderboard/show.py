@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.leaderboard.cells import all_options
-from spectral_tl_bench.leaderboard.text import NOTHING, as_json, one_decimal, percent, plain, warnings
+from spectral_tl_bench.leaderboard.measured import all_options
+from spectral_tl_bench.leaderboard.text import NOTHING, as_json, fixed, one_decimal, percent, plain, warnings
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import RECORD_FILE, check_scores, evidence, read_record
 
@@ -76,20 +75,20 @@ def show(record: Record, console: Console | None = None) -> None:
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     _facts(screen, "", _what(record))
     if record.error is not None:
-        _facts(screen, "failed", [("kind", record.error.kind), ("message", record.error.message)])
+        _facts(screen, "failed", record.error)
     if blocks:
         _scores(screen, record, blocks, places)
     if record.selection is not None:
         step, value = record.selection.step, record.selection.value
         _facts(screen, "selection", [("by", record.selection.metric), ("step", step), ("value", percent(value))])
-        if record.selection.trace:
-            trace = [(str(at), percent(seen), "selected" if at == step else "") for at, seen in record.selection.trace]
-            _print_table(screen, ("step", "validation mIoU, %", ""), trace, right=(0, 1))
+        _print_table(screen, ("step", "validation mIoU, %", ""), [
+            (at, percent(seen), "selected" if at == step else "") for at, seen in record.selection.trace
+        ], right=(0, 1))  # fmt: skip
     _facts(screen, "cost", _cost(record))
-    if record.stages:
-        rows = [(one.name, str(one.steps), one_decimal(one.seconds), f"{one.trainable:,}", as_json(one.options))
-                for one in record.stages]  # fmt: skip
-        _print_table(screen, ("stage", "steps", "seconds", "trainable", "options"), rows, right=(1, 2, 3))
+    _print_table(screen, ("stage", "steps", "seconds", "trainable", "options"), [
+        (stage.name, stage.steps, one_decimal(stage.seconds), f"{stage.trainable:,}", as_json(stage.options))
+        for stage in record.stages
+    ], right=(1, 2, 3))  # fmt: skip
     _facts(screen, "environment", sorted(record.environment.items()))
 
 
@@ -123,23 +122,21 @@ def _what(record: Record) -> list[tuple[str, object]]:
 
 
 def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], places: int) -> None:
-    _facts(screen, "scores", [("verified", f"computed again from {record.evidence.file if record.evidence else ''}, "
-                               f"{places} places; in per cent")])  # fmt: skip
-    rows = [
-        (name, percent(one.miou), percent(one.oa), percent(one.mean_f1),
-         NOTHING if one.kappa is None else f"{one.kappa:.3f}",
-         f"{one.worst_domain} {percent(one.per_domain[one.worst_domain])}", percent(one.release_miou))
-        for name, one in blocks.items()
-    ]  # fmt: skip
-    head = ("checkpoint", "mIoU", "OA", "mean F1", "kappa", "worst domain", "release")
-    _print_table(screen, head, rows, right=(1, 2, 3, 4, 6))
-    names = list(blocks)
-    domains = [(domain, *(percent(blocks[name].per_domain.get(domain)) for name in names))
-               for domain in blocks["selected"].per_domain]  # fmt: skip
-    _print_table(screen, ("domain, mIoU", *names), domains, right=range(1, 1 + len(names)))
-    classes = [(label, *(percent(blocks[name].iou[place]) for name in names))
-               for place, label in enumerate(record.classes)]  # fmt: skip
-    _print_table(screen, ("class, IoU", *names), classes, right=range(1, 1 + len(names)))
+    file = record.evidence.file if record.evidence else ""
+    _facts(screen, "scores", [("verified", f"computed again from {file}, {places} places; in per cent")])
+    _print_table(screen, ("checkpoint", "mIoU", "OA", "mean F1", "kappa", "worst domain", "release"), [
+        (name, percent(block.miou), percent(block.oa), percent(block.mean_f1), fixed(block.kappa, 3),
+         f"{block.worst_domain} {percent(block.per_domain[block.worst_domain])}", percent(block.release_miou))
+        for name, block in blocks.items()
+    ], right=(1, 2, 3, 4, 6))  # fmt: skip
+    for head, lines in (
+        ("domain, mIoU", {name: [block.per_domain.get(name) for block in blocks.values()]
+                          for name in blocks["selected"].per_domain}),
+        ("class, IoU", dict(zip(record.classes, zip(*(block.iou for block in blocks.values()), strict=True),
+                                strict=True))),
+    ):  # fmt: skip
+        rows = [(name, *map(percent, values)) for name, values in lines.items()]
+        _print_table(screen, (head, *blocks), rows, right=range(1, 1 + len(blocks)))
 
 
 def _cost(record: Record) -> list[tuple[str, object]]:
@@ -157,28 +154,30 @@ def _cost(record: Record) -> list[tuple[str, object]]:
 
 
 def _facts(screen: Console, heading: str, facts: Iterable[tuple[str, object]]) -> None:
-    rows = [(plain(name), plain(value)) for name, value in facts]
-    if not rows:
-        return
-    if heading:
-        screen.print()
-        screen.print(Text(heading, style="bold"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(Text(name), Text(value))
-    screen.print(grid)
+    for fact in facts:
+        grid.add_row(*_texts(fact))
+    if grid.row_count:
+        if heading:
+            screen.print()
+            screen.print(Text(heading, style="bold"))
+        screen.print(grid)
 
 
 def _print_table(
-    screen: Console, head: Sequence[str], rows: Sequence[Sequence[Any]], right: Iterable[int] = ()
+    screen: Console, head: Sequence[str], rows: Sequence[Sequence[object]], right: Collection[int]
 ) -> None:
-    flush_right = set(right)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for place, name in enumerate(head):
-        table.add_column(Text(name), justify="right" if place in flush_right else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if place in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(plain(value)) for value in row))
-    screen.print()
-    screen.print(table)
+        table.add_row(*_texts(row))
+    if rows:
+        screen.print()
+        screen.print(table)
+
+
+def _texts(row: Iterable[object]) -> Iterator[Text]:
+    return (Text(plain(value)) for value in row)

@@ -3,57 +3,60 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spectral_tl_bench.leaderboard.board import FLOOR, Board, drops, floors
-from spectral_tl_bench.leaderboard.cells import Cell, all_options
+from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.board import CHECKPOINTS, FLOOR, Board, drops, floors
+from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord, all_options
 from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.results.schema import ScoreBlock
 
-if TYPE_CHECKING:
-    from spectral_tl_bench.leaderboard.analysis import Analysis
-
-_IDENTITY = (
-    "track", "dataset", "benchmark", "benchmark_version", "gap", "method", "family", "options", "options_digest",
-    "backbone", "pretrained", "backbone_digest", "protocol", "settings", "settings_digest", "seed", "status",
-)  # fmt: skip
-_SCORES = (
-    "miou", "oa", "mean_f1", "kappa", "worst_domain", "worst_domain_miou", "release_miou", "release_inflation",
-    "iou", "per_domain",
-)  # fmt: skip
-_FACTS = (
-    "drop_from_in_domain", "selected_step", "selected_value", "trainable", "parameters", "seconds_train",
-    "seconds_evaluate", "seconds_total", "peak_memory_mb", "device", "chips_train", "chips_validation",
-    "chips_target", "majority_class", "split_hash", "manifest_hash", "target_hash", "fingerprint", "error_kind",
-    "error_message",
-)  # fmt: skip
-_CHECKPOINTS = ("selected", "last", "oracle")
-COLUMNS = (*_IDENTITY, *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES), *_FACTS)
+_WHOLE, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
+_SCORES = {
+    **dict.fromkeys(("miou", "oa", "mean_f1", "kappa"), _REAL),
+    "worst_domain": _TEXT,
+    **dict.fromkeys(("worst_domain_miou", "release_miou", "release_inflation"), _REAL),
+    **dict.fromkeys(("iou", "per_domain"), _TEXT),
+}
+_LONG = {
+    **dict.fromkeys((
+        "track", "dataset", "benchmark", "benchmark_version", "gap", "method", "family", "options", "options_digest",
+        "backbone", "pretrained", "backbone_digest", "protocol", "settings", "settings_digest",
+    ), _TEXT),
+    "seed": _WHOLE,
+    "status": _TEXT,
+    **{f"{checkpoint}_{name}": kind for checkpoint in CHECKPOINTS for name, kind in _SCORES.items()},
+    "drop_from_in_domain": _REAL,
+    "selected_step": _WHOLE,
+    "selected_value": _REAL,
+    **dict.fromkeys(("trainable", "parameters"), _WHOLE),
+    **dict.fromkeys(("seconds_train", "seconds_evaluate", "seconds_total", "peak_memory_mb"), _REAL),
+    "device": _TEXT,
+    **dict.fromkeys(("chips_train", "chips_validation", "chips_target", "majority_class"), _WHOLE),
+    **dict.fromkeys(
+        ("split_hash", "manifest_hash", "target_hash", "fingerprint", "error_kind", "error_message"), _TEXT
+    ),
+}  # fmt: skip
+COLUMNS = tuple(_LONG)
 """Columns of the long table; lists and mappings are JSON, scores are fractions of 1."""
-
-_WHOLE = {
-    "seed", "rank", "index", "places", "selected_step", "trainable", "trainable_min", "trainable_max", "parameters",
-    "chips_train", "chips_validation", "chips_target", "majority_class", "truth_pixels", "predicted_pixels",
-}  # fmt: skip
-_REAL = {
-    *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES[:4]),
-    *(f"{checkpoint}_{name}" for checkpoint in _CHECKPOINTS for name in _SCORES[5:8]),
-    "drop_from_in_domain", "selected_value", "seconds_train", "seconds_evaluate", "seconds_total", "peak_memory_mb",
-}  # fmt: skip
+_TYPES = _LONG | dict.fromkeys(
+    ("rank", "index", "places", "trainable_min", "trainable_max", "truth_pixels", "predicted_pixels"), _WHOLE
+)
 
 
 def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """The frames of an analysis with the name of the board as first column: rows, cells, classes, domains."""
-    found = {}
-    for name in ("rows", "cells", "classes", "domains"):
-        frame: pd.DataFrame = getattr(analysis, name).copy()
-        frame.insert(0, "board", analysis.board.track)
-        found[name] = frame
-    return found
+    frames = {
+        "rows": analysis.rows,
+        "cells": analysis.entries,
+        "classes": analysis.classes,
+        "domains": analysis.domains,
+    }
+    return {name: frame.assign(board=analysis.board.track)[["board", *frame.columns]] for name, frame in frames.items()}
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
@@ -63,27 +66,20 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:
     """Parquet whose types do not depend on which values are missing; the same frame gives the same bytes."""
-    arrays, fields = [], []
-    for name in map(str, frame.columns):
-        kind = _arrow_type(name, frame[name])
-        values = [None if pd.isna(value) else value for value in frame[name].tolist()]
-        if kind == pa.string():
-            values = [None if value is None else str(value) for value in values]
-        elif kind == pa.int64():
-            values = [None if value is None else round(value) for value in values]
-        arrays.append(pa.array(values, type=kind))
-        fields.append((name, kind))
+    arrays = {
+        str(name): pa.array(values, type=_arrow_type(str(name), values), from_pandas=True)
+        for name, values in frame.items()
+    }
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), stream, compression="zstd")
+    pq.write_table(pa.table(arrays), stream, compression="zstd")
     return stream.getvalue()
 
 
 def _arrow_type(name: str, values: pd.Series) -> pa.DataType:
     if pd.api.types.is_bool_dtype(values):
         return pa.bool_()
-    if name in _WHOLE:  # before the floats, which whole numbers become where one is missing
-        return pa.int64()
-    return pa.float64() if name in _REAL or pd.api.types.is_float_dtype(values) else pa.string()
+    # the name before the values: whole numbers become floats where one is missing
+    return _TYPES[name] if name in _TYPES else _REAL if pd.api.types.is_float_dtype(values) else _TEXT
 
 
 def long_table(board: Board) -> pd.DataFrame:
@@ -95,35 +91,29 @@ def long_table(board: Board) -> pd.DataFrame:
     Returns:
         A frame of plain Python values with the columns ``COLUMNS``, empty where there is nothing to say.
     """
-    loss = drops(board.cells)
-    rows = []
+    loss = drops(board.records)
+    lines: list[Fields] = []
     for group in board.groups().values():
-        known = {seed: cell for by_seed in group.values() for seed, cell in by_seed.items()}
-        for benchmark in (*board.benchmarks, *board.references):
-            for seed in sorted(known):
-                cell = group.get(benchmark, {}).get(seed)
-                rows.append(_missing(board, known[seed], benchmark) if cell is None else _cell_row(board, cell, loss))
-    by_benchmark = {cell.record.benchmark: cell for cell in board.cells}
-    for floor in floors(board.cells):
-        about = _about_benchmark(board, by_benchmark[floor.benchmark])
+        siblings = {seed: one for by_seed in group.values() for seed, one in by_seed.items()}
+        for name in board.columns:
+            for seed in sorted(siblings):
+                one = group.get(name, {}).get(seed)
+                facts = {"status": "missing"} if one is None else _facts(one, loss)
+                lines.append({**_about(board, name), **_method(siblings[seed]), **facts})
+    for floor in floors(board.records):
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}
-        rows.extend({**about, **facts, "seed": seed, **_scores("selected", floor.scores)} for seed in floor.seeds)
-    return pd.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], columns=list(COLUMNS), dtype=object)
+        scores = _scores("selected", floor.scores)
+        lines.extend({**_about(board, floor.benchmark), **facts, **scores, "seed": seed} for seed in floor.seeds)
+    return pd.DataFrame([[line.get(name) for name in COLUMNS] for line in lines], columns=list(COLUMNS), dtype=object)
 
 
-def _about_benchmark(board: Board, cell: Cell) -> dict[str, Any]:
-    record = cell.record
-    return {
-        "track": board.track,
-        "dataset": record.dataset,
-        "benchmark": record.benchmark,
-        "benchmark_version": record.benchmark_version,
-        "gap": record.gap,
-    }
+def _about(board: Board, benchmark: str) -> Fields:
+    names = {"dataset", "benchmark", "benchmark_version", "gap"}
+    return {"track": board.track, **board.known[benchmark].model_dump(include=names)}
 
 
-def _about_method(cell: Cell) -> dict[str, Any]:
-    record, (method, backbone, options, backbone_digest, protocol, settings) = cell.record, cell.key
+def _method(measured: MeasuredRecord) -> Fields:
+    record, (method, backbone, options, backbone_digest, protocol, settings) = measured.record, measured.key
     return {
         "method": method,
         "family": record.family,
@@ -139,44 +129,29 @@ def _about_method(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _missing(board: Board, sibling: Cell, benchmark: str) -> dict[str, Any]:
-    other = next(cell for cell in board.cells if cell.record.benchmark == benchmark)
-    return {**_about_benchmark(board, other), **_about_method(sibling), "status": "missing"}
-
-
-def _cell_row(board: Board, cell: Cell, loss: dict[str, float]) -> dict[str, Any]:
-    record = cell.record
-    row = {**_about_benchmark(board, cell), **_about_method(cell), "status": record.status}
-    for checkpoint, scores in cell.blocks.items():
-        row |= _scores(checkpoint, scores)
-    row |= {
-        "drop_from_in_domain": loss.get(record.fingerprint),
-        "majority_class": record.majority_class,
-        "target_hash": cell.target or None,
-        "fingerprint": record.fingerprint,
-        "peak_memory_mb": record.peak_memory_mb,
-        "device": record.device,
-    }
+def _facts(measured: MeasuredRecord, loss: dict[str, float]) -> Fields:
+    record = measured.record
+    line: Fields = record.model_dump(include={"status", "majority_class", "fingerprint", "peak_memory_mb", "device"})
+    line |= {"drop_from_in_domain": loss.get(record.fingerprint), "target_hash": measured.target or None}
+    for checkpoint, scores in measured.blocks.items():
+        line |= _scores(checkpoint, scores)
     if record.selection is not None:
-        row |= {"selected_step": record.selection.step, "selected_value": record.selection.value}
+        line |= {"selected_step": record.selection.step, "selected_value": record.selection.value}
     if record.parameters is not None:
-        row |= {"trainable": record.parameters.trainable, "parameters": record.parameters.total}
-    if record.seconds is not None:
-        row |= {f"seconds_{name}": value for name, value in record.seconds.model_dump().items()}
+        line |= {"trainable": record.parameters.trainable, "parameters": record.parameters.total}
     if record.data is not None:
-        row |= {f"chips_{name}": value for name, value in record.data.chips.model_dump().items()}
-        row |= {"split_hash": record.data.split_hash, "manifest_hash": record.data.manifest_hash}
-    if record.error is not None:
-        row |= {"error_kind": record.error.kind, "error_message": record.error.message}
-    return row
+        line |= {"split_hash": record.data.split_hash, "manifest_hash": record.data.manifest_hash}
+    parts = {"seconds": record.seconds, "chips": record.data and record.data.chips, "error": record.error}
+    for name, part in parts.items():
+        line |= {f"{name}_{key}": value for key, value in part.model_dump().items()} if part is not None else {}
+    return line
 
 
-def _scores(checkpoint: str, scores: ScoreBlock) -> dict[str, Any]:
-    inflation = None if scores.release_miou is None else scores.release_miou - scores.miou
+def _scores(checkpoint: str, scores: ScoreBlock) -> Fields:
     values = {
         **scores.model_dump(),
         "worst_domain_miou": scores.per_domain[scores.worst_domain],
-        "release_inflation": inflation,
+        "release_inflation": None if scores.release_miou is None else scores.release_miou - scores.miou,
         "iou": as_json(scores.iou),
         "per_domain": as_json(scores.per_domain),
     }

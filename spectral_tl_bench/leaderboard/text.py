@@ -8,9 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.cells import RowKey
-
 NOTHING = "–"
 NOT_ESTIMABLE = "not estimable"
 UNLABELLED_TARGET = "-unlabelled-target"
@@ -22,7 +19,7 @@ _TITLES = {
     "sample": "Board of synthetic sample scenes",
     "demonstration": "Board of own benchmarks",
 }
-_WARNINGS = {
+WARNINGS = {
     "partial": "Only a part of the data was used. These numbers are not results on the complete benchmarks.",
     "sample": "Synthetic scenes: this shows that the suite runs. It is not a result on real data.",
     "demonstration": "Benchmarks that users brought themselves; their data are not checked by this suite.",
@@ -46,7 +43,7 @@ def title(board: str) -> str:
 
 def warnings(board: str) -> list[str]:
     """What a reader must be told before the first number."""
-    found = [_WARNINGS[track_of(board)]] if track_of(board) in _WARNINGS else []
+    found = [WARNINGS[track_of(board)]] if track_of(board) in WARNINGS else []
     return [*found, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else found
 
 
@@ -76,12 +73,15 @@ def number(value: object) -> float:
         return math.nan
 
 
-def percent(value: object, std: object = None) -> str:
+def percent(value: object, digits: int = 2) -> str:
+    """A fraction in per cent."""
+    fraction = number(value)
+    return NOTHING if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def with_spread(value: object, std: object) -> str:
     """A fraction in per cent, with its standard deviation if that is known."""
-    found, deviation = number(value), number(std)
-    if math.isnan(found):
-        return NOTHING
-    return f"{100 * found:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
+    return percent(value) if math.isnan(number(std)) else f"{percent(value)} ± {percent(std)}"
 
 
 def interval(low: object, high: object) -> str:
@@ -109,17 +109,16 @@ def count_range(low: object, high: object) -> str:
     return f"{first:,.0f}" if first == last else f"{first:,.0f} to {last:,.0f}"
 
 
+def fixed(value: object, digits: int) -> str:
+    """A number with so many decimals."""
+    return NOTHING if math.isnan(number(value)) else f"{number(value):.{digits}f}"
+
+
 def one_decimal(value: object) -> str:
     """For seconds and megabytes."""
-    found = number(value)
-    return NOTHING if math.isnan(found) else f"{found:,.1f}"
+    return NOTHING if math.isnan(number(value)) else f"{number(value):,.1f}"
 
 
 def as_json(value: Any) -> str:
     """JSON on one line, keys sorted."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def row_name(key: RowKey) -> str:
-    """A short name for one row's method, options, backbone, protocol and settings (8 hex digits)."""
-    return digest(*key)[:8]

@@ -15,9 +15,10 @@ from tiny import run_main
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.analysis import ALL, analyse, compare, find_row, improvement, replicates
+from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
-from spectral_tl_bench.leaderboard.statistics.draws import DRAWS
+from spectral_tl_bench.leaderboard.measured import row_key
+from spectral_tl_bench.leaderboard.statistics.comparison import ALL, compare, find_row, improvement
 from spectral_tl_bench.results.store import evidence
 
 N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
@@ -84,20 +85,18 @@ def test_every_row_and_benchmark_has_a_line(records):
     board = analysis.board
     assert analysis.rows["method"].tolist() == board.rows["method"].tolist() == ["good", "poor", FLOOR]
     assert analysis.rows["mean"].tolist() == board.rows["mean"].tolist()
-    assert len(analysis.cells) == 9 and len(analysis.domains) == 18 and len(analysis.classes) == 36
+    assert len(analysis.entries) == 9 and len(analysis.domains) == 18 and len(analysis.classes) == 36
     assert analysis.rows["is_floor"].tolist() == [False, False, True]
     good = line(analysis.rows, analysis, "good")
     assert json.loads(good["options"]) == {"rank": 16} and json.loads(good["settings"])["window"] == 64
     assert good["patch_embedding"] == "random" and good["seeds"] == "0, 1, 2" and good["incomplete_reason"] == ""
-    key = tuple(board.rows.iloc[0][["method", "backbone", "options_digest", "backbone_digest", "protocol",
-                                    "settings_digest"]])  # fmt: skip
-    assert good["row"] == digest(*key)[:8]
-    assert analysis.cells["reference"].tolist() == [False, False, True] * 3
+    assert good["row"] == digest(*row_key(records[0]))[:8]
+    assert analysis.entries["reference"].tolist() == [False, False, True] * 3
 
 
 def test_a_cell_is_what_the_evidence_says(records):
     analysis = analysis_of(records)
-    cell = line(analysis.cells, analysis, "good", benchmark="mts12-n2s")
+    cell = line(analysis.entries, analysis, "good", benchmark="mts12-n2s")
     mine = [r for r in records if r.method == "good" and r.benchmark == "mts12-n2s"]
     assert cell["miou"] == pytest.approx(np.mean([r.scores.selected.miou for r in mine]))
     assert cell["std"] == pytest.approx(np.std([r.scores.selected.miou for r in mine], ddof=1))
@@ -124,7 +123,7 @@ def test_a_cell_is_what_the_evidence_says(records):
 
 def test_the_floor_is_the_constant_prediction(records):
     analysis = analysis_of(records)
-    cell = line(analysis.cells, analysis, FLOOR, benchmark="mts12-n2s")
+    cell = line(analysis.entries, analysis, FLOOR, benchmark="mts12-n2s")
     truth = sum(m for m in evidence(records[0]).query("checkpoint == 'selected'")["matrix"]).reshape(4, 4).sum(axis=1)
     constant = np.zeros((4, 4), dtype=int)
     constant[:, 1] = truth
@@ -140,7 +139,7 @@ def test_the_interval_is_that_of_places_and_not_of_pixels(write):
     more_places = many("x", 0.6, places=6 * PLACES)
     widths = []
     for frame, places in ((given, PLACES), (more_pixels, PLACES), (more_places, 6 * PLACES)):
-        cell = analysis_of([write(given=frame, places=places)]).cells.iloc[0]
+        cell = analysis_of([write(given=frame, places=places)]).entries.iloc[0]
         widths.append(cell["high"] - cell["low"])
     assert widths[1] == pytest.approx(widths[0])
     assert widths[2] < 0.65 * widths[0]
@@ -161,7 +160,7 @@ def test_a_difference_shows_and_changes_sign(records):
     for name, other in (("difference", "difference"), ("low", "high"), ("high", "low")):
         assert found[name].tolist() == pytest.approx((-back[other]).tolist())
     assert found["p"].tolist() == pytest.approx(back["p"].tolist())
-    cells = [line(analysis.cells, analysis, method, benchmark="mts12-n2s")["miou"] for method in ("good", "poor")]
+    cells = [line(analysis.entries, analysis, method, benchmark="mts12-n2s")["miou"] for method in ("good", "poor")]
     assert found["difference"].iloc[0] == pytest.approx(cells[0] - cells[1])
     assert found["difference"].iloc[2] == pytest.approx(found["difference"].iloc[:2].mean())
     assert found["p_holm"].iloc[:2].min() == pytest.approx(2 * found["p"].iloc[:2].min())
@@ -178,7 +177,7 @@ def test_pairing_makes_a_difference_sharper_than_two_intervals(write):
         mended = wrong // 10
         better.append((square - mended + np.diag(mended.sum(axis=1))).reshape(-1))
     found = analysis_of([write(given=given, method="a"), write(given=given.assign(matrix=better), method="b")])
-    cells = [line(found.cells, found, method, benchmark="mts12-n2s") for method in "ab"]
+    cells = [line(found.entries, found, method, benchmark="mts12-n2s") for method in "ab"]
     assert cells[1]["low"] < cells[0]["high"]  # the intervals overlap
     assert compare(found, "b", "a")["low"].iloc[0] > 0
     # chips move between places: the pairs are gone, and so is what they knew
@@ -213,16 +212,15 @@ def test_other_ground_truth_is_not_comparable(write):
 
 def test_seeds_with_other_targets_have_no_interval(write):
     analysis = analysis_of([write(seed=seed, world=seed) for seed in (0, 1)])
-    cell = analysis.cells.iloc[0]
+    cell = analysis.entries.iloc[0]
     assert not cell["estimable"] and "same target pixels" in cell["reason"] and cell["miou"] > 0
-    assert replicates(analysis)["mts12-n2s"].targets[0] == -1
     assert not analysis.domains["estimable"].any()
 
 
 @pytest.mark.parametrize("places", [1, 3])
 def test_few_places_are_not_estimable(write, places):
     analysis = analysis_of([write(method=method, places=places) for method in "ab"])
-    cell = analysis.cells.iloc[0]
+    cell = analysis.entries.iloc[0]
     assert not cell["estimable"] and cell["reason"].startswith(f"{places} place") and cell["places"] == places
     assert math.isnan(cell["low"]) and cell["miou"] > 0
     found = compare(analysis, "a", "b")
@@ -231,12 +229,12 @@ def test_few_places_are_not_estimable(write, places):
 
 def test_drop_with_interval(records):
     analysis = analysis_of(records)
-    loss = drops(analysis.board.cells)
-    cell = line(analysis.cells, analysis, "good", benchmark="mts12-n2s")
+    loss = drops(analysis.board.records)
+    cell = line(analysis.entries, analysis, "good", benchmark="mts12-n2s")
     mine = [r for r in records if r.method == "good" and r.benchmark == "mts12-n2s"]
     assert cell["drop"] == pytest.approx(np.mean([loss[r.fingerprint] for r in mine]))
     assert cell["in_domain"] == pytest.approx(cell["miou"] + cell["drop"])
-    reference = line(analysis.cells, analysis, "good", benchmark="mts12-id")
+    reference = line(analysis.entries, analysis, "good", benchmark="mts12-id")
     assert math.isnan(reference["drop"])
     assert cell["drop_low"] < cell["drop"] < cell["drop_high"]
 
@@ -278,7 +276,7 @@ def test_incomplete_rows_stay_without_means(write, fail):
     for row in rows.values():
         assert not row["complete"] and pd.isna(row["rank"])
         assert row[["mean", "mean_places_low", "iqm", "mean_rank"]].isna().all()
-    cells = {name: line(analysis.cells, analysis, name, benchmark="mts12-s2n") for name in ("broken", "lacks")}
+    cells = {name: line(analysis.entries, analysis, name, benchmark="mts12-s2n") for name in ("broken", "lacks")}
     assert cells["broken"]["error"] == "RuntimeError: out of memory" and cells["broken"]["seeds"] == "0 (failed)"
     assert (cells["broken"]["state"], cells["lacks"]["state"]) == ("failed", "missing")
     assert not cells["lacks"]["estimable"] and cells["lacks"]["reason"] == "nothing completed"
@@ -299,31 +297,21 @@ def test_a_floor_of_uneven_seeds(write):
 def test_nothing_completed(fail):
     analysis = analysis_of([fail(track="reproduced")])
     assert len(analysis.domains) == 0 and len(analysis.classes) == 0
-    assert not analysis.cells["estimable"].any()
-    assert list(replicates(analysis)["mts12-n2s"].rows) == []
-
-
-def test_replicates_give_the_same_comparison(records):
-    analysis = analysis_of(records)
-    found = replicates(analysis)
-    assert list(found) == ["mts12-n2s", "mts12-s2n", "mts12-id"]
-    one = found["mts12-n2s"]
-    assert one.rows == tuple(analysis.rows["row"]) and one.draws.shape == (3, DRAWS) and one.draws.dtype == np.float32
-    assert set(one.targets) == {0} and set(one.seeds) == {(0, 1, 2)}
-    half = one.quantile[0] * (one.draws[0] - one.draws[1]).std(ddof=1)
-    value = one.miou[0] - one.miou[1]
-    direct = compare(analysis, *one.rows[:2]).iloc[0]
-    assert (value - half, value + half) == pytest.approx((direct["low"], direct["high"]), abs=1e-6)
-    assert direct["p"] == pytest.approx(
-        2 * stats.t.sf(value / (one.draws[0] - one.draws[1]).std(ddof=1), one.freedom[0]), rel=1e-3
-    )
+    assert not analysis.entries["estimable"].any()
+    assert analysis.scores == {name: {} for name in analysis.names}
 
 
 def test_the_order_of_the_records_changes_nothing(records):
     def everything(found):
         analysis = analysis_of(found)
-        frames = [analysis.rows, analysis.cells, analysis.domains, analysis.classes, compare(analysis, "good", "poor")]
-        draws = [one.draws.tobytes() for one in replicates(analysis).values()]
+        frames = [
+            analysis.rows,
+            analysis.entries,
+            analysis.domains,
+            analysis.classes,
+            compare(analysis, "good", "poor"),
+        ]
+        draws = [entry.draws.tobytes() for by_name in analysis.scores.values() for entry in by_name.values()]
         return [frame.to_csv(index=False) for frame in frames], draws
 
     expected = everything(records)

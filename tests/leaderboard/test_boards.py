@@ -24,6 +24,14 @@ def row(board, method):
     return found.iloc[0]
 
 
+def entry(board, method, benchmark="mts12-n2s"):
+    found = board.entries[
+        (board.entries["row"] == row(board, method)["row"]) & (board.entries["benchmark"] == benchmark)
+    ]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
 def miou(record):
     """From the evidence, counted in another way than the code does it."""
     m = np.sum([x.reshape(4, 4) for x in evidence(record).query("checkpoint == 'selected'")["matrix"]], axis=0)
@@ -45,8 +53,8 @@ def test_means_spread_and_rank(store):
     good = row(board, "good")
     by_seed = [{r.benchmark: miou(r) for r in records if r.method == "good" and r.seed == seed} for seed in (0, 1, 2)]
     values = [found["mts12-n2s"] for found in by_seed]
-    assert good["mts12-n2s"] == pytest.approx(statistics.mean(values))
-    assert good["mts12-n2s:std"] == pytest.approx(statistics.stdev(values))
+    assert entry(board, "good")["miou"] == pytest.approx(statistics.mean(values))
+    assert entry(board, "good")["std"] == pytest.approx(statistics.stdev(values))
     means = [sum(found.values()) / 2 for found in by_seed]
     assert good["mean"] == pytest.approx(statistics.mean(means))
     assert good["mean_std"] == pytest.approx(statistics.stdev(means))
@@ -67,7 +75,8 @@ def test_incomplete_failed_and_missing_are_shown_and_not_ranked(store, fail):
     board = make_boards(records)["reproduced"]
     assert board.rows["method"].iloc[0] == "complete" and board.rows["rank"].iloc[0] == 1
     assert board.rows["rank"].notna().sum() == 1
-    state = {m: (row(board, m)["mts12-n2s:state"], row(board, m)["dfc2020-spring:state"]) for m in board.rows["method"]}
+    names = ("mts12-n2s", "dfc2020-spring")
+    state = {m: tuple(entry(board, m, name)["state"] for name in names) for m in board.rows["method"]}
     assert state == {
         "complete": ("completed", "completed"),
         "lacks-one": ("completed", "missing"),
@@ -84,19 +93,20 @@ def test_majority_row_is_the_constant_prediction(store):
     truth = np.zeros(4, dtype=int)
     for matrix in evidence(record).query("checkpoint == 'last'")["matrix"]:
         truth += matrix.reshape(4, 4).sum(axis=1)
-    floor = row(make_boards([record])["reproduced"], FLOOR)
+    board = make_boards([record])["reproduced"]
+    floor = entry(board, FLOOR)
     # IoU of the constant class is its share; the other two true classes have 0, 'bare' occurs nowhere.
-    assert floor["mts12-n2s"] == pytest.approx(truth[2] / truth.sum() / 3)
-    assert floor["mean"] == floor["mts12-n2s"]
-    assert np.isnan(floor["mts12-n2s:std"])
+    assert floor["miou"] == pytest.approx(truth[2] / truth.sum() / 3)
+    assert row(board, FLOOR)["mean"] == floor["miou"]
+    assert np.isnan(floor["std"])
 
 
 def test_majority_row_averages_over_seeds_with_other_majorities(store):
     records = [store(seed=0, majority_class=0), store(seed=1, majority_class=0), store(seed=2, majority_class=3)]
-    floor = row(make_boards(records)["reproduced"], FLOOR)
-    alone = [row(make_boards([record])["reproduced"], FLOOR)["mts12-n2s"] for record in records]
+    floor = entry(make_boards(records)["reproduced"], FLOOR)
+    alone = [entry(make_boards([record])["reproduced"], FLOOR)["miou"] for record in records]
     assert alone[0] == alone[1] and alone[2] == 0
-    assert floor["mts12-n2s"] == pytest.approx(sum(alone) / 3)
+    assert floor["miou"] == pytest.approx(sum(alone) / 3)
 
 
 def test_drop_pairs_seeds_and_rows(store):
@@ -105,13 +115,13 @@ def test_drop_pairs_seeds_and_rows(store):
     other_method = store(0.4, method="full", seed=0, **N2S)
     other_dataset = store(0.4, seed=0, **SPRING)
     board = make_boards([target, reference, other_seed, other_method, other_dataset])["reproduced"]
-    assert drops(board.cells) == {target.fingerprint: pytest.approx(miou(reference) - miou(target))}
+    assert drops(board.records) == {target.fingerprint: pytest.approx(miou(reference) - miou(target))}
     assert board.benchmarks == ("dfc2020-spring", "mts12-n2s") and board.references == ("mts12-id",)
 
 
 def test_references_do_not_enter_the_mean(store):
     board = make_boards([store(0.4, **N2S), store(0.9, **MTS12_ID)])["reproduced"]
-    assert row(board, "lora")["mean"] == row(board, "lora")["mts12-n2s"]
+    assert row(board, "lora")["mean"] == entry(board, "lora")["miou"]
 
 
 def test_rows_are_divided_by_all_that_changes_the_result(store):
@@ -139,8 +149,8 @@ def test_the_last_completed_run_of_a_seed_counts_once(store, fail):
     new = store(0.9, created="2026-01-02T00:00:00+01:00")
     failed = fail(created="2026-01-03T00:00:00+00:00")
     board = make_boards([failed, new, old])["reproduced"]
-    assert row(board, "lora")["mts12-n2s"] == pytest.approx(miou(new))
-    assert [cell.record.fingerprint for cell in board.cells] == [new.fingerprint]
+    assert entry(board, "lora")["miou"] == pytest.approx(miou(new))
+    assert [cell.record.fingerprint for cell in board.records] == [new.fingerprint]
     assert any("several runs" in note for note in board.notes)
 
 
@@ -203,8 +213,8 @@ def test_no_records_no_boards():
 
 def test_only_failures_make_a_board_without_a_rank(fail):
     board = make_boards([fail()])["reproduced"]
-    assert row(board, "lora")["mts12-n2s:state"] == "failed"
-    assert row(board, FLOOR)["mts12-n2s:state"] == "missing"
+    assert entry(board, "lora")["state"] == "failed"
+    assert entry(board, FLOOR)["state"] == "missing"
     assert board.rows["rank"].isna().all()
 
 
@@ -214,11 +224,11 @@ def test_a_benchmark_without_any_result_takes_nobody_s_rank(store, fail):
     assert board.benchmarks == ("mts12-n2s",)
     assert board.rows["rank"].tolist()[:2] == [1, 2]
     assert any("mts12-s2n: no run was completed" in note for note in board.notes)
-    assert [cell.record.benchmark for cell in board.cells if not cell.completed] == ["mts12-s2n"]
+    assert [cell.record.benchmark for cell in board.records if not cell.completed] == ["mts12-s2n"]
     # As soon as one row has a result there, the others lack it.
     board = make_boards([*records, store(0.5, benchmark="mts12-s2n")])["reproduced"]
     assert board.benchmarks == ("mts12-n2s", "mts12-s2n")
-    assert row(board, "full")["mts12-s2n:state"] == "failed" and not row(board, "full")["complete"]
+    assert entry(board, "full", "mts12-s2n")["state"] == "failed" and not row(board, "full")["complete"]
 
 
 def test_a_row_of_several_versions_of_code_says_so(store):

@@ -61,7 +61,7 @@ def test_same_analysis_same_bytes_whatever_the_users_settings(analysis, suffix):
 
 def test_forest_shows_each_number_with_its_interval_or_hollow(analysis):
     (axes,) = draw("forest", analysis, "mts12-n2s").axes
-    cells = analysis.cells.query("benchmark == 'mts12-n2s'").set_index("row")
+    cells = analysis.entries.query("benchmark == 'mts12-n2s'").set_index("row")
     rows = analysis.rows[~analysis.rows["is_floor"].astype(bool)]
     wanted = [cells.loc[name] for name in rows["row"] if not np.isnan(cells.loc[name, "miou"])]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -81,7 +81,7 @@ def test_forest_draws_intervals_where_there_are_enough_places(store, frame):
     data = {"kind": "files", "chips": chips, "split_hash": "ab", "manifest_hash": "cd"}
     analysis = analyse(make_boards([store(evidence=pd.concat(parts, ignore_index=True), data=data)])["reproduced"])
     (axes,) = draw("forest", analysis).axes
-    (cell,) = analysis.cells[analysis.cells["row"] == analysis.rows["row"].iloc[0]].to_dict("records")
+    (cell,) = analysis.entries[analysis.entries["row"] == analysis.rows["row"].iloc[0]].to_dict("records")
     ((low, high),) = axes.collections[0].get_segments()
     assert (low[0], high[0]) == pytest.approx((100 * cell["low"], 100 * cell["high"])) and low[0] < high[0]
 

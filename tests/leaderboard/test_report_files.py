@@ -216,7 +216,7 @@ def test_intervals_are_shown_or_said_to_be_not_estimable(store, frame, tmp_path)
     analysis = analyse(make_boards(many)["reproduced"])
     main, cells, *_ = tables((folder / "board.md").read_text())
     column, checked, shown = cells[0].index("95 % interval"), 0, 0
-    by_name = {(cell["row"], cell["benchmark"]): cell for cell in analysis.cells.to_dict("records")}
+    by_name = {(cell["row"], cell["benchmark"]): cell for cell in analysis.entries.to_dict("records")}
     for line in cells[2:]:
         cell = by_name[line[3], line[0]]
         if cell["state"] in {"missing", "failed"}:
@@ -259,7 +259,7 @@ def test_long_tables_hold_the_analysis_in_csv_and_parquet(many, tmp_path):
     folder = report(many, tmp_path, ("csv", "parquet"))
     analysis = analyse(make_boards(many)["reproduced"])
     for name in ("rows", "cells", "classes", "domains"):
-        wanted = getattr(analysis, name)
+        wanted = getattr(analysis, "entries" if name == "cells" else name)
         text = pd.read_csv(folder / f"board-{name}.csv", float_precision="round_trip", keep_default_na=False)
         typed = pq.read_table(folder / f"board-{name}.parquet")
         assert list(text.columns) == typed.column_names == ["board", *wanted.columns]

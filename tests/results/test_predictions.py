@@ -13,7 +13,7 @@ from tiny import CHIP, make_request
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings
-from spectral_tl_bench.leaderboard.cells import load_cell
+from spectral_tl_bench.leaderboard.measured import measure_record
 from spectral_tl_bench.results.predictions import SIDE, chips_to_show, predictions_png
 from spectral_tl_bench.results.store import evidence, read_record
 from spectral_tl_bench.runner.run import execute, plan
@@ -65,7 +65,7 @@ def test_predictions_lie_beside_the_record_as_class_indices(finished):
 
 def test_image_and_label_are_drawn_once_for_all_records_of_a_target(finished):
     out, cell, record = finished
-    folder = out / record.benchmark / f"pictures-{load_cell(record).target}"
+    folder = out / record.benchmark / f"pictures-{measure_record(record).target}"
     listed = json.loads((folder / "chips.json").read_text())
     assert listed["chips"] == list(record.pictures.chips)
     assert {one["title"] for one in listed["colours"]} == {"true colour", "false colour"}

@@ -20,7 +20,7 @@ from spectral_tl_bench.data.samplers import BalancedDomainWindows
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.leaderboard.cells import row_key
+from spectral_tl_bench.leaderboard.measured import row_key
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.methods.registry import check_known, make_method, split_name
 from spectral_tl_bench.objectives.base import Average, Objective

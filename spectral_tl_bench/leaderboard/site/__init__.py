@@ -1,6 +1,6 @@
 """The leaderboard as a static site: opened from disk or from any static host, without a network.
 
-Every page is made by one module; ``templates`` hold the HTML, ``static`` the style sheet and the scripts.
+``pages`` fills the HTML in ``templates``; ``static`` has the style sheet and the scripts.
 """
 
 from __future__ import annotations
@@ -13,16 +13,10 @@ import pandas as pd
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.generated import replace_generated
-from spectral_tl_bench.leaderboard.site.benchmark import write_benchmarks
-from spectral_tl_bench.leaderboard.site.compare import write_compare
-from spectral_tl_bench.leaderboard.site.cost import write_cost
-from spectral_tl_bench.leaderboard.site.gaps import write_gaps
-from spectral_tl_bench.leaderboard.site.method import write_methods
 from spectral_tl_bench.leaderboard.site.names import REPORTED, opening, track_of
-from spectral_tl_bench.leaderboard.site.overview import write_overview
+from spectral_tl_bench.leaderboard.site.pages import write_track
 from spectral_tl_bench.leaderboard.site.reported import write_reported
-from spectral_tl_bench.leaderboard.site.rowdata import write_rows
-from spectral_tl_bench.leaderboard.site.view import make_view
+from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.site.writer import FORMAT, Writer
 
 
@@ -40,29 +34,17 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
     Raises:
         UserError: If there is nothing to show, or a file is in the way that no report made; nothing is written then.
     """
-    papers = reported if reported is not None and len(reported) else None
-    names = [*analyses, *([REPORTED] if papers is not None else [])]
+    papers = pd.DataFrame() if reported is None else reported
+    names = [*analyses, *([REPORTED] if len(papers) else [])]
     if not names:
         raise UserError("there is neither a record nor a reported number to make a site of")
-    writer = Writer(sorted((track_of(name) for name in names), key=lambda track: track.order))
-    first = opening(sorted(names, key=lambda name: track_of(name).order))
-    writer.static()
-    for name in sorted(analyses):
-        view = make_view(name, analyses[name])
-        for path in _overviews(view.track.slug, name == first):
-            write_overview(writer, view, path)
-        write_benchmarks(writer, view)
-        write_methods(writer, view)
-        write_cost(writer, view)
-        write_gaps(writer, view)
-        write_compare(writer, view)
-        write_rows(writer, view)
-    if papers is not None:
-        for path in _overviews(track_of(REPORTED).slug, first == REPORTED):
-            write_reported(writer, papers, path)
+    writer = Writer(sorted(map(track_of, names)))
+    first = opening([track.name for track in writer.tracks])
+    for name in names:
+        # A track's overview stands in its folder; the one that a visitor sees first stands at the top as well.
+        overviews = [f"{track_of(name).slug}/index.html", *(["index.html"] if name == first else [])]
+        if name in analyses:
+            write_track(writer, View(name, analyses[name]), overviews)
+        else:
+            write_reported(writer, papers, overviews)
     return replace_generated(Path(out), dict(sorted(writer.files.items())), [FORMAT])
-
-
-def _overviews(folder: str, first: bool) -> list[str]:
-    """A track's overview stands in its folder; the one that a visitor sees first stands at the top as well."""
-    return [f"{folder}/index.html", *(["index.html"] if first else [])]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from spectral_tl_bench.leaderboard.site import names
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site.labels import Labels
-from spectral_tl_bench.leaderboard.site.view import Fields, View
+from spectral_tl_bench.leaderboard.site.view import View
+from spectral_tl_bench.leaderboard.text import percent
 
 WIDTH, HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 30, 14, 48
@@ -29,40 +29,18 @@ _SHAPES = (
 )
 
 
-@dataclass(frozen=True)
-class Family:
-    """How the rows of a family are drawn."""
-
-    name: str
-    number: int
-    shape: str
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """A plot. Points have ``x``, ``y``, ``low``, ``high`` (None without an interval), ``family``, ``told``, ``row``."""
-
-    x_title: str
-    width: int
-    height: int
-    frame: tuple[float, float, float, float]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    zero: float | None
-    points: list[Fields]
-    front: str
-    labels: list[tuple[float, float, str, str]]
-
-
-def families(view: View) -> dict[str, Family]:
+def families(view: View) -> dict[str, Fields]:
     """A mark for each family of a track; the majority class is not drawn."""
     found = sorted({row["family"] for row in view.rows if not row["is_floor"]})
-    return {name: Family(name, n % len(_SHAPES), _SHAPES[n % len(_SHAPES)]) for n, name in enumerate(found)}
+    return {
+        name: {"name": name, "number": n % len(_SHAPES), "shape": _SHAPES[n % len(_SHAPES)]}
+        for n, name in enumerate(found)
+    }
 
 
 def scatter(
     view: View, cost: str, x_title: str, write: Callable[[float], str], ticks: Sequence[float] = _DECADES
-) -> Scatter | None:
+) -> Fields | None:
     """Mean mIoU over all benchmarks with a gap against a cost.
 
     Args:
@@ -73,7 +51,8 @@ def scatter(
         ticks: Where the axis is marked.
 
     Returns:
-        The plot; None without rows.
+        What the template draws, None without rows. Its ``points`` have ``x``, ``y``, ``low``, ``high`` (None without
+        an interval), ``family``, ``words`` and ``row``.
     """
     rows = [row for row in view.rows if row["mean"] is not None and row[cost] is not None and not row["is_floor"]]
     if not rows:
@@ -83,57 +62,57 @@ def scatter(
     zero = _LEFT + _ZERO / 3 if len(positive) < len(rows) else None
     left = _LEFT + (_ZERO if zero is not None else 0)
     inner, tall = WIDTH - _RIGHT - left, HEIGHT - _TOP - _BOTTOM
-    ends = [
-        value
-        for row in rows
-        for value in (row["mean"], row["mean_places_low"], row["mean_places_high"])
-        if value is not None
-    ]
-    bottom, top, step = _nice(min(ends), max(ends))
+    ends = [row[name] for row in rows for name in ("mean", "mean_places_low", "mean_places_high")]
+    bottom, top, step = _nice([value for value in ends if value is not None])
 
     def across(value: float) -> float:
         if value <= 0:
             return zero or left
         return round(left + inner * (math.log10(value) - low) / (high - low), 1)
 
-    def up(value: float) -> float:
-        return round(_TOP + tall * (top - value) / (top - bottom), 1)
+    def up(value: float | None) -> float | None:
+        return None if value is None else round(_TOP + tall * (top - value) / (top - bottom), 1)
 
-    kinds = families(view)
+    marks = families(view)
     points: list[Fields] = []
     for row in rows:
-        interval = (
-            (up(row["mean_places_low"]), up(row["mean_places_high"]))
-            if row["mean_places_low"] is not None
-            else (None, None)
-        )
-        told = f"{row['label']}: mean mIoU {names.percent(row['mean'])}"
+        words = f"{row['label']}: mean mIoU {percent(row['mean'])}"
         if row["mean_places_low"] is not None:
-            told += f" ({names.percent(row['mean_low'])} to {names.percent(row['mean_high'])})"
-        told += f", {write(row[cost])}"
-        points.append({"x": across(row[cost]), "y": up(row["mean"]), "low": interval[0], "high": interval[1],
-                       "family": kinds[row["family"]], "told": told, "row": row})  # fmt: skip
+            words += f" ({percent(row['mean_low'])} to {percent(row['mean_high'])})"
+        points.append({
+            "x": across(row[cost]), "y": up(row["mean"]), "low": up(row["mean_places_low"]),
+            "high": up(row["mean_places_high"]), "family": marks[row["family"]],
+            "words": f"{words}, {write(row[cost])}", "row": row,
+        })  # fmt: skip
     front = _front(points)
-    labels = Labels((_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM), [(p["x"], p["y"]) for p in points])
+    return {
+        "x_title": x_title,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "frame": (_LEFT, _TOP, WIDTH - _LEFT - _RIGHT, tall),
+        "x_ticks": [(across(tick), write(tick)) for tick in ticks if 10.0**low <= tick <= 10.0**high],
+        "y_ticks": [
+            (up(bottom + step * n), percent(bottom + step * n, 0 if step >= 0.01 else 1))
+            for n in range(round((top - bottom) / step) + 1)
+        ],
+        "zero": zero,
+        "points": points,
+        "front": _stairs(front),
+        "labels": _labels(points, front),
+    }
+
+
+def _labels(points: list[Fields], front: list[Fields]) -> list[tuple[float, float, str, str]]:
+    """The methods of the front, where there is room for their names."""
+    labels = Labels((_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM), [(point["x"], point["y"]) for point in points])
     placed = []
     for point in front:
-        text = point["row"]["method"]
-        text = text if len(text) <= 24 else f"{text[:23]}…"
+        method = point["row"]["method"]
+        text = method if len(method) <= 24 else f"{method[:23]}…"
         spot = labels.place(point["x"], point["y"], text, must=False)
         if spot is not None:
             placed.append((*spot, text))
-    return Scatter(
-        x_title=x_title,
-        width=WIDTH,
-        height=HEIGHT,
-        frame=(_LEFT, _TOP, WIDTH - _LEFT - _RIGHT, tall),
-        x_ticks=[(across(tick), write(tick)) for tick in ticks if 10.0**low <= tick <= 10.0**high],
-        y_ticks=[(up(value), names.percent(value, 0 if step >= 0.01 else 1)) for value in _steps(bottom, top, step)],
-        zero=zero,
-        points=points,
-        front=_stairs(front),
-        labels=placed,
-    )
+    return placed
 
 
 def _decades(values: list[float]) -> tuple[float, float]:
@@ -141,15 +120,12 @@ def _decades(values: list[float]) -> tuple[float, float]:
     return math.floor(math.log10(min(values)) - 0.05), math.ceil(math.log10(max(values)) + 0.05)
 
 
-def _nice(low: float, high: float) -> tuple[float, float, float]:
+def _nice(values: list[float]) -> tuple[float, float, float]:
     """Ends of the axis and the distance of its ticks."""
+    low, high = min(values), max(values)
     span = max(high - low, 0.004)
     step = next(step for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if span / step <= 6)
     return max(0.0, math.floor(low / step) * step), min(1.0, math.ceil(high / step + 0.1) * step), step
-
-
-def _steps(low: float, high: float, step: float) -> list[float]:
-    return [low + step * n for n in range(round((high - low) / step) + 1)]
 
 
 def _front(points: list[Fields]) -> list[Fields]:
@@ -163,8 +139,6 @@ def _front(points: list[Fields]) -> list[Fields]:
 
 def _stairs(front: list[Fields]) -> str:
     """Path data: from each point to the right, then up to the next."""
-    if not front:
-        return ""
     parts = [f"M{front[0]['x']},{front[0]['y']}"]
     parts += [f"H{point['x']}V{point['y']}" for point in front[1:]]
     return "".join([*parts, f"H{WIDTH - _RIGHT}"])

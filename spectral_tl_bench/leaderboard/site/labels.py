@@ -35,11 +35,10 @@ class Labels:
             start = x + dx if dx > 0 else x + dx - width
             box = (start, y + dy - _ABOVE, start + width, y + dy + _BELOW)
             inside = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
-            if inside and not any(_overlap(box, other) for other in self._taken):
+            if inside and not any(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+                for other in self._taken
+            ):
                 self._taken.append(box)
                 return round(x + dx, 1), round(y + dy, 1), "start" if dx > 0 else "end"
         return (round(x + 9, 1), round(y + 4, 1), "start") if must else None
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

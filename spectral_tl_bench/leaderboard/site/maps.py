@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import dataclass
 
 from spectral_tl_bench.benchmarks import splits_folder
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site.labels import Labels
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView
 
@@ -15,54 +15,6 @@ WIDTH = 720
 _MARGIN = (14, 20, 26, 56)  # top, right, bottom, left: room for the degrees
 _STEPS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60)
 Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Place:
-    """One domain.
-
-    Attributes:
-        domain: Its id.
-        label: What is written beside it.
-        side: source, target or both.
-        season: Its season, if any.
-        where: Its centre in words.
-        path: Path data of its outline; empty for a point.
-        x, y: Its centre.
-        text: Where the label starts, and whether it is set to the left of that point.
-    """
-
-    domain: str
-    label: str
-    side: str
-    season: str
-    where: str
-    path: str
-    x: float
-    y: float
-    text: tuple[float, float, str]
-
-
-@dataclass(frozen=True)
-class Map:
-    """Everything that is drawn.
-
-    Attributes:
-        width, height: Of the drawing.
-        frame: x, y, width, height of the map in it.
-        meridians: (x, text).
-        parallels: (y, text).
-        places: The domains.
-        outline: How exact they are, in the words of the file.
-    """
-
-    width: int
-    height: float
-    frame: tuple[float, float, float, float]
-    meridians: list[tuple[float, str]]
-    parallels: list[tuple[float, str]]
-    places: list[Place]
-    outline: str
 
 
 @functools.cache
@@ -74,22 +26,24 @@ def _features() -> dict[tuple[str, str], tuple[list[list[Point]], str]]:
     found = {}
     for feature in json.loads(path.read_text(encoding="utf-8"))["features"]:
         about, shape = feature["properties"], feature["geometry"]
-        coordinates = shape["coordinates"]
-        rings = {
-            "Point": lambda given: [[given]],
-            "Polygon": lambda given: given[:1],
-            "MultiPolygon": lambda given: [part[0] for part in given],
-        }[shape["type"]](coordinates)
+        given = shape["coordinates"]
+        rings = [[given]] if shape["type"] == "Point" else given[:1]
+        if shape["type"] == "MultiPolygon":
+            rings = [part[0] for part in given]
         points = [[(float(x), float(y)) for x, y, *_ in ring] for ring in rings]
         found[about["dataset"], about["domain"]] = (points, about["outline"])
     return found
 
 
-def draw_map(benchmark: BenchmarkView) -> Map | None:
+def draw_map(benchmark: BenchmarkView) -> Fields | None:
     """Place a benchmark's domains.
 
     Returns:
-        The map; None where no geometry is known.
+        What the template draws, None where no geometry is known: ``width``, ``height``, the ``frame`` (x, y, width,
+        height) of the map in it, ``meridians`` (x, text), ``parallels`` (y, text), ``outline`` (how exact the places
+        are, in the words of the file), and the ``places``: of each ``domain`` its ``label`` and where its ``text``
+        stands, its ``side`` (source, target or both), ``season``, centre (``x``, ``y``, and ``where`` in words) and
+        the ``path`` of its outline, empty for a point.
     """
     known = _features() if benchmark.definition else {}
     order = list(dict.fromkeys([*benchmark.source, *benchmark.target]))
@@ -107,44 +61,40 @@ def draw_map(benchmark: BenchmarkView) -> Map | None:
     def place(point: Point) -> Point:
         return left + (point[0] - west) * squeeze * scale, top + (north - point[1]) * scale
 
-    centres = {name: place(_centre([point for ring in rings for point in ring])) for name, (rings, _) in shapes.items()}
+    degrees = {name: _centre([point for ring in rings for point in ring]) for name, (rings, _) in shapes.items()}
+    centres = {name: place(point) for name, point in degrees.items()}
     labels = Labels((left, top, left + inner, top + height), list(centres.values()))
     places = []
     for name, (rings, _) in shapes.items():
-        x, y = centres[name]
+        (x, y), (longitude, latitude) = centres[name], degrees[name]
         label = _short(benchmark.domain_name(name), name)
-        point = _centre([point for ring in rings for point in ring])
-        places.append(Place(
-            domain=name,
-            label=label,
-            side=_side(benchmark, name),
-            season=benchmark.season(name),
-            where=f"{_degrees(point[1], 'N', 'S', 2)}, {_degrees(point[0], 'E', 'W', 2)}",
-            path=" ".join(_path([place(point) for point in ring]) for ring in rings) if len(rings[0]) > 1 else "",
-            x=round(x, 1),
-            y=round(y, 1),
-            text=labels.place(x, y, label) or (x, y, "start"),
-        ))  # fmt: skip
-    return Map(
-        width=WIDTH,
-        height=round(top + height + bottom, 1),
-        frame=(left, top, round(inner, 1), round(height, 1)),
-        meridians=[(round(place((x, 0))[0], 1), _degrees(x, "E", "W")) for x in _lines(west, east, 7)],
-        parallels=[(round(place((0, y))[1], 1), _degrees(y, "N", "S")) for y in _lines(south, north, 5)],
-        places=places,
-        outline="; ".join(dict.fromkeys(text for _, text in shapes.values())),
-    )
+        sides = [side for side in ("source", "target") if name in getattr(benchmark, side)]
+        places.append({
+            "domain": name,
+            "label": label,
+            "side": sides[0] if len(sides) == 1 else "both",
+            "season": benchmark.season(name),
+            "where": f"{_degrees(latitude, 'N', 'S', 2)}, {_degrees(longitude, 'E', 'W', 2)}",
+            "path": " ".join(_path([place(point) for point in ring]) for ring in rings) if len(rings[0]) > 1 else "",
+            "x": round(x, 1),
+            "y": round(y, 1),
+            "text": labels.place(x, y, label),
+        })  # fmt: skip
+    return {
+        "width": WIDTH,
+        "height": round(top + height + bottom, 1),
+        "frame": (left, top, round(inner, 1), round(height, 1)),
+        "meridians": [(round(place((x, 0))[0], 1), _degrees(x, "E", "W")) for x in _lines(west, east, 7)],
+        "parallels": [(round(place((0, y))[1], 1), _degrees(y, "N", "S")) for y in _lines(south, north, 5)],
+        "places": places,
+        "outline": "; ".join(dict.fromkeys(text for _, text in shapes.values())),
+    }
 
 
 def _short(name: str, domain: str) -> str:
     """Without the country, or without what stands in brackets."""
     name = name.split(" (", maxsplit=1)[0]
     return name.replace(",", "") if len(domain) <= 3 and name.startswith(f"{domain},") else name.split(",")[0]
-
-
-def _side(benchmark: BenchmarkView, domain: str) -> str:
-    sides = [side for side in ("source", "target") if domain in getattr(benchmark, side)]
-    return sides[0] if len(sides) == 1 else "both"
 
 
 def _bounds(points: list[Point]) -> tuple[float, float, float, float]:

@@ -5,85 +5,67 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from spectral_tl_bench.leaderboard.cells import Cell
+from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
 from spectral_tl_bench.leaderboard.site.writer import Writer
 from spectral_tl_bench.leaderboard.text import plain
+from spectral_tl_bench.results.schema import Record
 
 MOST_ROWS = 16
 """So many rows show their predictions on a benchmark's page, the best ones."""
 _MOST_BYTES = 4_000_000
 _MOST_SIDE = 2_048
+Size = tuple[int, int]
+_NO_PNG: tuple[bytes, Size] = (b"", (0, 0))
 _COLOURS = ("true.png", "false.png", "first.png")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Sample chips of one benchmark.
-
-    Attributes:
-        chips: Their names, from left to right.
-        width: Of each picture, in pixels.
-        height: Of each picture, in pixels.
-        images: (title, path) of what every row was given: the image in one or two compositions, then the label.
-        predictions: (row, seed, path), the best row first.
-        more: How many further rows there are whose predictions are not shown.
-    """
-
-    chips: tuple[str, ...]
-    width: int
-    height: int
-    images: list[tuple[str, str]]
-    predictions: list[tuple[dict[str, Any], int, str]]
-    more: int
-
-
-def shown_chips(writer: Writer, view: View, benchmark: BenchmarkView) -> Shown | None:
+def shown_chips(writer: Writer, view: View, benchmark: BenchmarkView) -> Fields | None:
     """Copy the pictures of a benchmark's best rows.
 
     A file that is missing, is no PNG or was changed since its record was written is left out.
 
     Returns:
-        What to show; None where there is nothing.
+        None where there is nothing to show, else: ``chips``, their names from left to right; ``width`` and ``height``
+        of each picture in pixels; ``images``, (title, path) of what every row was given: the image in one or two
+        compositions, then the label; ``predictions``, (row, seed, path), the best row first; and how many ``more``
+        rows there are whose predictions are not shown.
     """
-    found: list[tuple[dict[str, Any], Cell]] = []
+    drawn: list[tuple[Fields, MeasuredRecord]] = []
     for row in view.best_first(benchmark.id):
-        by_seed = view.measured.get((row["row"], benchmark.id), {})
-        cells = [by_seed[seed] for seed in sorted(by_seed) if by_seed[seed].record.pictures is not None]
-        if cells:
-            found.append((row, cells[0]))
+        records = [one for one in view.by_seed(row["row"], benchmark.id).values() if one.record.pictures is not None]
+        drawn += [(row, one) for one in records[:1]]
     # rows can be compared by eye only over the same chips
-    target = found[0][1].target if found else ""
-    same = [(row, cell) for row, cell in found if cell.target == target and _chips(cell) == _chips(found[0][1])]
-    images, size = _common(writer, same[0][1]) if same else ([], (0, 0))
+    same = [(row, one) for row, one in drawn if (one.target, _chips(one)) == (drawn[0][1].target, _chips(drawn[0][1]))]
+    images, size = _common(writer, same[0][1]) if same else ([], _NO_PNG[1])
     predictions = []
-    for row, cell in same[:MOST_ROWS] if images else []:
-        content, shape = _prediction(cell)
+    for row, one in same[:MOST_ROWS] if images else []:
+        content, shape = _prediction(one.record)
         if content and shape == size:
-            predictions.append((row, cell.record.seed, writer.picture(content)))
+            predictions.append((row, one.record.seed, writer.picture(content)))
     if not predictions:
         return None
-    return Shown(_chips(same[0][1]), *size, images, predictions, max(0, len(same) - MOST_ROWS))
+    return {"chips": _chips(same[0][1]), "width": size[0], "height": size[1], "images": images,
+            "predictions": predictions, "more": max(0, len(same) - MOST_ROWS)}  # fmt: skip
 
 
-def _chips(cell: Cell) -> tuple[str, ...]:
-    return tuple(plain(chip) for chip in cell.record.pictures.chips) if cell.record.pictures else ()
+def _chips(measured: MeasuredRecord) -> list[str]:
+    return list(map(plain, measured.record.pictures.chips)) if measured.record.pictures else []
 
 
-def _common(writer: Writer, cell: Cell) -> tuple[list[tuple[str, str]], tuple[int, int]]:
+def _common(writer: Writer, measured: MeasuredRecord) -> tuple[list[tuple[str, str]], Size]:
     """Image and label of the chips, which lie three folders above the record, once for all of a benchmark."""
-    if cell.record.path is None:
-        return [], (0, 0)
-    folder = cell.record.path.parent.parent.parent / f"pictures-{cell.target}"
+    if measured.record.path is None:
+        return [], _NO_PNG[1]
+    folder = measured.record.path.parents[2] / f"pictures-{measured.target}"
     label, size = _png(folder / "label.png")
     if not label:
-        return [], (0, 0)
+        return [], size
     images = []
     for file, title in _compositions(folder / "chips.json"):
         content, shape = _png(folder / file)
@@ -96,31 +78,29 @@ def _compositions(path: Path) -> list[tuple[str, str]]:
     """File and title of each composition, with its bands."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["colours"]
-        told = {one["file"]: f"{one['title'].capitalize()} ({', '.join(map(str, one['bands']))})" for one in entries}
+        titles = {one["file"]: f"{one['title'].capitalize()} ({', '.join(map(str, one['bands']))})" for one in entries}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        told = {}
-    return [(file, plain(told.get(file, f"{file.partition('.')[0].capitalize()} colour"))) for file in _COLOURS]
+        titles = {}
+    return [(file, plain(titles.get(file, f"{file.partition('.')[0].capitalize()} colour"))) for file in _COLOURS]
 
 
-def _prediction(cell: Cell) -> tuple[bytes, tuple[int, int]]:
-    pictures, path = cell.record.pictures, cell.record.path
-    if pictures is None or path is None:
-        return b"", (0, 0)
-    content, size = _png(path.parent / pictures.file)
-    return (content, size) if hashlib.sha256(content).hexdigest() == pictures.sha256 else (b"", (0, 0))
+def _prediction(record: Record) -> tuple[bytes, Size]:
+    if record.pictures is None or record.path is None:
+        return _NO_PNG
+    content, size = _png(record.path.parent / record.pictures.file)
+    return (content, size) if hashlib.sha256(content).hexdigest() == record.pictures.sha256 else _NO_PNG
 
 
-def _png(path: Path) -> tuple[bytes, tuple[int, int]]:
+def _png(path: Path) -> tuple[bytes, Size]:
     """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            return b"", (0, 0)
+            return _NO_PNG
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            size = picture.size
-            if max(size) > _MOST_SIDE:
-                return b"", (0, 0)
+            if max(picture.size) > _MOST_SIDE:
+                return _NO_PNG
             picture.load()
+            return content, picture.size
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
-        return b"", (0, 0)
-    return content, size
+        return _NO_PNG

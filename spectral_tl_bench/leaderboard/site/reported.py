@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.reported import DROP, IOU, MEAN, MIOU
-from spectral_tl_bench.leaderboard.site.heat import top_of
 from spectral_tl_bench.leaderboard.site.names import REPORTED, slug, track_of
-from spectral_tl_bench.leaderboard.site.view import Fields, fields_of
-from spectral_tl_bench.leaderboard.site.writer import Writer
+from spectral_tl_bench.leaderboard.site.view import fields_of
+from spectral_tl_bench.leaderboard.site.writer import Writer, top_of
 
 Key = tuple[str, str, str, str]
 """Reference, method, backbone, source table: numbers of two tables are never put together into one line."""
 
 
-def write_reported(writer: Writer, frame: pd.DataFrame, path: str) -> None:
-    """Write the overview of reported numbers.
-
-    Args:
-        writer: Where it goes.
-        frame: As ``leaderboard.reported`` reads it.
-        path: File name in the site.
-    """
+def write_reported(writer: Writer, frame: pd.DataFrame, paths: Sequence[str]) -> None:
+    """Write the page of reported numbers, as ``leaderboard.reported`` reads them, under each of some paths."""
     lines = fields_of(frame)
-    writer.page(
-        path,
-        "reported.html",
-        track=track_of(REPORTED),
-        here="overview",
-        columns=_columns(lines),
-        rows=_rows(lines),
-        sections=[_section(lines, dataset, setting) for dataset, setting in _columns(lines)],
-        references=sorted({str(line["reference"]) for line in lines}),
-        doubts=[line for line in lines if line["doubt"]],
-        datasets=list(dict.fromkeys(line["dataset"] for line in lines)),
-        backbones=sorted({line["backbone"] for line in lines if line["backbone"]}),
-    )
+    for path in paths:
+        writer.page(
+            path, "reported", track=track_of(REPORTED), columns=_columns(lines), rows=_rows(lines),
+            sections=[_section(lines, dataset, setting) for dataset, setting in _columns(lines)],
+            references=sorted({line["reference"] for line in lines}),
+            doubts=[line for line in lines if line["doubt"]],
+            datasets=list(dict.fromkeys(line["dataset"] for line in lines)),
+            backbones=sorted({line["backbone"] for line in lines if line["backbone"]}),
+        )  # fmt: skip
 
 
 def _columns(lines: list[Fields]) -> dict[tuple[str, str], str]:
@@ -49,9 +39,9 @@ def _columns(lines: list[Fields]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _rows(lines: list[Fields]) -> list[dict[str, Any]]:
+def _rows(lines: list[Fields]) -> list[Fields]:
     """One line per method and table: its printed mIoUs and drops by (dataset, setting)."""
-    found: dict[Key, dict[str, Any]] = {}
+    found: dict[Key, Fields] = {}
     for line in lines:
         if line["metric"] not in (MIOU, DROP):
             continue
@@ -62,12 +52,12 @@ def _rows(lines: list[Fields]) -> list[dict[str, Any]]:
     return [row for row in found.values() if row["miou"]]
 
 
-def _section(lines: list[Fields], dataset: str, setting: str) -> dict[str, Any]:
+def _section(lines: list[Fields], dataset: str, setting: str) -> Fields:
     """The class IoUs of one dataset and setting; no rows where none are printed."""
-    here = [line for line in lines if (line["dataset"], line["setting"]) == (dataset, setting)]
-    classes = list(dict.fromkeys(line["class"] for line in here if line["metric"] == IOU and line["class"] != MEAN))
-    rows: dict[Key, dict[str, Any]] = {}
-    for line in here:
+    lines = [line for line in lines if (line["dataset"], line["setting"]) == (dataset, setting)]
+    classes = list(dict.fromkeys(line["class"] for line in lines if line["metric"] == IOU and line["class"] != MEAN))
+    rows: dict[Key, Fields] = {}
+    for line in lines:
         row = rows.setdefault(_key(line), {**line, "values": {}, "mean": None})
         if line["metric"] == IOU:
             row["values"][line["class"]] = line

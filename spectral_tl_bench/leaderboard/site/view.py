@@ -7,7 +7,8 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,45 +17,48 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.leaderboard.analysis import Analysis
-from spectral_tl_bench.leaderboard.cells import Cell
-from spectral_tl_bench.leaderboard.site.names import Track, page_name, setting, slug, track_of
-from spectral_tl_bench.leaderboard.text import plain, row_name
+from spectral_tl_bench.leaderboard.board import BySeed
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
+from spectral_tl_bench.leaderboard.text import plain
+from spectral_tl_bench.results.schema import Record
 
 ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
 
 _GREYS = 12
 _MOST_PARTS = 5
-Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class BenchmarkView:
-    """A benchmark of a track.
-
-    Attributes:
-        id: Its id.
-        dataset: Dataset name.
-        gap: region, season or none.
-        reference: Whether this is an in-domain reference.
-        classes: Class names.
-        colours: One per class, ``#rrggbb``.
-        source: Ids of the domains to train on.
-        target: Ids of the domains to test on.
-        definition: What the suite says about it; None for a user's own.
-    """
+    """A benchmark of a track, as its records have it, and the suite's definition of it; None for a user's own."""
 
     id: str
     version: str
     dataset: str
     gap: str
-    reference: bool
     classes: tuple[str, ...]
-    colours: tuple[str, ...]
     source: tuple[str, ...]
     target: tuple[str, ...]
     definition: Benchmark | None
-    notes: tuple[str, ...]
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is an in-domain reference."""
+        return self.gap == "none"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the suite says of it."""
+        return self.definition.notes if self.definition else ()
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """One ``#rrggbb`` per class; greys, so that nobody takes them for a legend, where none is known."""
+        if self.definition:
+            return tuple(cover.colour for cover in self.definition.labels.classes)
+        return tuple(f"#{3 * f'{60 + 150 * (index % _GREYS) // _GREYS:02x}'}" for index in range(len(self.classes)))
 
     @property
     def slug(self) -> str:
@@ -68,164 +72,117 @@ class BenchmarkView:
 
     def domain_name(self, domain: str) -> str:
         """The name of a domain for people, its id included."""
-        known = [one for one in self.definition.domains if one.id == domain] if self.definition else []
-        name = known[0].name if known else ""
+        name = self._domain(domain).name if self._domain(domain) else ""
         if not name or domain.lower() in name.lower():
             return name or domain
         return f"{domain}, {name}" if len(domain) <= 3 else name
 
     def season(self, domain: str) -> str:
         """The season of a domain, where it has one."""
-        known = [one for one in self.definition.domains if one.id == domain] if self.definition else []
-        return known[0].season if known else ""
+        return self._domain(domain).season if self._domain(domain) else ""
+
+    def _domain(self, domain: str) -> Any:
+        known = self.definition.domains if self.definition else ()
+        return next((one for one in known if one.id == domain), None)
 
 
-@dataclass
 class View:
     """One track.
-
-    Attributes:
-        analysis: Where everything comes from.
-        track: Its name and sentence.
-        rows: Rows of the board in its order, with ``label``, ``repeated`` (whether the label is), ``variant``,
-            ``slug``, ``page_file`` (the method's page) and ``train_seconds`` added.
-        cells: By row and benchmark.
-        domains: By row and benchmark: fields by domain.
-        classes: By row and benchmark: fields by class, in the order of the classes.
-        benchmarks: Those with a gap first, as on the board.
-        measured: Records by row and benchmark, by seed.
-    """
-
-    analysis: Analysis
-    track: Track
-    rows: list[Fields]
-    cells: dict[tuple[str, str], Fields]
-    domains: dict[tuple[str, str], list[Fields]]
-    classes: dict[tuple[str, str], list[Fields]]
-    benchmarks: list[BenchmarkView]
-    measured: dict[tuple[str, str], dict[int, Cell]] = field(default_factory=dict)
-
-    @functools.cached_property
-    def by_id(self) -> dict[str, Fields]:
-        """Rows by their id."""
-        return {row["row"]: row for row in self.rows}
-
-    @functools.cached_property
-    def methods(self) -> dict[str, list[Fields]]:
-        """Rows by method name; the majority class is none."""
-        found: dict[str, list[Fields]] = {}
-        for row in self.rows:
-            if not row["is_floor"]:
-                found.setdefault(row["method"], []).append(row)
-        return found
-
-    @functools.cached_property
-    def notes(self) -> list[str]:
-        """What a reader of this track must know, from the board and from the records."""
-        cells = self.analysis.board.cells
-        statements = sorted({cell.record.statement for cell in cells if cell.record.statement})
-        told = {
-            f"{cell.record.benchmark}: {note}" for cell in cells if cell.record.data for note in cell.record.data.notes
-        }
-        of_all: dict[str, list[str]] = {}
-        for one in self.benchmarks:
-            for note in one.notes:
-                of_all.setdefault(note, []).append(one.id)
-        shared = [f"{', '.join(ids)}: {note}" for note, ids in of_all.items()]
-        return [*statements, *self.analysis.board.notes, *shared, *sorted(told)]
-
-    @functools.cached_property
-    def left_out(self) -> set[str]:
-        """Pages that there is nothing to fill with."""
-        few = {name for name, least in (("compare", 2), ("gaps", 1)) if len(self.scored()) < least}
-        return few | ({"compare"} if all(one.reference for one in self.benchmarks) else set())
-
-    def scored(self) -> list[Fields]:
-        """Rows with a number on some benchmark."""
-        names = {row for (row, _), cell in self.cells.items() if cell["miou"] is not None}
-        return [row for row in self.rows if row["row"] in names]
-
-    def best_first(self, benchmark: str) -> list[Fields]:
-        """Rows with a number on a benchmark, the highest first; the majority class is left out."""
-        found = [row for row in self.rows if not row["is_floor"] and self._miou(row, benchmark) is not None]
-        return sorted(found, key=lambda row: -float(self._miou(row, benchmark) or 0))
-
-    def floor(self, benchmark: str) -> float | None:
-        """MIoU of the majority class."""
-        return next((self._miou(row, benchmark) for row in self.rows if row["is_floor"]), None)
-
-    def matrix(self, row: str, benchmark: str) -> NDArray[np.int64] | None:
-        """Confusion matrix (K, K) of the selected checkpoints, summed over domains and seeds."""
-        cells = [cell for cell in self.measured.get((row, benchmark), {}).values() if cell.completed]
-        if not cells:
-            return None
-        return np.sum([matrix for cell in cells for matrix in cell.matrices.values()], axis=0)
-
-    def _miou(self, row: Fields, benchmark: str) -> float | None:
-        cell = self.cells.get((row["row"], benchmark))
-        return None if cell is None else cell["miou"]
-
-
-def make_view(name: str, analysis: Analysis) -> View:
-    """Prepare one track.
 
     Args:
         name: Name of the board.
         analysis: Its numbers.
     """
-    rows = fields_of(analysis.rows)
-    measured: dict[tuple[str, str], dict[int, Cell]] = {}
-    for key, group in analysis.board.groups().items():
-        for benchmark, by_seed in group.items():
-            measured[row_name(key), benchmark] = by_seed
-    _name_rows(rows, measured)
-    board = analysis.board
-    return View(
-        analysis=analysis,
-        track=track_of(name),
-        rows=rows,
-        cells={(cell["row"], cell["benchmark"]): cell for cell in fields_of(analysis.cells)},
-        domains=_grouped(analysis.domains),
-        classes=_grouped(analysis.classes),
-        benchmarks=[_benchmark(id, board.cells) for id in (*board.benchmarks, *board.references)],
-        measured=measured,
-    )
+
+    def __init__(self, name: str, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.track = track_of(name)
+        self.benchmarks = list(map(_benchmark, analysis.board.known.values()))
+        self._records = analysis.board.groups()
+        # Rows in the board's order, with ``label``, ``repeated`` (whether the label is), ``variant``, ``slug``,
+        # ``page_file`` (the method's page) and ``train_seconds`` added.
+        self.rows = fields_of(analysis.rows)
+        _name_rows(self.rows, self._records)
+        place = ("row", "benchmark")
+        self.entries = {(entry["row"], entry["benchmark"]): entry for entry in fields_of(analysis.entries)}
+        self.domains = _grouped(fields_of(analysis.domains), *place)
+        self.classes = _grouped(fields_of(analysis.classes), *place)
+
+    @functools.cached_property
+    def methods(self) -> dict[str, list[Fields]]:
+        """Rows by method name; the majority class is none."""
+        return _grouped((row for row in self.rows if not row["is_floor"]), "method")
+
+    @functools.cached_property
+    def notes(self) -> list[str]:
+        """What a reader of this track must know, from the board and from the records."""
+        of_all: dict[str, list[str]] = {}
+        for benchmark in self.benchmarks:
+            for note in benchmark.notes:
+                of_all.setdefault(note, []).append(benchmark.id)
+        shared = [f"{', '.join(ids)}: {note}" for note, ids in of_all.items()]
+        board = self.analysis.board
+        return [*board.statements(), *board.notes, *shared, *sorted(board.data_notes())]
+
+    @functools.cached_property
+    def left_out(self) -> set[str]:
+        """Pages that there is nothing to fill with."""
+        few = {name for name, least in (("compare", 2), ("gaps", 1)) if len(self.scored) < least}
+        return few | ({"compare"} if all(one.reference for one in self.benchmarks) else set())
+
+    @functools.cached_property
+    def scored(self) -> list[Fields]:
+        """Rows with a number on some benchmark."""
+        names = {row for (row, _), entry in self.entries.items() if entry["miou"] is not None}
+        return [row for row in self.rows if row["row"] in names]
+
+    def best_first(self, benchmark: str) -> list[Fields]:
+        """Rows with a number on a benchmark, the highest first; the majority class is left out."""
+        values = {row["row"]: self.entries[row["row"], benchmark]["miou"] for row in self.rows if not row["is_floor"]}
+        rows = [row for row in self.rows if values.get(row["row"]) is not None]
+        return sorted(rows, key=lambda row: values[row["row"]], reverse=True)
+
+    def floor(self, benchmark: str) -> float | None:
+        """MIoU of the majority class, whose row is the last."""
+        value: float | None = self.entries[self.rows[-1]["row"], benchmark]["miou"]
+        return value
+
+    def by_seed(self, row: str, benchmark: str) -> BySeed:
+        """Records of a row on a benchmark."""
+        return self._records.get(row, {}).get(benchmark, {})
+
+    def matrix(self, row: str, benchmark: str) -> NDArray[np.int64] | None:
+        """Confusion matrix (K, K) of the selected checkpoints, summed over domains and seeds."""
+        matrices = [matrix for one in self.by_seed(row, benchmark).values() for matrix in one.matrices.values()]
+        return np.sum(matrices, axis=0) if matrices else None
 
 
 def fields_of(frame: pd.DataFrame) -> list[Fields]:
-    """The rows of a frame as plain Python values; whatever is missing is None."""
-    columns = {
-        str(name): [None if absent else value for value, absent in zip(frame[name], frame[name].isna(), strict=True)]
-        for name in frame.columns
-    }
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """The lines of a frame as plain Python values; whatever is missing is None."""
+    return lines_of(frame.astype(object).where(frame.notna(), None))
 
 
-def _grouped(frame: pd.DataFrame) -> dict[tuple[str, str], list[Fields]]:
-    found: dict[tuple[str, str], list[Fields]] = {}
-    for fields in fields_of(frame):
-        found.setdefault((fields["row"], fields["benchmark"]), []).append(fields)
-    return found
+def _grouped(lines: Iterable[Fields], *names: str) -> dict[Any, list[Fields]]:
+    groups: dict[Any, list[Fields]] = {}
+    for fields in lines:
+        groups.setdefault(itemgetter(*names)(fields), []).append(fields)
+    return groups
 
 
-def _name_rows(rows: list[Fields], measured: Mapping[tuple[str, str], Mapping[int, Cell]]) -> None:
-    train: dict[str, list[float]] = {}
-    for (name, _), by_seed in measured.items():
-        for cell in by_seed.values():
-            if cell.completed and cell.record.seconds is not None:
-                train.setdefault(name, []).append(cell.record.seconds.train)
-    siblings: dict[str, list[Fields]] = {}
+def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]]) -> None:
     for row in rows:
-        row["options"], row["settings"] = _mapping(row["options"]), _mapping(row["settings"])
-        siblings.setdefault(row["method"], []).append(row)
+        row["options"], row["settings"] = json.loads(row["options"]), json.loads(row["settings"])
+    siblings = _grouped(rows, "method")
     for row in rows:
-        row["variant"] = _variant(row, siblings[row["method"]])
-        parts = [row["method"], row["backbone"] or "", row["variant"]]
-        row["label"] = plain(", ".join(part for part in parts if part))
-        row["slug"] = slug(str(row["row"]))
-        place = [other["row"] for other in siblings[row["method"]]].index(row["row"])
-        row["page_file"] = page_name(row["method"], place // ROWS_PER_PAGE)
-        times = train.get(row["row"])
+        like = siblings[row["method"]]
+        row["variant"] = _variant(row, like)
+        row["label"] = plain(", ".join(part for part in (row["method"], row["backbone"], row["variant"]) if part))
+        row["slug"] = slug(row["row"])
+        row["page_file"] = page_name(row["method"], like.index(row) // ROWS_PER_PAGE)
+        records = [
+            one for by_seed in measured.get(row["row"], {}).values() for one in by_seed.values() if one.completed
+        ]
+        times = [one.record.seconds.train for one in records if one.record.seconds]
         row["train_seconds"] = statistics.fmean(times) if times else None
     labels = Counter(row["label"] for row in rows)
     for row in rows:
@@ -248,33 +205,9 @@ def _variant(row: Fields, like: list[Fields]) -> str:
     return ", ".join([*shown, *(["…"] if len(parts) > _MOST_PARTS else [])])
 
 
-def _mapping(text: Any) -> Fields:
-    value = json.loads(text) if isinstance(text, str) and text else {}
-    return value if isinstance(value, dict) else {}
-
-
-def _benchmark(id: str, cells: Iterable[Cell]) -> BenchmarkView:
-    record = next(cell.record for cell in cells if cell.record.benchmark == id)
-    known = builtin_benchmarks().get(id)
+def _benchmark(record: Record) -> BenchmarkView:
+    known = builtin_benchmarks().get(record.benchmark)
     if known is not None and (known.dataset != record.dataset or known.labels.names != record.classes):
         known = None
-    colours = tuple(one.colour for one in known.labels.classes) if known else _greys(len(record.classes))
-    return BenchmarkView(
-        id=id,
-        version=record.benchmark_version,
-        dataset=record.dataset,
-        gap=record.gap,
-        reference=record.gap == "none",
-        classes=record.classes,
-        colours=colours,
-        source=record.source_domains,
-        target=record.target_domains,
-        definition=known,
-        notes=known.notes if known else (),
-    )
-
-
-def _greys(number: int) -> tuple[str, ...]:
-    """Colours of classes of which none is known: greys, so that nobody takes them for a legend."""
-    steps = [60 + 150 * (index % _GREYS) // _GREYS for index in range(number)]
-    return tuple(f"#{step:02x}{step:02x}{step:02x}" for step in steps)
+    return BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap, record.classes,
+                         record.source_domains, record.target_domains, known)  # fmt: skip

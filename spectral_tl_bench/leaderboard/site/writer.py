@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-import jinja2
-
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard.generated import Generated
+from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.site import names
-from spectral_tl_bench.leaderboard.site.heat import heat
 from spectral_tl_bench.leaderboard.site.names import Track
-from spectral_tl_bench.leaderboard.text import NOTHING, plain
+from spectral_tl_bench.leaderboard.text import NOTHING, percent, plain
 
 FORMAT = "site"
 """Under which the files stand in the folder's list of generated files."""
+_STEPS = 10
+_SECTIONS = {"benchmark": "benchmarks", "method": "methods", "reported": "overview"}
 
 
-def environment() -> jinja2.Environment:
-    """The templates: everything that is put into them is escaped, and a name that is not there is an error."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("spectral_tl_bench.leaderboard.site"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    formats = ("percent", "signed", "count", "seconds", "setting", "printed")
-    found.filters |= {"heat": heat, **{name: getattr(names, name) for name in formats}}
-    found.globals |= {"NOTHING": NOTHING, "MIOU_RULE": MIOU_RULE}
-    return found
+def top_of(values: Iterable[float | None]) -> float:
+    """The end of a scale that starts at 0: the highest value, rounded up to 5 percentage points."""
+    highest = max((value for value in values if value is not None), default=1.0)
+    return min(1.0, max(0.05, math.ceil(highest * 20 - 1e-9) / 20))
+
+
+def heat(value: float | None, top: float = 1.0) -> str:
+    """The class of a cell of a heat map, of which the style sheet knows ``h0`` to ``h9``; empty without a value."""
+    if value is None or math.isnan(value):
+        return ""
+    return f"h{min(_STEPS - 1, max(0, int(_STEPS * value / top)))}"
 
 
 class Writer:
@@ -44,28 +43,32 @@ class Writer:
 
     def __init__(self, tracks: list[Track]) -> None:
         self.tracks = tracks
-        self.files: dict[str, Generated] = {}
-        self._templates = environment()
+        static = resources.files("spectral_tl_bench.leaderboard.site") / "static"
+        self.files = {
+            f"static/{file.name}": Generated(FORMAT, file.read_bytes())
+            for file in static.iterdir()
+            if file.name.endswith((".css", ".js", ".svg"))
+        }
+        shared = {"NOTHING": NOTHING, "MIOU_RULE": MIOU_RULE, "tracks": tracks}
+        self._templates = environment(".site", _finalize, shared, autoescape=True)
+        formats = {name: getattr(names, name) for name in ("signed", "count", "seconds", "setting", "printed")}
+        self._templates.filters |= {"heat": heat, "percent": percent, **formats}
 
     def page(self, path: str, template: str, **values: Any) -> None:
         """Render a page.
 
         Args:
             path: Relative to the site, with ``/``.
-            template: Name of the template.
-            values: What it needs; ``root``, the way from the page to the site's top, is added.
+            template: Name of the template, without ``.html``.
+            values: What it needs; ``root``, the way from the page to the site's top, and ``section``, where it stands
+                in the navigation, are added.
         """
-        root = "../" * path.count("/")
-        text = self._templates.get_template(template).render(root=root, tracks=self.tracks, **values)
-        self.text(path, text)
-
-    def text(self, path: str, text: str) -> None:
-        """Add a text file."""
-        self.files[path] = Generated(FORMAT, text.encode())
+        about = {"root": "../" * path.count("/"), "section": _SECTIONS.get(template, template)}
+        self._text(path, self._templates.get_template(f"{template}.html").render(about | values))
 
     def script(self, path: str, key: str, value: Any) -> None:
         """Add data as a script: a page that is opened from disk can load no other."""
-        self.text(path, f"stbench.put({names.script_json(key)},{names.script_json(value)});\n")
+        self._text(path, f"stbench.put({names.script_json(key)},{names.script_json(value)});\n")
 
     def picture(self, content: bytes) -> str:
         """Add a PNG and give its path: the same picture is stored once."""
@@ -73,12 +76,8 @@ class Writer:
         self.files[path] = Generated(FORMAT, content)
         return path
 
-    def static(self) -> None:
-        """Add style sheet, scripts and icon."""
-        folder = resources.files("spectral_tl_bench.leaderboard.site") / "static"
-        for file in sorted(folder.iterdir(), key=lambda file: file.name):
-            if file.name.endswith((".css", ".js", ".svg")):
-                self.files[f"static/{file.name}"] = Generated(FORMAT, file.read_bytes())
+    def _text(self, path: str, text: str) -> None:
+        self.files[path] = Generated(FORMAT, text.encode())
 
 
 def _finalize(value: Any) -> Any:

@@ -7,11 +7,14 @@ interval says what other seeds would have given on the same benchmarks and pixel
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.leaderboard.statistics.entry import Entry
 
 REPETITIONS = 2000
 Scores = NDArray[np.float64]
@@ -60,3 +63,47 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """The middle 95 % of bootstrap values, as ``rliable`` takes them."""
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
+
+
+def seed_table(entries: Sequence[Entry]) -> Scores:
+    """Scores (seeds, benchmarks) of a complete row, which has the same seeds on all benchmarks.
+
+    The majority class may have others, where records are missing; its means over seeds are one line then.
+    """
+    if any(one.seeds.keys() != entries[0].seeds.keys() for one in entries):
+        return np.array([[one.miou for one in entries]])
+    return np.array(list(zip(*(one.values for one in entries), strict=True)))
+
+
+def over_seeds(tables: Mapping[str, Scores], ranked: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean, interquartile mean and mean rank of rows with their intervals, as columns by row name.
+
+    Args:
+        tables: mIoU (seeds, benchmarks) of complete rows.
+        ranked: Rows that are ranked among each other, which leaves the majority class out.
+    """
+    columns: dict[str, dict[str, float]] = {}
+    means = {}
+    for name, scores in tables.items():
+        samples = scores[None]
+        if len(scores) > 1:
+            samples = resample(scores, seed_draws(len(scores), scores.shape[1], name=name))
+        means[name] = samples.mean(axis=1)
+        columns[name] = {"iqm": float(interquartile_mean(scores))}
+        if len(scores) > 1:
+            for statistic, values in (("mean", mean(samples)), ("iqm", interquartile_mean(samples))):
+                columns[name] |= _ends(statistic, values)
+    if not ranked:
+        return columns
+    ranks = mean_ranks(np.stack([tables[name].mean(axis=0) for name in ranked]))
+    shape = (REPETITIONS, *means[ranked[0]].shape[1:])
+    drawn = mean_ranks(np.stack([np.broadcast_to(means[name], shape) for name in ranked], axis=1))
+    for position, name in enumerate(ranked):
+        columns[name]["mean_rank"] = float(ranks[position])
+        if len(tables[name]) > 1:
+            columns[name] |= _ends("mean_rank", drawn[:, position])
+    return columns
+
+
+def _ends(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip((f"{name}_low", f"{name}_high"), percentile_interval(values), strict=True))

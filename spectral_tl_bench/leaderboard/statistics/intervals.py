@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,11 @@ class Estimate:
             return float("nan"), float("nan")
         half = float(stdtrit(self.freedom, 0.5 + LEVEL / 2)) * self.error
         return max(lowest, self.value - half), min(highest, self.value + half)
+
+    def fields(self, lowest: float, highest: float) -> dict[str, Any]:
+        """``low`` and ``high`` of the interval, whether it is ``estimable``, and the ``reason`` if not."""
+        low, high = self.interval(lowest, highest)
+        return {"low": low, "high": high, "estimable": self.estimable, "reason": self.reason}
 
     def p_value(self) -> float:
         """Two-sided p of the value being 0, below 0.05 just where the interval leaves 0 out."""
@@ -83,8 +89,7 @@ def estimate(value: float, draws: NDArray[np.float64], places: int, effective: f
         places: Number of places.
         effective: ``effective_places`` of the target.
     """
-    reason = too_few(places, effective)
-    if reason:
+    if reason := too_few(places, effective):
         return unknown(value, reason)
     return Estimate(value, _deviation(draws), effective - 1)
 
@@ -120,19 +125,17 @@ def _deviation(draws: NDArray[np.float64]) -> float:
     return float(np.nanstd(draws, ddof=1)) if math.isnan(deviation) else deviation
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (Holm, Scandinavian Journal of Statistics 6, 1979).
 
     Args:
-        p_values: By name; NaN where there was no test, which does not count as one.
+        p_values: NaN where there was no test, which does not count as one.
 
     Returns:
-        Adjusted p by name, at most 1, NaN where there was no test.
+        Adjusted p, at most 1, NaN where there was no test.
     """
-    tested = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    adjusted = dict.fromkeys(p_values, float("nan"))
-    so_far = 0.0
-    for position, (p, name) in enumerate(tested):
-        so_far = max(so_far, min(1.0, (len(tested) - position) * p))
-        adjusted[name] = so_far
-    return adjusted
+    p = np.array(p_values, dtype=np.float64)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN are sorted last
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(order), 0, -1) * p[order]))
+    return [float(value) for value in adjusted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spectral_tl_bench.leaderboard.cells import RowKey, row_key
+from spectral_tl_bench.leaderboard.measured import RowKey, row_key
 from spectral_tl_bench.leaderboard.submit.check import Checked
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.rules import SEEDS, USUAL_SEEDS

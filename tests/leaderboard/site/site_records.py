@@ -14,7 +14,7 @@ from PIL import Image
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
 from spectral_tl_bench.files import digest
-from spectral_tl_bench.leaderboard.cells import load_cell
+from spectral_tl_bench.leaderboard.measured import measure_record
 from spectral_tl_bench.results.store import read_record, write_record
 
 EVIL = "</script><script>document.title='bitten'</script><img src=x onerror=\"document.title='bitten'\"> & \u2028'"
@@ -94,7 +94,7 @@ def _write(
     fields["pictures"] = {"file": f"pictures-{sha256[:16]}.png", "sha256": sha256, "chips": [f"{name}-0", "<b>1</b>"]}
     path = write_record(root, fields, _frame(benchmark, seed, *method[:1], method[4]))
     (path.parent / f"pictures-{sha256[:16]}.png").write_bytes(picture)
-    folder = root / fields["benchmark"] / f"pictures-{load_cell(read_record(path)).target}"
+    folder = root / fields["benchmark"] / f"pictures-{measure_record(read_record(path)).target}"
     if folder.exists():
         return
     folder.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from site_records import METHODS
 
-from spectral_tl_bench.leaderboard.analysis import compare
+from spectral_tl_bench.leaderboard.statistics.comparison import compare
 
 PAGES = (
     "index.html", "reproduced/benchmarks/dfc2020-spring.html", "reproduced/benchmarks/mts12-n2s.html",
@@ -161,7 +161,7 @@ def test_filters_of_columns_and_the_mean_of_what_is_shown(open_page, site):
     page.get_by_label("Dataset").select_option("MTS12")
     heads = page.locator("#overview thead th:visible").all_inner_texts()
     assert any("n2s" in text for text in heads) and not any("spring" in text for text in heads)
-    cells = site.analyses["reproduced"].cells
+    cells = site.analyses["reproduced"].entries
     here = cells[(cells["benchmark"] == "mts12-n2s") & (cells["state"] == "completed")]
     shown = [value for value in column(page, "Meanofshown") if value is not None]
     assert sorted(shown) == pytest.approx(sorted(here["miou"]), abs=1e-6)

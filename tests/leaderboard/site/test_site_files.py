@@ -194,7 +194,7 @@ def test_the_rule_stands_beside_our_numbers_and_not_beside_those_of_papers(pages
 
 def test_the_overview_has_the_numbers_of_the_analysis(site, pages):
     analysis = site.analyses["reproduced"]
-    wanted = {f"{value:.6f}" for value in analysis.cells["miou"].dropna()} | {
+    wanted = {f"{value:.6f}" for value in analysis.entries["miou"].dropna()} | {
         f"{v:.6f}" for v in analysis.rows["mean"].dropna()
     }
     assert wanted <= pages["reproduced/index.html"].values("data-v")
@@ -216,7 +216,7 @@ def test_missing_failed_and_fewer_seeds_are_visible_and_not_ranked(site, pages):
 def test_a_method_has_every_number_with_its_interval(site, pages):
     analysis, text = site.analyses["reproduced"], pages["reproduced/methods/lora.html"].text
     rows = analysis.rows[analysis.rows["method"] == "lora"]["row"]
-    cells = analysis.cells[analysis.cells["row"].isin(rows)]
+    cells = analysis.entries[analysis.entries["row"].isin(rows)]
     assert len(cells) == 6
     for cell in cells.to_dict("records"):
         for name in ("miou", "last", "oracle", "worst_miou", "release", "oa", "mean_f1"):

@@ -9,7 +9,7 @@ import pytest
 
 from spectral_tl_bench.leaderboard import board
 from spectral_tl_bench.leaderboard.analysis import analyse
-from spectral_tl_bench.leaderboard.cells import load_cell
+from spectral_tl_bench.leaderboard.measured import measure_record
 from spectral_tl_bench.leaderboard.site import write_site
 from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE
 from spectral_tl_bench.results.store import read_records
@@ -25,13 +25,13 @@ def many(store, tmp_path_factory):
         for one in read_records([store])
         if (one.board, one.benchmark, one.status) == ("reproduced", "mts12-n2s", "completed")
     )
-    cell = load_cell(record)
+    cell = measure_record(record)
     cells = {}
     for number in range(ROWS):
         changes = {"options": {"rank": number}, "fingerprint": f"{number:064x}"}
         cells[changes["fingerprint"]] = dataclasses.replace(cell, record=record.model_copy(update=changes))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(board, "load_cell", lambda one: cells[one.fingerprint])
+        patch.setattr(board, "measure_record", lambda one: cells[one.fingerprint])
         found = board.make_boards([one.record for one in cells.values()])
     root = tmp_path_factory.mktemp("many")
     return root, write_site({"reproduced": analyse(found["reproduced"])}, None, root), record.method

@@ -10,14 +10,13 @@ import pytest
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.leaderboard.site import names
-from spectral_tl_bench.leaderboard.site.benchmark import shares
 from spectral_tl_bench.leaderboard.site.charts import scatter
-from spectral_tl_bench.leaderboard.site.heat import heat, top_of
 from spectral_tl_bench.leaderboard.site.labels import LETTER, Labels
 from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.method import summary
-from spectral_tl_bench.leaderboard.site.rowdata import packed
-from spectral_tl_bench.leaderboard.site.view import BenchmarkView, make_view
+from spectral_tl_bench.leaderboard.site.pages import packed, shares
+from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
+from spectral_tl_bench.leaderboard.site.writer import heat, top_of
 
 
 def test_safe_names_stay_and_all_others_differ():
@@ -89,7 +88,7 @@ def test_printed_numbers_keep_their_digits(value, text):
 
 def test_tracks_have_an_order_and_unknown_ones_are_named():
     found = ["sample", "reported", "reproduced-unlabelled-target", "strange", "reproduced"]
-    ordered = sorted(map(names.track_of, found), key=lambda track: track.order)
+    ordered = sorted(map(names.track_of, found), key=lambda track: (track.order, track.name))
     assert [track.name for track in ordered] == [
         "reproduced",
         "reproduced-unlabelled-target",
@@ -124,20 +123,7 @@ def test_labels_do_not_cover_each_other_or_leave_the_frame():
 
 def view_of(name: str) -> BenchmarkView:
     one = builtin_benchmarks()[name]
-    colours = tuple(cover.colour for cover in one.labels.classes)
-    return BenchmarkView(
-        id=one.id,
-        version=one.version,
-        dataset=one.dataset,
-        gap=one.gap,
-        reference=one.in_domain,
-        classes=one.labels.names,
-        colours=colours,
-        source=one.source,
-        target=one.target,
-        definition=one,
-        notes=one.notes,
-    )
+    return BenchmarkView(one.id, one.version, one.dataset, one.gap, one.labels.names, one.source, one.target, one)
 
 
 @pytest.mark.parametrize("name", sorted(builtin_benchmarks()))
@@ -147,32 +133,32 @@ def test_domains_lie_on_the_map_where_they_are(name):
     if name == "whuohs-id":  # its one domain is all cities, which has no geometry
         assert found is None
         return
-    x, y, width, height = found.frame
-    assert {place.domain for place in found.places} == {*benchmark.source, *benchmark.target}
-    assert all(x <= place.x <= x + width and y <= place.y <= y + height for place in found.places)
-    assert 2 <= len(found.meridians) <= 8 and 2 <= len(found.parallels) <= 6
-    assert found.height <= 520
+    x, y, width, height = found["frame"]
+    assert {place["domain"] for place in found["places"]} == {*benchmark.source, *benchmark.target}
+    assert all(x <= place["x"] <= x + width and y <= place["y"] <= y + height for place in found["places"])
+    assert 2 <= len(found["meridians"]) <= 8 and 2 <= len(found["parallels"]) <= 6
+    assert found["height"] <= 520
     known = {domain.id: domain.lon_lat for domain in benchmark.definition.domains}
-    if all(not place.path for place in found.places):
-        for axis, sign, ordered in ((0, 1, lambda p: p.x), (1, -1, lambda p: p.y)):
-            places = sorted(found.places, key=ordered)
-            values = [sign * known[place.domain][axis] for place in places]
+    if all(not place["path"] for place in found["places"]):
+        for axis, sign, ordered in ((0, 1, lambda p: p["x"]), (1, -1, lambda p: p["y"])):
+            places = sorted(found["places"], key=ordered)
+            values = [sign * known[place["domain"]][axis] for place in places]
             assert values == sorted(values)
-    sides = {place.domain: place.side for place in found.places}
+    sides = {place["domain"]: place["side"] for place in found["places"]}
     assert set(sides.values()) == ({"both"} if benchmark.reference else {"source", "target"})
 
 
 def test_labels_of_domains_are_short():
-    assert "Mumbai" in {place.label for place in draw_map(view_of("dfc2020-spring")).places}
-    assert {"S1 Changchun", "T8 Tangshan"} <= {place.label for place in draw_map(view_of("whuohs-s2t")).places}
+    assert "Mumbai" in {place["label"] for place in draw_map(view_of("dfc2020-spring"))["places"]}
+    assert {"S1 Changchun", "T8 Tangshan"} <= {place["label"] for place in draw_map(view_of("whuohs-s2t"))["places"]}
 
 
 def test_graticule_is_where_the_degrees_say():
     found = draw_map(view_of("whuohs-s2t"))
-    (x0, first), (x1, second) = found.meridians[:2]
+    (x0, first), (x1, second) = found["meridians"][:2]
     per_degree = (x1 - x0) / (float(second.split("°")[0]) - float(first.split("°")[0]))
-    city = next(place for place in found.places if place.domain == "S1")
-    assert x0 + per_degree * (125.32 - float(first.split("°")[0])) == pytest.approx(city.x, abs=0.2)
+    city = next(place for place in found["places"] if place["domain"] == "S1")
+    assert x0 + per_degree * (125.32 - float(first.split("°")[0])) == pytest.approx(city["x"], abs=0.2)
 
 
 def test_shares_are_of_the_true_class():
@@ -191,23 +177,23 @@ def test_a_method_of_the_suite_is_described_and_a_stranger_is_not():
 
 
 def test_points_stand_where_their_numbers_are(analyses):
-    view = make_view("reproduced", analyses["reproduced"])
+    view = View("reproduced", analyses["reproduced"])
     found = scatter(view, "trainable_max", "parameters", names.count)
-    drawn = {point["row"]["label"]: point for point in found.points}
+    drawn = {point["row"]["label"]: point for point in found["points"]}
     assert len(drawn) == 4  # of six rows two are not complete
     by_cost = sorted((point["row"]["trainable_max"], point["x"]) for point in drawn.values())
-    assert by_cost[0] == (0, found.zero) and [x for _, x in by_cost] == sorted(x for _, x in by_cost)
+    assert by_cost[0] == (0, found["zero"]) and [x for _, x in by_cost] == sorted(x for _, x in by_cost)
     by_mean = sorted((point["row"]["mean"], -point["y"]) for point in drawn.values())
     assert [y for _, y in by_mean] == sorted(y for _, y in by_mean)
-    decades = {text: x for x, text in found.x_ticks}
+    decades = {text: x for x, text in found["x_ticks"]}
     assert drawn["lora, vit-base, rank 4"]["x"] == pytest.approx(
         decades["1 M"] - (decades["10 M"] - decades["1 M"]) * 0.0969, abs=0.3
     )
-    assert all(point["low"] >= point["y"] >= point["high"] for point in found.points if point["low"] is not None)
+    assert all(point["low"] >= point["y"] >= point["high"] for point in found["points"] if point["low"] is not None)
 
 
 def test_rows_of_one_method_are_told_apart(analyses):
-    view = make_view("reproduced", analyses["reproduced"])
+    view = View("reproduced", analyses["reproduced"])
     labels = [row["label"] for row in view.rows]
     assert len(set(labels)) == len(labels)
     assert {"lora, vit-large, rank 16", "lora, vit-base, rank 4", "unet"} <= set(labels)

@@ -1,4 +1,4 @@
-"""From stored records to measured cells: verified, and freed of what must not be counted."""
+"""From stored records to measured ones: verified, and freed of what must not be counted."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ backbone, protocol, settings."""
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class MeasuredRecord:
     """One record as the boards see it.
 
     Attributes:
         record: What was stored.
-        blocks: Scores by checkpoint, computed from the evidence; empty for a failed cell.
-        matrices: Confusion matrix of the selected checkpoint by target domain; empty for a failed cell.
-        target: Hash of the chips and their ground truth: equal where two cells were evaluated on the same pixels.
-        places: Pixel counts of the selected checkpoint by place; None for a failed cell.
+        blocks: Scores by checkpoint, computed from the evidence; empty for a failed record.
+        matrices: Confusion matrix of the selected checkpoint by target domain.
+        target: Hash of the chips and their ground truth: equal where two records were evaluated on the same pixels.
+        places: Pixel counts of the selected checkpoint by place; None for a failed record.
     """
 
     record: Record
@@ -43,10 +43,20 @@ class Cell:
         """Whether there are scores."""
         return bool(self.blocks)
 
+    @property
+    def miou(self) -> float:
+        """Of the selected checkpoint."""
+        return self.blocks["selected"].miou
+
     @cached_property
     def key(self) -> RowKey:
         """What makes a row of the board, apart from the seed."""
         return row_key(self.record)
+
+    @cached_property
+    def row(self) -> str:
+        """Name of its row."""
+        return row_name(self.key)
 
 
 def row_key(record: Record) -> RowKey:
@@ -61,24 +71,28 @@ def row_key(record: Record) -> RowKey:
     )
 
 
+def row_name(key: RowKey) -> str:
+    """A short name for one row's method, options, backbone, protocol and settings (8 hex digits)."""
+    return digest(*key)[:8]
+
+
 def all_options(record: Record) -> dict[str, Any]:
     """Options of the method, and those of its objectives below ``+name``, to be shown."""
     return {**record.options, **{f"+{name}": options for name, options in record.objectives.items()}}
 
 
-def load_cell(record: Record) -> Cell:
-    """Compute a cell's scores from its evidence.
+def measure_record(record: Record) -> MeasuredRecord:
+    """Compute a record's scores from its evidence.
 
     Raises:
         RecordError: If the evidence is missing or was changed, or a stored score contradicts it.
     """
     if record.status == "failed":
-        return Cell(record, {}, {}, "")
-    found = load_evidence(record)
-    chosen = found.matrices["selected"]
-    target = target_digest(record, found)
-    places = count_places(found.domains, found.sites, chosen)
-    return Cell(record, check_scores(record, found), found.by_domain["selected"], target, places)
+        return MeasuredRecord(record, {}, {}, "")
+    evidence = load_evidence(record)
+    places = count_places(evidence.domains, evidence.sites, evidence.matrices["selected"])
+    matrices = evidence.by_domain["selected"]
+    return MeasuredRecord(record, check_scores(record, evidence), matrices, target_digest(record, evidence), places)
 
 
 def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
@@ -106,34 +120,33 @@ def current(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
                 f"the newest version is {'.'.join(map(str, newest[record.benchmark]))}."
             )
             continue
-        place = (record.benchmark, row_key(record), record.seed)
-        other = chosen.get(place)
+        stand = (record.benchmark, row_key(record), record.seed)
+        other = chosen.get(stand)
         if other is not None:
             if other.fingerprint != record.fingerprint:
                 run = f"{record.benchmark}, {record.method}, seed {record.seed}"
                 notes.add(f"{run}: the last completed of several runs counts.")
             if other.status == "completed" and record.status == "failed":
                 continue
-        chosen[place] = record
+        chosen[stand] = record
     return list(chosen.values()), sorted(notes)
 
 
-def conflicts(cells: Iterable[Cell]) -> list[str]:
+def conflicts(records: Iterable[MeasuredRecord]) -> list[str]:
     """Benchmarks whose rows were not evaluated on the same target pixels, seed by seed and as a whole, as sentences."""
     by_seed: dict[tuple[str, int], set[str]] = {}
     by_row: dict[str, dict[RowKey, set[str]]] = {}
-    for cell in cells:
-        if cell.completed:
-            by_seed.setdefault((cell.record.benchmark, cell.record.seed), set()).add(cell.target)
-            by_row.setdefault(cell.record.benchmark, {}).setdefault(cell.key, set()).add(cell.target)
-    different = {benchmark for (benchmark, _), found in by_seed.items() if len(found) > 1}
+    for one in records:
+        if one.completed:
+            by_seed.setdefault((one.record.benchmark, one.record.seed), set()).add(one.target)
+            by_row.setdefault(one.record.benchmark, {}).setdefault(one.key, set()).add(one.target)
+    different = {benchmark for (benchmark, _), targets in by_seed.items() if len(targets) > 1}
     # Rows without a seed in common are ranked against each other as well.
     different |= {benchmark for benchmark, rows in by_row.items() if len(set(map(frozenset, rows.values()))) > 1}
-    benchmarks = sorted(different)
     return [
         f"{benchmark}: not all records were evaluated on the same target pixels, so their numbers cannot be compared "
         "and nothing is ranked."
-        for benchmark in benchmarks
+        for benchmark in sorted(different)
     ]
 
 

@@ -1,0 +1,45 @@
+"""Lines of a board as data frames, and the mean and spread that stand in them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+Fields = dict[str, Any]
+NAN = float("nan")
+_WHOLE = ("rank", "trainable_min", "trainable_max", "places", "trainable", "parameters")
+_TEXT = ("reason", "worst_domain", "error", "incomplete_reason")
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; NaN of nothing. Exactly rounded, so that the order of the values does not matter."""
+    known = list(values)
+    return statistics.fmean(known) if known else NAN
+
+
+def spread(values: Iterable[float]) -> float:
+    """The sample standard deviation; NaN below two values, where nothing is known about it."""
+    known = list(values)
+    return statistics.stdev(known) if len(known) > 1 else NAN
+
+
+def frame(lines: Sequence[Fields], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Lines as a frame with some or all columns, numbers as float64 or Int64, missing text empty."""
+    columns = columns or list(dict.fromkeys(name for line in lines for name in line))
+    result = pd.DataFrame({name: [line.get(name) for line in lines] for name in columns})
+    for name in columns:
+        if name in _WHOLE:
+            result[name] = result[name].astype("Int64")
+        elif name in _TEXT:
+            result[name] = result[name].fillna("").astype(object)
+        elif result[name].dtype == object and not any(isinstance(value, str | bool) for value in result[name]):
+            result[name] = result[name].astype("float64")
+    return result
+
+
+def lines_of(frame: pd.DataFrame) -> list[Fields]:
+    """The lines of a frame."""
+    return [{str(name): value for name, value in line.items()} for line in frame.to_dict("records")]

@@ -1,0 +1,249 @@
+"""The pages of a track: its rows, benchmarks, methods, costs and gaps, and two rows side by side."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.site import names
+from spectral_tl_bench.leaderboard.site.charts import TIMES, families, scatter
+from spectral_tl_bench.leaderboard.site.maps import draw_map
+from spectral_tl_bench.leaderboard.site.method import details, summary
+from spectral_tl_bench.leaderboard.site.predictions import shown_chips
+from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE, BenchmarkView, View
+from spectral_tl_bench.leaderboard.site.writer import Writer, top_of
+from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE
+from spectral_tl_bench.objectives.registry import split_objectives
+
+_ROUNDED = 1e-12
+_SEASONS = ("spring", "summer", "autumn", "winter")
+
+
+def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
+    """Write all pages of a track and the data that they load; ``overviews`` are the paths of its first page."""
+    folder, about = view.track.slug, {"view": view, "track": view.track}
+    entries, best = view.entries.values(), best_entries(view)
+    for path in overviews:
+        writer.page(
+            path, "overview", **about, best=best, reasons=reasons(view),
+            top=top_of([*_reach(entries), *(row["mean_places_high"] for row in view.rows)]),
+            families=sorted({row["family"] for row in view.rows}),
+            backbones=sorted({row["backbone"] for row in view.rows if row["backbone"]}),
+            datasets=list(dict.fromkeys(one.dataset for one in view.benchmarks)),
+            gaps=sorted({one.gap for one in view.benchmarks}),
+        )  # fmt: skip
+    for one in view.benchmarks:
+        path = f"{folder}/benchmarks/{one.slug}.html"
+        writer.page(path, "benchmark", **about, best=best, **benchmark_values(writer, view, one))
+    first = {one.id: next(iter(view.best_first(one.id)), None) for one in view.benchmarks}
+    writer.page(f"{folder}/benchmarks/index.html", "benchmarks", **about, first=first)
+    _write_methods(writer, view)
+    plots = [
+        ("parameters", "Mean mIoU against trainable parameters",
+         scatter(view, "trainable_max", "trainable parameters (logarithmic)", names.count)),
+        ("time", "Mean mIoU against training time",
+         scatter(view, "train_seconds", "training time of a run (logarithmic)", names.seconds, TIMES)),
+    ]  # fmt: skip
+    writer.page(
+        f"{folder}/cost.html", "cost", **about, plots=plots, families=families(view),
+        devices=sorted({one.record.device for one in view.analysis.board.records if one.record.device}),
+        left_out=sum(row["mean"] is None for row in view.rows if not row["is_floor"]),
+    )  # fmt: skip
+    if "gaps" not in view.left_out:
+        numbers = {row["row"]: gap_numbers(view, row["row"]) for row in view.scored}
+        writer.script(f"{folder}/gaps.js", "gaps", numbers)
+        writer.page(f"{folder}/gaps.html", "gaps", **about, matrices=gap_matrices(view), rows=view.scored,
+                    numbers=numbers[view.scored[0]["row"]], data=f"{folder}/gaps.js")  # fmt: skip
+    if "compare" not in view.left_out:
+        writer.page(f"{folder}/compare.html", "compare", **about, rows=view.scored)
+    _write_rows(writer, view)
+
+
+def best_entries(view: View) -> set[tuple[str, str]]:
+    """(row, benchmark) of the highest number of each benchmark, and (row, "") of the highest mean; floors aside."""
+    rows = [row for row in view.rows if not row["is_floor"]]
+    columns = [[(row["row"], "", row["mean"]) for row in rows if row["mean"] is not None]]
+    for benchmark in view.benchmarks:
+        entries = [view.entries[row["row"], benchmark.id] for row in rows]
+        columns.append([(one["row"], benchmark.id, one["miou"]) for one in entries if one["state"] == "completed"])
+    return {
+        (row, benchmark)
+        for column in columns
+        for row, benchmark, value in column
+        if value >= max(value for *_, value in column) - _ROUNDED
+    }
+
+
+def reasons(view: View, benchmark: str | None = None) -> list[str]:
+    """Why intervals are missing: one sentence per benchmark and reason."""
+    entries = [one for one in view.entries.values() if one["miou"] is not None and one["reason"]]
+    return sorted({f"{one['benchmark']}: {one['reason']}" for one in entries if benchmark in (None, one["benchmark"])})
+
+
+def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> dict[str, Any]:
+    """What the page of a benchmark shows."""
+    order = view.best_first(benchmark.id)
+    floor = view.rows[-1]
+    cells = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
+    classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, floor]}
+    domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, floor]}
+    matrix = view.matrix(order[0]["row"], benchmark.id) if order else None
+    return {
+        "benchmark": benchmark,
+        "rows": [*order, *(row for row in view.rows if row not in order and row is not floor), floor],
+        "scored": [*order, floor],
+        "cells": cells,
+        "map": draw_map(benchmark),
+        "shown": shown_chips(writer, view, benchmark),
+        "class_table": class_table(benchmark, [(classes[row["row"]], row) for row in order], classes[floor["row"]]),
+        "classes": classes,
+        "domains": {row: {fields["domain"]: fields for fields in group} for row, group in domains.items()},
+        "class_top": top_of(fields["iou"] for group in classes.values() for fields in group),
+        "domain_top": top_of(fields["miou"] for group in domains.values() for fields in group),
+        "top": top_of(_reach(cells.values())),
+        "floor": view.floor(benchmark.id),
+        "reasons": reasons(view, benchmark.id),
+        "confused": order,
+        "shares": shares(matrix) if matrix is not None else None,
+    }
+
+
+def class_table(
+    benchmark: BenchmarkView, groups: list[tuple[list[Fields], Fields]], floors: list[Fields]
+) -> list[Fields]:
+    """Per class: its share of the labelled pixels, and the best, the median and the majority class's IoU.
+
+    Args:
+        benchmark: It names the classes.
+        groups: The classes of each row, and the row, the best first.
+        floors: The classes of the majority class.
+    """
+    pixels = [fields["truth_pixels"] or 0 for fields in groups[0][0]] if groups else []
+    table = []
+    for index, name in enumerate(benchmark.classes):
+        column = [(group[index]["iou"], row) for group, row in groups if group[index]["iou"] is not None]
+        best, best_row = max(column, key=lambda item: item[0], default=(None, None))
+        table.append({
+            "name": name,
+            "colour": benchmark.colours[index],
+            "pixels": pixels[index] if pixels else None,
+            "share": pixels[index] / sum(pixels) if sum(pixels) else None,
+            "best": best,
+            "best_row": best_row,
+            "median": statistics.median(value for value, _ in column) if column else None,
+            "floor": floors[index]["iou"] if floors else None,
+        })  # fmt: skip
+    return table
+
+
+def shares(matrix: NDArray[np.int64]) -> list[list[float | None]]:
+    """Of the pixels of each true class, the share that was predicted as each; None where the truth lacks the class."""
+    return [[float(value) / int(line.sum()) for value in line] if line.sum() else [None] * len(line) for line in matrix]
+
+
+def gap_matrices(view: View) -> list[Fields]:
+    """One matrix per dataset: lines are what was trained on, columns the target domains, by season if they have one.
+
+    ``domains`` are (id, name, season); ``top`` is the end of the colour scale, the same for all rows of the track.
+    """
+    matrices = []
+    for dataset in dict.fromkeys(one.dataset for one in view.benchmarks):
+        lines = [one for one in view.benchmarks if one.dataset == dataset]
+        domains = {name: (name, one.domain_name(name), one.season(name)) for one in lines for name in one.target}
+        ids = {one.id for one in lines}
+        groups = [group for (_, benchmark), group in view.domains.items() if benchmark in ids]
+        matrices.append({
+            "dataset": dataset,
+            "benchmarks": lines,
+            "domains": sorted(domains.values(), key=lambda one: ((*_SEASONS, one[2]).index(one[2]), one[0])),
+            "top": top_of(fields["miou"] for group in groups for fields in group),
+        })  # fmt: skip
+    return matrices
+
+
+def gap_numbers(view: View, row: str) -> dict[str, Fields]:
+    """By benchmark: ``all`` (pooled mIoU), ``reference``, ``drop``, ``low``, ``high``, and ``domains`` by id."""
+
+    def short(value: float | None) -> float | None:
+        return None if value is None else round(value, 6)
+
+    fields = {"all": "miou", "reference": "in_domain", "drop": "drop", "low": "drop_low", "high": "drop_high"}
+    return {
+        one.id: {
+            **{name: short(view.entries[row, one.id][field]) for name, field in fields.items()},
+            "domains": {part["domain"]: short(part["miou"]) for part in view.domains.get((row, one.id), [])},
+        }
+        for one in view.benchmarks
+    }
+
+
+def packed(values: NDArray[Any]) -> str:
+    """Numbers as little-endian float32 in base64: their rounding, 6e-8, is far below any digit that is shown."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
+def _write_methods(writer: Writer, view: View) -> None:
+    """Write the list of methods and the page, or pages, of each."""
+    about, listed = {"view": view, "track": view.track}, []
+    for name, rows in view.methods.items():
+        parts = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
+        paths = [f"{view.track.slug}/methods/{names.page_name(name, number)}" for number in range(len(parts))]
+        for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
+            entries = [view.entries[row["row"], one.id] for row in part for one in view.benchmarks]
+            writer.page(
+                path, "method", **about, name=name, summary=summary(name), objectives=split_objectives(name)[1],
+                rows=part, details={row["row"]: details(view, row["row"]) for row in part}, top=top_of(_reach(entries)),
+                number=number, paths=paths,
+            )  # fmt: skip
+        listed.append((name, rows, paths[0], summary(name)))
+    writer.page(f"{view.track.slug}/methods/index.html", "methods", **about, methods=listed)
+
+
+def _write_rows(writer: Writer, view: View) -> None:
+    """Write a file for each row with a number somewhere, which pages load only when somebody asks for it.
+
+    Each holds, by benchmark, the ``matrix`` (lines are ground truth; null for the majority class) and, where it has a
+    gap, what the comparison needs: ``seeds``; by seed ``miou``, number of the ``target`` and of its ``places``;
+    the ``effective`` number of places; and ``draws`` as ``packed`` writes them: one array for the mean over the seeds
+    or, where not all rows have the same seeds, one for each.
+    """
+    scores = view.analysis.scores
+    targets: dict[tuple[str, Any], int] = {}
+    apart = {
+        one.id
+        for one in view.benchmarks
+        if len({tuple(sorted(by_name[one.id].seeds)) for by_name in scores.values() if one.id in by_name}) > 1
+    }
+    for row in view.rows:
+        benchmarks: dict[str, Fields] = {}
+        for one in view.benchmarks:
+            entry = scores[row["row"]].get(one.id)
+            if entry is None:
+                continue
+            matrix = view.matrix(row["row"], one.id)
+            benchmarks[one.id] = {"matrix": None if matrix is None else matrix.tolist()}
+            if not one.reference:
+                seeds = sorted(entry.seeds)
+                alone = [entry.only([seed]) for seed in seeds]
+                benchmarks[one.id] |= {
+                    "seeds": seeds,
+                    "miou": entry.values,
+                    "target": [targets.setdefault((one.id, part.target), len(targets)) for part in alone],
+                    "places": [part.places for part in alone],
+                    "effective": [part.effective for part in alone],
+                    "draws": [packed(part.draws) for part in (alone if one.id in apart else [entry])],
+                }
+        if benchmarks:
+            path = f"{view.track.slug}/rows/{row['slug']}.js"
+            writer.script(path, f"row:{row['slug']}", {"least": MIN_EFFECTIVE, "benchmarks": benchmarks})
+
+
+def _reach(entries: Any) -> list[float | None]:
+    """What a scale must hold."""
+    return [entry[name] for entry in entries for name in ("miou", "high")]

@@ -1,0 +1,181 @@
+"""Entries: what a row of a board has on one benchmark, its records merged over seeds, ready for the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
+from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights
+from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, estimate, too_few, unknown
+from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
+
+OTHER_PIXELS = "not evaluated on the same target pixels"
+Target = tuple[str, tuple[Place, ...], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class SeedScore:
+    """One completed record.
+
+    Attributes:
+        target: Equal where two records were evaluated on the same pixels, in the same places.
+        counts: Its pixel counts by place.
+    """
+
+    target: Target
+    counts: PlaceCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One row's place on one benchmark.
+
+    Attributes:
+        dataset: Name of the dataset, which places are named within.
+        seeds: Its completed records by seed.
+        domain: Empty for the whole target, else the only domain of it that counts.
+    """
+
+    dataset: str
+    seeds: dict[int, SeedScore]
+    domain: str = ""
+
+    def only(self, seeds: Collection[int]) -> Entry:
+        """The same with some of the seeds."""
+        return self if set(seeds) == set(self.seeds) else Entry(self.dataset, {s: self.seeds[s] for s in seeds})
+
+    def within(self, domain: str) -> Entry:
+        """The part of the target in one domain."""
+        return (
+            self
+            if all(place[0] == domain for one in self.counts for place in one.places)
+            else replace(self, domain=domain)
+        )
+
+    @cached_property
+    def target(self) -> Target | None:
+        """What all seeds were evaluated on; None where they differ."""
+        targets = {one.target for one in self.seeds.values()}
+        return targets.pop() if len(targets) == 1 else None
+
+    @cached_property
+    def counts(self) -> list[PlaceCounts]:
+        """Counts by place, in the order of the seeds."""
+        counts = [self.seeds[seed].counts for seed in sorted(self.seeds)]
+        return [one.within(self.domain) for one in counts] if self.domain else counts
+
+    @property
+    def places(self) -> int:
+        """Number of places; of the seed with the fewest, where they differ."""
+        return min(len(one.places) for one in self.counts)
+
+    @cached_property
+    def effective(self) -> float:
+        """Effective number of places, see ``effective_places``."""
+        return _effective(self.target, self.domain) if self.target is not None else 0.0
+
+    @cached_property
+    def values(self) -> list[float]:
+        """The mIoU over all places by seed, in the order of the seeds."""
+        return [float(mean_iou(one.right.sum(axis=0), one.union.sum(axis=0))) for one in self.counts]
+
+    @cached_property
+    def miou(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.values))
+
+    @cached_property
+    def draws(self) -> NDArray[np.float64]:
+        """Bootstrap draws (B,) of the mean over seeds; all NaN where the seeds have different targets."""
+        if self.target is None:
+            return np.full(DRAWS, np.nan)
+        weights = _weights(self.dataset, self.target[1])
+        if self.domain:
+            weights = weights[:, _chosen(self.target, self.domain)]
+        return miou_draws(weights, self.counts).mean(axis=0)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The mIoU with its uncertainty over places."""
+        if self.target is None:
+            return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
+        if reason := too_few(self.places, self.effective):  # which saves the draws
+            return unknown(self.miou, reason)
+        return estimate(self.miou, self.draws, self.places, self.effective)
+
+
+def seed_score(measured: MeasuredRecord) -> SeedScore:
+    """A completed record as the bootstrap sees it."""
+    counts = measured.places
+    if counts is None:
+        raise ValueError(f"{measured.record.method} on {measured.record.benchmark} has no evidence")
+    return SeedScore((measured.target, counts.places, counts.truth.tobytes()), counts)
+
+
+def floor_entries(records: Iterable[MeasuredRecord]) -> dict[str, Entry]:
+    """The majority class by benchmark: what always saying the source's most frequent class gives on each seed."""
+    entries: dict[str, Entry] = {}
+    for one in records:
+        majority = one.record.majority_class
+        if not one.completed or majority is None:
+            continue
+        seeds = entries.setdefault(one.record.benchmark, Entry(one.record.dataset, {})).seeds
+        if one.record.seed not in seeds:
+            score = seed_score(one)
+            seeds[one.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
+    return entries
+
+
+def difference(first: Entry | None, second: Entry | None) -> tuple[int, NDArray[np.float64], Estimate]:
+    """First minus second over the same places and the seeds that both have.
+
+    Returns:
+        Number of places, draws (B,) of the difference, and the difference with its uncertainty. The difference is
+        NaN where the two were not evaluated on the same pixels.
+    """
+    nothing = np.full(1, np.nan)
+    if first is None or second is None:
+        return 0, nothing, unknown(float("nan"), "not completed by both")
+    shared = sorted(first.seeds.keys() & second.seeds.keys())
+    if not shared:
+        return min(first.places, second.places), nothing, unknown(float("nan"), "no seed in common")
+    a, b = first.only(shared), second.only(shared)
+    if any(a.seeds[seed].target != b.seeds[seed].target for seed in shared):
+        return min(a.places, b.places), nothing, unknown(float("nan"), OTHER_PIXELS)
+    value = a.miou - b.miou
+    if a.target is None:
+        return a.places, nothing, unknown(value, f"the seeds were {OTHER_PIXELS}")
+    draws = a.draws - b.draws
+    return a.places, draws, estimate(value, draws, a.places, a.effective)
+
+
+def _constant(counts: PlaceCounts, majority: int) -> PlaceCounts:
+    """Counts of a predictor that says ``majority`` everywhere."""
+    right = np.zeros_like(counts.truth)
+    right[:, majority] = counts.truth[:, majority]
+    union = counts.truth.copy()
+    union[:, majority] = counts.truth.sum(axis=1)
+    return PlaceCounts(counts.places, right, union, counts.truth)
+
+
+@lru_cache(maxsize=64)
+def _weights(dataset: str, places: tuple[Place, ...]) -> NDArray[np.float64]:
+    weights = place_weights(dataset, places)
+    weights.flags.writeable = False
+    return weights
+
+
+@lru_cache(maxsize=1024)
+def _effective(target: Target, domain: str) -> float:
+    truth = np.frombuffer(target[2], dtype=np.int64).reshape(len(target[1]), -1)
+    return effective_places(truth[_chosen(target, domain)] if domain else truth)
+
+
+def _chosen(target: Target, domain: str) -> list[int]:
+    """Numbers of the places in a domain."""
+    return [number for number, place in enumerate(target[1]) if place[0] == domain]
