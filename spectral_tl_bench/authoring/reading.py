@@ -18,7 +18,10 @@ from typing import Any
 import rasterio
 from torch import nn
 
-TRAINING = frozenset(f"spectral_tl_bench.training.{name}" for name in ("fit", "task", "closed_form", "pretrain"))
+TRAINING = frozenset(
+    f"spectral_tl_bench.training.{name}"
+    for name in ("train", "gradient", "task", "closed_form", "averaging", "pretrain")
+)
 """Modules in whose calls no file of the target is opened, whoever does it."""
 
 METHODS = "spectral_tl_bench.methods"

@@ -209,12 +209,14 @@ def _iou_f1(m: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _agreement(m: Matrix) -> tuple[float, float]:
-    total = float(m.sum())
+    total = int(m.sum())
     if not total:
         return float("nan"), float("nan")
-    observed = float(np.trace(m)) / total
-    chance = float((m.sum(axis=1) / total) @ (m.sum(axis=0) / total))
-    return observed, float("nan") if chance >= 1 else (observed - chance) / (1 - chance)
+    right = int(np.trace(m))
+    # In whole numbers: a dot product of floats rounds otherwise on another processor, and boards must not.
+    chance = sum(truth * said for truth, said in zip(m.sum(axis=1).tolist(), m.sum(axis=0).tolist(), strict=True))
+    square = total * total
+    return right / total, float("nan") if chance >= square else (right * total - chance) / (square - chance)
 
 
 def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:

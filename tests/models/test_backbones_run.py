@@ -43,7 +43,7 @@ def test_output_record_and_fingerprint_name_the_weights(root, weights, tmp_path)
 
     def fingerprint(**options: str) -> str:
         cell = plan(make_request(root, "frozen", **options), lambda _line: None)[0][0]
-        return cell.fingerprint(cell.split())
+        return cell.identity(cell.split()).fingerprint
 
     own = fingerprint(weights=str(weights))
     moved = weights.rename(tmp_path / "elsewhere.safetensors")

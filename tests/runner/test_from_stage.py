@@ -94,14 +94,14 @@ def test_a_given_stage_serves_all_seeds_and_the_record_says_so(tree, trained, tm
     assert not (tmp_path / "cache" / "stages").exists()
 
     plain, _ = plan(make_request(tree, "spectralx", **more), quiet)
-    assert plain[0].fingerprint(plain[0].split()) != cells[0].fingerprint(cells[0].split())
+    assert plain[0].identity(plain[0].split()) != cells[0].identity(cells[0].split())
 
 
 def test_another_stage_is_another_result(tree, trained, folder):
     tensors = {name: value + 1 for name, value in load_file(folder / "stage.safetensors").items()}
     change(folder, tensors=tensors)
     one, other = (plan(make_request(tree, "spectralx", from_stage=path), quiet)[0][0] for path in (trained, folder))
-    assert one.fingerprint(one.split()) != other.fingerprint(other.split())
+    assert one.identity(one.split()) != other.identity(other.split())
 
 
 def test_the_command_takes_a_folder(tree, trained, tmp_path, stbench, small, capsys):

@@ -85,7 +85,7 @@ def test_it_is_a_setting_of_the_run_and_of_a_shared_stage(small_tree):
     (plain,), _ = plan(make_request(small_tree, "spectralx"), lambda _: None)
     (fast,), _ = plan(make_request(small_tree, "spectralx", compile=True), lambda _: None)
     assert fast.settings.compile and not plain.settings.compile
-    assert fast.fingerprint(fast.split()) != plain.fingerprint(plain.split())
+    assert fast.identity(fast.split()).fingerprint != plain.identity(plain.split()).fingerprint
     from spectral_tl_bench.runner.stages import identity_of
     from spectral_tl_bench.training.pretrain import shared_stage
 

@@ -342,7 +342,7 @@ def test_objectives_count_in_rows_and_fingerprints(runs, cities):
     ):
         request = make_request(cities, name, benchmarks=(DFC,), objective_options=options)
         (cell,), _ = plan(request, lambda _: None)
-        prints.add(cell.fingerprint(cell.split()))
+        prints.add(cell.identity(cell.split()).fingerprint)
     assert len(prints) == 4
 
 

@@ -57,7 +57,7 @@ def fields_of(cell: Cell, **changes: Any) -> dict[str, Any]:
         "device": "x86_64 CPU",
         "selection": {"step": steps, "value": 0.5, "trace": [[steps, 0.5]]},
     }
-    return {**common_fields(cell, split, cell.fingerprint(split)), **measured, **changes}
+    return {**common_fields(cell, split, cell.identity(split)), **measured, **changes}
 
 
 def write_cell(store: Path, cell: Cell, quality: float = 0.6, pictures: bool = False, **changes: Any) -> Path:
