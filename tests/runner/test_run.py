@@ -81,7 +81,7 @@ def test_evidence_is_of_the_target_and_complete(first):
 
 
 def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypatch):
-    _, out, outcomes, _ = first
+    _, _, outcomes, _ = first
     for outcome in outcomes:
         weights = load_file(outcome.record.parent / "selected.safetensors")
         seen = []
@@ -94,7 +94,7 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
 
         monkeypatch.setattr(cell_module, "fit", untrained)
         cell = outcome.cell
-        _, frame, *_ = cell_module._measure(cell, cell.split(), out, CPU, 0, quiet)
+        _, frame, *_ = cell_module._measure(cell, cell.split(), CPU, 0, quiet)
         assert seen
         matrices = frame.loc[frame["checkpoint"] == "selected", "matrix"]
         assert score(sum(matrices)).miou == pytest.approx(outcome.miou, abs=1e-9)
