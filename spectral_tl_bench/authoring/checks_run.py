@@ -22,6 +22,7 @@ from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.run import Request, execute, plan
 from spectral_tl_bench.runner.write import ERROR_FILE, WEIGHTS_FILE
 from spectral_tl_bench.sample import write_mts12
+from spectral_tl_bench.storage import CACHE_VARIABLE
 from spectral_tl_bench.training.hardware import Hardware
 
 BENCHMARK = "mts12-n2s"
@@ -77,6 +78,8 @@ def _run(trial: Trial, root: Path, out: Path) -> Ran:
     reading.guard(target_files(cell, images=not trial.method.target_images))
     # Where a method might look for the data by itself.
     os.environ[ROOT_VARIABLE] = str(root)
+    # Each run trains its own first stage: one that another run has left would hide what this one does.
+    os.environ[CACHE_VARIABLE] = str(out / "cache")
     with watched(reading):
         (outcome,) = execute(cells, out, Hardware("cpu"), 0, lambda _: None)
     if outcome.state != "done" or outcome.record is None:

@@ -6,6 +6,7 @@ import pytest
 
 from spectral_tl_bench.authoring.check import CHECKS, check_method, failures
 from spectral_tl_bench.methods.registry import load_method, method_entries
+from spectral_tl_bench.runner import stages
 
 SMALL = {"unet": "unet@small", "deeplabv3plus": "deeplabv3plus@small"}
 """Large networks, checked with a preset."""
@@ -37,6 +38,21 @@ def test_it_passes_the_wall(name):
     verdicts = check_method(name, only=["wall"])
     assert not failures(verdicts), "\n".join(map(str, failures(verdicts)))
     assert verdicts[-1].check == "wall" and verdicts[-1].state == "pass"
+
+
+def test_the_wall_looks_at_first_stages_too(monkeypatch, tmp_path):
+    """The run with another target would find the first stage of the run before, and say nothing about its training."""
+    trained = []
+    plain = stages.train_shared
+
+    def train(*arguments, **more):
+        trained.append(1)
+        return plain(*arguments, **more)
+
+    monkeypatch.setattr(stages, "train_shared", train)
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path))
+    assert not failures(check_method("spectralx", only=["wall"]))
+    assert len(trained) == 2 and not (tmp_path / "stages").exists(), "nor are they left in the user's cache"
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
         (["benchmarks", "show", "whuohs-s2t", "--yaml"], 0), (["methods"], 0), (["run", "--help"], 0),
         (["report", "--help"], 0), (["plot", "--help"], 0), (["show", "--help"], 0),
         (["run", "-m", "fulll", "-b", "all"], 2), (["run", "-m", "full", "-b", "none"], 2),
+        (["cache"], 0),
         (["methods", "show", "--help"], 0), (["methods", "probe", "--help"], 0), (["methods", "show", "ful"], 2),
         (["methods", "show", "full", "--backbone", "vit-larg"], 2), (["methods", "probe", "ful"], 2),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from torch import nn
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.backbones import get_backbone, hub, load_backbone
 from spectral_tl_bench.models.patch_embedding import RGB, mixed, repeat, wavelength
 
 SENSOR = (0.490, 0.560, 0.665, 0.842, 1.610)
@@ -259,6 +259,55 @@ def test_the_hub_file_is_loaded_like_any_other(monkeypatch, tmp_path):
     assert torch.equal(found.blocks[0].attn.qkv.weight, network.blocks[0].attn.qkv.weight)
     again = get_backbone("timm:test_vit", spec.weights.source)
     assert again.facts() == spec.facts(), "a record's source finds the same weights"
+
+
+def test_downloads_follow_the_suites_cache_where_that_alone_was_moved(monkeypatch, tmp_path):
+    asked: list[Path | None] = []
+
+    def download(repository: str, file: str, *, cache_dir: Path | None, local_files_only: bool) -> str:
+        asked.append(cache_dir)
+        raise ConnectionError("no route to host")
+
+    def folder_asked_for() -> Path | None:
+        with pytest.raises(UserError, match="no route"):
+            get_backbone("timm:test_vit", "hub")
+        return asked.pop()
+
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path))
+    assert folder_asked_for() == tmp_path / "weights"
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        assert folder_asked_for() is None, "who has moved the library's cache has said where"
+    with monkeypatch.context() as patch:
+        patch.delenv("STBENCH_CACHE")
+        assert folder_asked_for() is None
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(tmp_path / "there"))
+    assert folder_asked_for() is None, "it is in the library's cache already"
+
+
+def test_torchgeos_files_follow_it_too(monkeypatch, tmp_path):
+    fetched: list[str] = []
+
+    def fetch(self: object, *, model_dir: str, **_options: object) -> None:
+        fetched.append(model_dir)
+
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", fetch)
+    monkeypatch.setattr(hub, "offline", lambda: False)
+    _, path = hub.locate_hub(load_backbone("dofa-base"), "")
+    assert path.parent == tmp_path / "cache" / "weights" and fetched == [str(path.parent)]
+    own = tmp_path / "hub" / "checkpoints" / path.name
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert hub.locate_hub(load_backbone("dofa-base"), "")[1] == own and len(fetched) == 1
+    own.unlink()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert hub.locate_hub(load_backbone("dofa-base"), "")[1] == own and fetched[1:] == [str(own.parent)]
 
 
 def test_names_of_weights_that_do_not_exist():

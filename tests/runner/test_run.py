@@ -83,7 +83,7 @@ def test_evidence_is_of_the_target_and_complete(first):
 
 
 def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypatch):
-    _, out, outcomes, _ = first
+    _, _, outcomes, _ = first
     for outcome in outcomes:
         weights = load_file(outcome.record.parent / "selected.safetensors")
         seen = []
