@@ -76,9 +76,9 @@ def analyse(board: Board) -> Analysis:
     rows = lines_of(board.rows)
     for row in rows:
         scores[row["row"]] = floor_entries(board.records) if row["is_floor"] else {
-            name: Entry(known[name].dataset, {seed: seed_score(one) for seed, one in by_seed.items() if one.completed})
+            name: Entry(known[name].dataset, {seed: seed_score(run) for seed, run in by_seed.items() if run.completed})
             for name, by_seed in groups[row["row"]].items()
-            if name in known and any(one.completed for one in by_seed.values())
+            if name in known and any(run.completed for run in by_seed.values())
         }  # fmt: skip
     floor = rows[-1]["row"]
     entries, domains, classes = [], [], []
@@ -139,7 +139,7 @@ def _domain_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
 def _class_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
     """Pixels are means over seeds, of which the ground truth usually has one value."""
     right, union, truth = (
-        np.stack([getattr(one, name).sum(axis=0) for one in entry.counts]) for name in ("right", "union", "truth")
+        np.stack([getattr(counts, name).sum(axis=0) for counts in entry.counts]) for name in ("right", "union", "truth")
     )
     iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
     columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
@@ -171,7 +171,7 @@ def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[st
     columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked)
     for row in complete:
         group = entries[row["row"]]
-        estimate = combine(row["mean"], [(1 / len(group), one.draws, one.estimate) for one in group])
+        estimate = combine(row["mean"], [(1 / len(group), entry.draws, entry.estimate) for entry in group])
         low, high = estimate.interval(0.0, 1.0)
         row.update({"mean_places_low": low, "mean_places_high": high, **columns[row["row"]]})
         if row["is_floor"]:  # it has no seeds of its own

@@ -71,8 +71,8 @@ class Board:
     @cached_property
     def known(self) -> dict[str, Record]:
         """A record of each benchmark, which says what the benchmark is; a completed one where there is one."""
-        records = sorted(self.records, key=lambda one: (not one.completed, one.key, one.record.seed), reverse=True)
-        by_benchmark = {one.record.benchmark: one.record for one in records}
+        records = sorted(self.records, key=lambda run: (not run.completed, run.key, run.record.seed), reverse=True)
+        by_benchmark = {run.record.benchmark: run.record for run in records}
         return {name: by_benchmark[name] for name in self.columns}
 
     def groups(self) -> dict[str, dict[str, BySeed]]:
@@ -81,12 +81,12 @@ class Board:
 
     def data_notes(self) -> set[str]:
         """What the records say of their data."""
-        records = [one.record for one in self.records]
+        records = [run.record for run in self.records]
         return {f"{record.benchmark}: {note}" for record in records if record.data for note in record.data.notes}
 
     def statements(self) -> list[str]:
         """What the records say of synthetic data."""
-        return sorted({one.record.statement for one in self.records if one.record.statement})
+        return sorted({run.record.statement for run in self.records if run.record.statement})
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def make_boards(records: Iterable[Record]) -> dict[str, Board]:
 def floors(records: Iterable[MeasuredRecord]) -> list[Floor]:
     """The majority class's scores per benchmark, once for each ground truth that occurs in the evidence."""
     groups: dict[tuple[str, str, int], list[MeasuredRecord]] = {}
-    for one in records:
-        if one.completed and one.record.majority_class is not None:
-            groups.setdefault((one.record.benchmark, one.target, one.record.majority_class), []).append(one)
+    for run in records:
+        if run.completed and run.record.majority_class is not None:
+            groups.setdefault((run.record.benchmark, run.target, run.record.majority_class), []).append(run)
     result = []
     for (benchmark, _, majority), group in groups.items():
         matrices = {name: majority_matrix(matrix, majority) for name, matrix in group[0].matrices.items()}
-        seeds = tuple(sorted({one.record.seed for one in group}))
+        seeds = tuple(sorted({run.record.seed for run in group}))
         result.append(Floor(benchmark, majority, seeds, block(matrices)))
     return sorted(result, key=lambda floor: (floor.benchmark, floor.seeds, floor.majority_class, floor.scores.miou))
 
@@ -138,20 +138,20 @@ def drops(records: Iterable[MeasuredRecord]) -> dict[str, float]:
     than one, there is no drop.
     """
     groups: dict[tuple[RowKey, str, int], list[MeasuredRecord]] = {}
-    for one in records:
-        if one.completed:
-            groups.setdefault((one.key, one.record.dataset, one.record.seed), []).append(one)
+    for run in records:
+        if run.completed:
+            groups.setdefault((run.key, run.record.dataset, run.record.seed), []).append(run)
     losses: dict[str, float] = {}
     for group in groups.values():
-        inside = [one.miou for one in group if one.record.gap == "none"]
+        inside = [run.miou for run in group if run.record.gap == "none"]
         if len(inside) == 1:
-            losses |= {one.record.fingerprint: inside[0] - one.miou for one in group if one.record.gap != "none"}
+            losses |= {run.record.fingerprint: inside[0] - run.miou for run in group if run.record.gap != "none"}
     return losses
 
 
 def differing_settings(records: Iterable[MeasuredRecord]) -> str:
     """Which settings are not the same in all rows, as a sentence; empty where all are."""
-    settings = {one.key: flat_settings(one.record.settings) for one in records}
+    settings = {run.key: flat_settings(run.record.settings) for run in records}
     names = sorted({name for values in settings.values() for name in values})
     by_name = {name: sorted({values.get(name, "none") for values in settings.values()}) for name in names}
     listed = "; ".join(f"{name} is {' or '.join(values)}" for name, values in by_name.items() if len(values) > 1)
@@ -176,7 +176,7 @@ def _board(track: str, stored: list[Record]) -> Board:
     records = tuple(map(measure_record, kept))
     clashes = conflicts(records)
     # A benchmark on which nobody has a result yet must not make every row incomplete.
-    measured = {one.record.benchmark for one in records if one.completed}
+    measured = {run.record.benchmark for run in records if run.completed}
     order = sorted({
         (record.dataset, record.benchmark, record.gap == "none")
         for record in kept
@@ -206,20 +206,20 @@ def _board(track: str, stored: list[Record]) -> Board:
 
 def _grouped(records: Iterable[MeasuredRecord]) -> dict[str, dict[str, BySeed]]:
     groups: dict[str, dict[str, BySeed]] = {}
-    for one in sorted(records, key=lambda one: (one.key, one.record.benchmark, one.record.seed)):
-        groups.setdefault(one.row, {}).setdefault(one.record.benchmark, {})[one.record.seed] = one
+    for run in sorted(records, key=lambda run: (run.key, run.record.benchmark, run.record.seed)):
+        groups.setdefault(run.row, {}).setdefault(run.record.benchmark, {})[run.record.seed] = run
     return groups
 
 
 def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fields]]:
     """A row of the board and its entries."""
-    records = [one for by_seed in group.values() for one in by_seed.values()]
-    seeds = sorted({one.record.seed for one in records})
+    records = [run for by_seed in group.values() for run in by_seed.values()]
+    seeds = sorted({run.record.seed for run in records})
     entries = [_entry(about, group.get(name, {}), len(seeds)) for name, about in board.known.items()]
     fields = _complete(entries)
     means = [mean(group[name][seed].miou for name in board.benchmarks) for seed in seeds] if fields["complete"] else []
     first, name = records[0].record, records[0].row
-    trainable = [one.record.parameters.trainable for one in records if one.record.parameters]
+    trainable = [run.record.parameters.trainable for run in records if run.record.parameters]
     row = {
         **fields,
         **{column: getattr(first, column) for column in ("method", "family", "protocol")},
@@ -234,7 +234,7 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "mean_std": spread(means),
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
-        "seconds": mean(one.record.seconds.total for one in records if one.completed and one.record.seconds),
+        "seconds": mean(run.record.seconds.total for run in records if run.completed and run.record.seconds),
         "is_floor": False,
         "rank": None,
     }
@@ -268,8 +268,8 @@ def _complete(entries: list[Fields]) -> Fields:
 
 def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
     """The records of one row on one benchmark, merged; the row has so many ``seeds`` on all benchmarks together."""
-    done = [one for one in by_seed.values() if one.completed]
-    blocks = {name: [one.blocks[name] for one in done if name in one.blocks] for name in CHECKPOINTS}
+    done = [run for run in by_seed.values() if run.completed]
+    blocks = {name: [run.blocks[name] for run in done if name in run.blocks] for name in CHECKPOINTS}
     chosen = blocks["selected"]
     releases = [(scores.release_miou, scores.miou) for scores in chosen if scores.release_miou is not None]
     domains: dict[str, list[float]] = {}
@@ -277,13 +277,13 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         if value is not None:
             domains.setdefault(name, []).append(value)
     worst, worst_domain = min(((mean(values), name) for name, values in domains.items()), default=(NAN, ""))
-    parameters = [one.record.parameters for one in done if one.record.parameters]
-    errors = [f"{one.record.error.kind}: {one.record.error.message}" for one in by_seed.values() if one.record.error]
+    parameters = [run.record.parameters for run in done if run.record.parameters]
+    errors = [f"{run.record.error.kind}: {run.record.error.message}" for run in by_seed.values() if run.record.error]
     some = "incomplete" if done else "failed" if by_seed else "missing"
     return {
         **_about(about),
         "state": "completed" if by_seed and len(done) == seeds else some,
-        "seeds": ", ".join(f"{seed}" if one.completed else f"{seed} (failed)" for seed, one in by_seed.items()),
+        "seeds": ", ".join(f"{seed}" if run.completed else f"{seed} (failed)" for seed, run in by_seed.items()),
         "miou": mean(scores.miou for scores in chosen),
         "std": spread(scores.miou for scores in chosen),
         "last": mean(scores.miou for scores in blocks["last"]),
@@ -295,10 +295,10 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "worst_miou": worst,
         "release": mean(release for release, _ in releases),
         "inflation": mean(release - ours for release, ours in releases),
-        "trainable": max((one.trainable for one in parameters), default=None),
-        "parameters": max((one.total for one in parameters), default=None),
-        "seconds": mean(one.record.seconds.total for one in done if one.record.seconds),
-        "peak_memory_mb": mean(one.record.peak_memory_mb for one in done if one.record.peak_memory_mb is not None),
+        "trainable": max((count.trainable for count in parameters), default=None),
+        "parameters": max((count.total for count in parameters), default=None),
+        "seconds": mean(run.record.seconds.total for run in done if run.record.seconds),
+        "peak_memory_mb": mean(run.record.peak_memory_mb for run in done if run.record.peak_memory_mb is not None),
         "error": errors[0] if errors else "",
     }
 
@@ -311,10 +311,10 @@ def _mixed_code(records: Iterable[MeasuredRecord]) -> list[str]:
     """Say where the results of one row were made by several versions of code."""
     notes = set()
     for group in _grouped(records).values():
-        done = [one for by_seed in group.values() for one in by_seed.values() if one.completed]
-        packages = {name for one in done for name in one.record.environment if name.startswith("method pack")}
+        done = [run for by_seed in group.values() for run in by_seed.values() if run.completed]
+        packages = {name for run in done for name in run.record.environment if name.startswith("method pack")}
         for name in ("suite code", *packages):
-            versions = {one.record.environment.get(name, "unknown") for one in done}
+            versions = {run.record.environment.get(name, "unknown") for run in done}
             if len(versions) > 1:
                 notes.add(f"{done[0].record.method}: its results come from {len(versions)} versions of the {name}.")
     return sorted(notes)

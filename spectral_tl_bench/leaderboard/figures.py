@@ -230,7 +230,7 @@ def _gap(analysis: Analysis, rows: pd.DataFrame, _: str) -> Figure:
     figure = Figure(figsize=(width, 0.28 * sum(heights) + 0.6), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, (dataset, (lines, part)) in zip(grid[:, 0], panels.items(), strict=True):
-        labels = [f"{one.benchmark}: {_sources(one)}" for one in lines]
+        labels = [f"{record.benchmark}: {_sources(record)}" for record in lines]
         _matrix(figure, axes, part.to_numpy(), list(part.columns), labels, "mIoU, %")
         axes.set_title(plain(dataset))
     title = f"{_title(analysis)}: {measured['label'].iloc[0]}, trained on the row's domains, tested on the column's"

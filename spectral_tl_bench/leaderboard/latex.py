@@ -46,7 +46,7 @@ def _escaped(mark: str) -> str:
     if mark.isascii() or (ord(mark) <= _LAST_LATIN and mark.isalpha()):
         return mark
     simple = unicodedata.normalize("NFKD", mark).encode("ascii", "ignore").decode()
-    return "".join(_SPECIAL.get(one, one) for one in simple) or "?"
+    return "".join(_SPECIAL.get(letter, letter) for letter in simple) or "?"
 
 
 def latex(analysis: Analysis) -> str:

@@ -27,9 +27,9 @@ _LOOSE_UNDERSCORE = re.compile(r"(?<!\w)_|_(?!\w)")  # between letters it is no 
 def markdown(analysis: Analysis) -> str:
     """One board as Markdown, scores in per cent."""
     board, rows = analysis.board, lines_of(analysis.rows)
-    records = [one.record for one in board.records]
+    records = [run.record for run in board.records]
     season = any(record.dataset.upper().startswith("DFC2020") for record in records)
-    backbones = {one.row: one.record.backbone for one in board.records}
+    backbones = {run.row: run.record.backbone for run in board.records}
     errors = [(record.benchmark, record.method, record.seed, record.error) for record in records if record.error]
     return _TEMPLATES.get_template("board.md").render(
         board=board,
@@ -39,7 +39,8 @@ def markdown(analysis: Analysis) -> str:
         notes=[*board.notes, *([_SEASON_NOTE] if season else []), *sorted(board.data_notes())],
         failed=sorted(([*about, error.kind, _cut(error.message)] for *about, error in errors), key=str),
         backbones={
-            row: text.as_json(one.model_dump(mode="json")) if one else NOTHING for row, one in backbones.items()
+            row: text.as_json(backbone.model_dump(mode="json")) if backbone else NOTHING
+            for row, backbone in backbones.items()
         },
     )
 

@@ -136,10 +136,10 @@ def conflicts(records: Iterable[MeasuredRecord]) -> list[str]:
     """Benchmarks whose rows were not evaluated on the same target pixels, seed by seed and as a whole, as sentences."""
     by_seed: dict[tuple[str, int], set[str]] = {}
     by_row: dict[str, dict[RowKey, set[str]]] = {}
-    for one in records:
-        if one.completed:
-            by_seed.setdefault((one.record.benchmark, one.record.seed), set()).add(one.target)
-            by_row.setdefault(one.record.benchmark, {}).setdefault(one.key, set()).add(one.target)
+    for run in records:
+        if run.completed:
+            by_seed.setdefault((run.record.benchmark, run.record.seed), set()).add(run.target)
+            by_row.setdefault(run.record.benchmark, {}).setdefault(run.key, set()).add(run.target)
     different = {benchmark for (benchmark, _), targets in by_seed.items() if len(targets) > 1}
     # Rows without a seed in common are ranked against each other as well.
     different |= {benchmark for benchmark, rows in by_row.items() if len(set(map(frozenset, rows.values()))) > 1}

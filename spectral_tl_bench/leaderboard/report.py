@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -73,21 +74,21 @@ def _tables(
 ) -> Iterator[tuple[str, Generated]]:
     for name, analysis in analyses.items():
         stem = file_stem(name)
-        if "md" in formats:
-            yield f"{stem}.md", Generated("md", markdown(analysis).encode())
-        if "latex" in formats:
-            yield f"{stem}.tex", Generated("latex", latex(analysis).encode())
+        yield from _texts(stem, formats, md=partial(markdown, analysis), latex=partial(latex, analysis))
         if {"csv", "parquet"} & set(formats):
             yield from _long(stem, long_table(analysis.board), formats)
             for table, frame in analysis_tables(analysis).items():
                 yield from _long(f"{stem}-{table}", frame, formats)
     if len(papers):
         stem = file_stem("reported")
-        if "md" in formats:
-            yield f"{stem}.md", Generated("md", reported_markdown(papers).encode())
-        if "latex" in formats:
-            yield f"{stem}.tex", Generated("latex", reported_latex(papers).encode())
+        yield from _texts(stem, formats, md=partial(reported_markdown, papers), latex=partial(reported_latex, papers))
         yield from _long(stem, papers, formats)
+
+
+def _texts(stem: str, formats: Collection[str], **writers: Callable[[], str]) -> Iterator[tuple[str, Generated]]:
+    for name, write in writers.items():
+        if name in formats:
+            yield f"{stem}.{'tex' if name == 'latex' else name}", Generated(name, write().encode())
 
 
 def _long(stem: str, frame: pd.DataFrame, formats: Collection[str]) -> Iterator[tuple[str, Generated]]:

@@ -45,17 +45,17 @@ def find_record(name: str, roots: Sequence[Path]) -> Record:
             expected="a record.json, its folder, or at least 4 hexadecimal digits that a fingerprint begins with",
         )
     pattern = f"{name[:_FOLDER_DIGITS]}*/{RECORD_FILE}"
-    found = [read_record(path) for path in sorted({path for root in roots for path in Path(root).rglob(pattern)})]
-    found = [record for record in found if record.fingerprint.startswith(name)]
-    if not found:
+    records = [read_record(path) for path in sorted({path for root in roots for path in Path(root).rglob(pattern)})]
+    records = [record for record in records if record.fingerprint.startswith(name)]
+    if not records:
         raise RecordError(f"no fingerprint begins with {name!r}", where=where)
-    if len(found) > 1:
+    if len(records) > 1:
         raise RecordError(
-            f"{len(found)} records have a fingerprint that begins with {name!r}",
-            where=", ".join(str(record.path) for record in found[:5]),
+            f"{len(records)} records have a fingerprint that begins with {name!r}",
+            where=", ".join(str(record.path) for record in records[:5]),
             fix="give more digits, or the path",
         )
-    return found[0]
+    return records[0]
 
 
 def show(record: Record, console: Console | None = None) -> None:

@@ -94,11 +94,11 @@ def long_table(board: Board) -> pd.DataFrame:
     loss = drops(board.records)
     lines: list[Fields] = []
     for group in board.groups().values():
-        siblings = {seed: one for by_seed in group.values() for seed, one in by_seed.items()}
+        siblings = {seed: run for by_seed in group.values() for seed, run in by_seed.items()}
         for name in board.columns:
             for seed in sorted(siblings):
-                one = group.get(name, {}).get(seed)
-                facts = {"status": "missing"} if one is None else _facts(one, loss)
+                run = group.get(name, {}).get(seed)
+                facts = {"status": "missing"} if run is None else _facts(run, loss)
                 lines.append({**_about(board, name), **_method(siblings[seed]), **facts})
     for floor in floors(board.records):
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}

@@ -43,8 +43,8 @@ def title(board: str) -> str:
 
 def warnings(board: str) -> list[str]:
     """What a reader must be told before the first number."""
-    found = [WARNINGS[track_of(board)]] if track_of(board) in WARNINGS else []
-    return [*found, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else found
+    sentences = [WARNINGS[track_of(board)]] if track_of(board) in WARNINGS else []
+    return [*sentences, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else sentences
 
 
 def backbone_text(row: Mapping[Any, Any]) -> str:
@@ -94,10 +94,10 @@ def interval(low: object, high: object) -> str:
 
 def signed(value: object) -> str:
     """A difference of fractions in per cent, with its sign."""
-    found = number(value)
-    if math.isnan(found):
+    difference = number(value)
+    if math.isnan(difference):
         return NOTHING
-    text = f"{100 * found:+.2f}"
+    text = f"{100 * difference:+.2f}"
     return "0.00" if float(text) == 0 else text
 
 

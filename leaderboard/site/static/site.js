@@ -22,6 +22,20 @@ const stbench = (() => {
     return loading.get(src).then(() => known.get(key));
   };
 
+  // Shows what is chosen in some selects: the data that load(values) promises go to fill, unless something else is
+  // chosen by then. Gives the function that shows the choice of now.
+  const follow = (selects, status, load, fill) => async () => {
+    const wanted = selects.map((select) => select.value);
+    status.textContent = "loading";
+    try {
+      const data = await load(...wanted);
+      if (selects.some((select, n) => select.value !== wanted[n])) return;
+      status.textContent = fill(data) ?? "";
+    } catch (error) {
+      status.textContent = error.message;
+    }
+  };
+
   const svg = (name, attributes) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -40,11 +54,11 @@ const stbench = (() => {
 
   // The part of the address after #, as key=value pairs.
   const address = () => new URLSearchParams(location.hash.slice(1));
-  const setAddress = (pairs) => {
-    const text = new URLSearchParams(pairs.filter(([, value]) => value)).toString();
+  const setAddress = (entries) => {
+    const text = new URLSearchParams(entries.filter(([, value]) => value)).toString();
     history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
   };
-  return { put, load, svg, percent, signed, heat, address, setAddress, NOTHING };
+  return { put, load, follow, svg, percent, signed, heat, address, setAddress, NOTHING };
 })();
 
 (() => {
@@ -64,12 +78,9 @@ const stbench = (() => {
 
   // Plots: say what the mark is that is pointed at or has the focus.
   for (const plot of document.querySelectorAll("svg.scatter")) {
-    const told = plot.parentElement.querySelector(".told");
-    const tell = (event) => {
-      const mark = event.target.closest("a");
-      if (mark) told.textContent = mark.getAttribute("aria-label");
-    };
-    plot.addEventListener("pointerover", tell);
-    plot.addEventListener("focusin", tell);
+    const caption = plot.parentElement.querySelector(".told");
+    const say = (event) => { caption.textContent = event.target.closest("a")?.getAttribute("aria-label") ?? caption.textContent; };
+    plot.addEventListener("pointerover", say);
+    plot.addEventListener("focusin", say);
   }
 })();

@@ -1,4 +1,4 @@
-// The paired comparison of two rows, as spectral_tl_bench.leaderboard.analysis.compare computes it: Student's t with
+// The paired comparison of two rows, as spectral_tl_bench.leaderboard.statistics.comparison computes it: Student's t with
 // the bootstrap standard error over places and the effective number of places, and Holm's correction.
 "use strict";
 stbench.stats = (() => {
@@ -14,47 +14,24 @@ stbench.stats = (() => {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const known = (values) => values.filter((value) => !Number.isNaN(value));
   const deviation = (values) => {
-    const found = known(values), middle = mean(found);
-    return Math.sqrt(found.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (found.length - 1));
+    const numbers = known(values), middle = mean(numbers);
+    return Math.sqrt(numbers.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (numbers.length - 1));
   };
 
-  // Lanczos' approximation, g = 7, 9 terms: 15 digits.
-  const LANCZOS = [0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313,
-    -176.61502916214059, 12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7];
-  const logGamma = (x) => {
-    let sum = LANCZOS[0];
-    for (let n = 1; n < 9; n += 1) sum += LANCZOS[n] / (x - 1 + n);
-    const t = x + 6.5;
-    return 0.5 * Math.log(2 * Math.PI) + (x - 0.5) * Math.log(t) - t + Math.log(sum);
-  };
-
-  // The regularised incomplete beta function, by Lentz' continued fraction.
-  const fraction = (a, b, x) => {
-    const tiny = 1e-300;
-    const away = (value) => Math.abs(value) < tiny ? tiny : value;
-    let c = 1, d = 1 / away(1 - (a + b) * x / (a + 1)), result = d;
-    for (let m = 1; m < 1000; m += 1) {
-      const even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
-      d = 1 / away(1 + even * d); c = away(1 + even / c); result *= d * c;
-      const odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
-      d = 1 / away(1 + odd * d); c = away(1 + odd / c); result *= d * c;
-      if (Math.abs(d * c - 1) < 1e-15) break;
-    }
-    return result;
-  };
-  const beta = (a, b, x) => {
-    if (x <= 0) return 0;
-    if (x >= 1) return 1;
-    const front = Math.exp(logGamma(a + b) - logGamma(a) - logGamma(b) + a * Math.log(x) + b * Math.log1p(-x));
-    return x < (a + 1) / (a + b + 2) ? front * fraction(a, b, x) / a : 1 - front * fraction(b, a, 1 - x) / b;
+  // Student's t is the tangent of an angle with the density cos^(freedom - 1): its area from an angle on, by Simpson.
+  const area = (freedom, from) => {
+    const steps = 4000, width = (Math.PI / 2 - from) / steps;
+    let sum = 0;
+    for (let n = 0; n <= steps; n += 1) sum += (n % steps ? 2 + 2 * (n % 2) : 1) * Math.sin((steps - n) * width) ** (freedom - 1);
+    return sum * width / 3;
   };
 
   // Two-sided p of Student's t, and the t with p = 1 - LEVEL.
-  const twoSided = (freedom, t) => beta(freedom / 2, 0.5, freedom / (freedom + t * t));
+  const twoSided = (freedom, t) => area(freedom, Math.atan(Math.abs(t) / Math.sqrt(freedom))) / area(freedom, 0);
   const quantile = (freedom) => {
     let low = 0, high = 1;
     while (twoSided(freedom, high) > 1 - LEVEL) high *= 2;
-    for (let n = 0; n < 200 && high - low > 1e-13 * high; n += 1) {
+    while (high - low > 1e-12 * high) {
       const middle = (low + high) / 2;
       if (twoSided(freedom, middle) > 1 - LEVEL) low = middle; else high = middle;
     }
@@ -72,20 +49,19 @@ stbench.stats = (() => {
     return { value, error: deviation(draws), freedom: effective - 1, reason: "" };
   };
 
-  // Interval, cut at what is possible, and p.
-  const told = (found) => {
-    if (found.reason) return { low: NaN, high: NaN, p: NaN };
-    const half = quantile(found.freedom) * found.error;
-    let p = found.error === 0 ? 0 : twoSided(found.freedom, found.value / found.error);
-    if (found.value === 0) p = 1;
-    return { low: Math.max(-1, found.value - half), high: Math.min(1, found.value + half), p };
+  // The difference, its interval, cut at what is possible, and p.
+  const numbers = ({ value, error, freedom, reason }) => {
+    if (reason) return { difference: value, reason, low: NaN, high: NaN, p: NaN };
+    const half = quantile(freedom) * error;
+    const p = value === 0 ? 1 : error === 0 ? 0 : twoSided(freedom, value / error);
+    return { difference: value, reason, low: Math.max(-1, value - half), high: Math.min(1, value + half), p };
   };
 
   const OTHER_PIXELS = "not evaluated on the same target pixels";
 
   // First minus second on one benchmark, over the seeds that both have.
   const difference = (first, second, least) => {
-    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, found: unknown(value, reason) });
+    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, result: unknown(value, reason) });
     if (!first || !second) return nothing("not completed by both");
     const shared = first.seeds.filter((seed) => second.seeds.includes(seed));
     const fewest = Math.min(...first.places, ...second.places);
@@ -102,18 +78,18 @@ stbench.stats = (() => {
       const arrays = (row.draws.length === 1 ? row.draws : pick(row, "draws")).map(unpack);
       return arrays[0].map((_, n) => mean(arrays.map((array) => array[n])));
     };
-    const one = drawn(first), other = drawn(second);
-    const draws = one.map((value, n) => value - other[n]);
+    const ours = drawn(first), theirs = drawn(second);
+    const draws = ours.map((value, n) => value - theirs[n]);
     const effective = pick(first, "effective")[0];
     const fewer = shared.length < Math.max(first.seeds.length, second.seeds.length);
     const remark = fewer ? `seed${shared.length === 1 ? "" : "s"} ${shared.join(", ")} alone, which both have` : "";
-    return { a, b, places, draws, effective, remark, found: estimate(a - b, draws, places, effective, least) };
+    return { a, b, places, draws, effective, remark, result: estimate(a - b, draws, places, effective, least) };
   };
 
   // The mean of the differences; draws are added draw by draw, freedom by Welch and Satterthwaite,
   // lowered where targets share places.
   const combine = (value, parts) => {
-    const reason = parts.map((part) => part.found.reason).find(Boolean);
+    const reason = parts.map((part) => part.result.reason).find(Boolean);
     if (reason) return unknown(value, reason);
     const weight = 1 / parts.length;
     const total = new Float64Array(parts[0].draws.length);
@@ -121,9 +97,9 @@ stbench.stats = (() => {
       const middle = mean(known(part.draws));
       part.draws.forEach((draw, n) => { total[n] += weight * (draw - middle); });
     }
-    const variances = parts.map((part) => (weight * part.found.error) ** 2);
-    const bottom = variances.reduce((sum, v, n) => sum + v ** 2 / parts[n].found.freedom, 0);
-    const error = deviation(total), least = Math.min(...parts.map((part) => part.found.freedom));
+    const variances = parts.map((part) => (weight * part.result.error) ** 2);
+    const bottom = variances.reduce((sum, v, n) => sum + v ** 2 / parts[n].result.freedom, 0);
+    const error = deviation(total), least = Math.min(...parts.map((part) => part.result.freedom));
     const alone = variances.reduce((sum, v) => sum + v, 0);
     const shared = error ? Math.min(1, alone / error ** 2) : 1;
     const freedom = bottom ? Math.max(least, shared * alone ** 2 / bottom) : least;
@@ -131,26 +107,20 @@ stbench.stats = (() => {
   };
 
   const holm = (values) => {
-    const tested = values.map((p, n) => [p, n]).filter(([p]) => !Number.isNaN(p)).sort((left, right) => left[0] - right[0]);
+    const tested = values.map((p, n) => [p, n]).filter(([p]) => !Number.isNaN(p)).sort(([left], [right]) => left - right);
     const adjusted = values.map(() => NaN);
-    let soFar = 0;
-    tested.forEach(([p, n], position) => {
-      soFar = Math.max(soFar, Math.min(1, (tested.length - position) * p));
-      adjusted[n] = soFar;
-    });
+    tested.reduce((soFar, [p, n], position) => adjusted[n] = Math.max(soFar, Math.min(1, (tested.length - position) * p)), 0);
     return adjusted;
   };
 
   // Lines in the order of the benchmarks, and one for their mean.
   const compare = (first, second, benchmarks) => {
     const parts = benchmarks.map((name) => difference(first.benchmarks[name], second.benchmarks[name], first.least));
-    const lines = parts.map(({ a, b, places, remark, found }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, difference: found.value, reason: found.reason, ...told(found) }));
+    const lines = parts.map(({ a, b, places, remark, result }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, ...numbers(result) }));
     holm(lines.map((line) => line.p)).forEach((p, n) => { lines[n].holm = p; });
-    const all = combine(mean(lines.map((line) => line.difference)), parts);
-    return [...lines, {
-      benchmark: "all", a: mean(lines.map((line) => line.a)), b: mean(lines.map((line) => line.b)),
-      places: Math.min(...lines.map((line) => line.places)), difference: all.value, reason: all.reason, ...told(all), holm: NaN,
-    }];
+    const column = (name) => lines.map((line) => line[name]);
+    const all = combine(mean(column("difference")), parts);
+    return [...lines, { benchmark: "all", a: mean(column("a")), b: mean(column("b")), places: Math.min(...column("places")), ...numbers(all), holm: NaN }];
   };
   return { compare, twoSided, quantile };
 })();

@@ -31,11 +31,9 @@ _SHAPES = (
 
 def families(view: View) -> dict[str, Fields]:
     """A mark for each family of a track; the majority class is not drawn."""
-    found = sorted({row["family"] for row in view.rows if not row["is_floor"]})
-    return {
-        name: {"name": name, "number": n % len(_SHAPES), "shape": _SHAPES[n % len(_SHAPES)]}
-        for n, name in enumerate(found)
-    }
+    names = sorted({row["family"] for row in view.rows if not row["is_floor"]})
+    numbers = {name: place % len(_SHAPES) for place, name in enumerate(names)}
+    return {name: {"name": name, "number": number, "shape": _SHAPES[number]} for name, number in numbers.items()}
 
 
 def scatter(
@@ -57,8 +55,9 @@ def scatter(
     rows = [row for row in view.rows if row["mean"] is not None and row[cost] is not None and not row["is_floor"]]
     if not rows:
         return None
-    positive = [float(row[cost]) for row in rows if row[cost] > 0]
-    low, high = _decades(positive or [1.0])
+    positive = [math.log10(row[cost]) for row in rows if row[cost] > 0]
+    # decimal exponents of the ends, with some room beside the outermost points
+    low, high = math.floor(min(positive, default=0.0) - 0.05), math.ceil(max(positive, default=0.0) + 0.05)
     zero = _LEFT + _ZERO / 3 if len(positive) < len(rows) else None
     left = _LEFT + (_ZERO if zero is not None else 0)
     inner, tall = WIDTH - _RIGHT - left, HEIGHT - _TOP - _BOTTOM
@@ -113,11 +112,6 @@ def _labels(points: list[Fields], front: list[Fields]) -> list[tuple[float, floa
         if spot is not None:
             placed.append((*spot, text))
     return placed
-
-
-def _decades(values: list[float]) -> tuple[float, float]:
-    """Decimal exponents of the axis' ends: whole ones, unless all values lie close together."""
-    return math.floor(math.log10(min(values)) - 0.05), math.ceil(math.log10(max(values)) + 0.05)
 
 
 def _nice(values: list[float]) -> tuple[float, float, float]:

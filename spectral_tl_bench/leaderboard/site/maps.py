@@ -23,7 +23,7 @@ def _features() -> dict[tuple[str, str], tuple[list[list[Point]], str]]:
     path = splits_folder() / "domains.geojson"
     if not path.is_file():
         return {}
-    found = {}
+    features = {}
     for feature in json.loads(path.read_text(encoding="utf-8"))["features"]:
         about, shape = feature["properties"], feature["geometry"]
         given = shape["coordinates"]
@@ -31,8 +31,8 @@ def _features() -> dict[tuple[str, str], tuple[list[list[Point]], str]]:
         if shape["type"] == "MultiPolygon":
             rings = [part[0] for part in given]
         points = [[(float(x), float(y)) for x, y, *_ in ring] for ring in rings]
-        found[about["dataset"], about["domain"]] = (points, about["outline"])
-    return found
+        features[about["dataset"], about["domain"]] = (points, about["outline"])
+    return features
 
 
 def draw_map(benchmark: BenchmarkView) -> Fields | None:

@@ -22,32 +22,32 @@ def summary(name: str) -> str:
     The source is read and not imported, which would take seconds.
     """
     base = split_objectives(name)[0].partition("@")[0]
-    found = [entry for entry in entry_points(group=_GROUP, name=base) if entry.module.startswith(_OURS)]
-    if not found:
+    ours = [entry for entry in entry_points(group=_GROUP, name=base) if entry.module.startswith(_OURS)]
+    if not ours:
         return ""
-    stem = Path(__file__).resolve().parents[3].joinpath(*found[0].module.split("."))
+    stem = Path(__file__).resolve().parents[3].joinpath(*ours[0].module.split("."))
     path = next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
     if path is None:
         return ""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == found[0].attr]
+    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == ours[0].attr]
     return (ast.get_docstring(kinds[0]) or "").partition("\n\n")[0].replace("\n", " ") if kinds else ""
 
 
 def details(view: View, row: str) -> Fields:
     """What the records of a row say beyond its scores."""
-    by_benchmark = {one.id: view.by_seed(row, one.id) for one in view.benchmarks}
-    records = [one for by_seed in by_benchmark.values() for one in by_seed.values()]
-    done = [one.record for one in records if one.completed]
+    by_benchmark = {benchmark.id: view.by_seed(row, benchmark.id) for benchmark in view.benchmarks}
+    records = [run for by_seed in by_benchmark.values() for run in by_seed.values()]
+    done = [run.record for run in records if run.completed]
     backbone = records[0].record.backbone if records else None
     return {
         "backbone": backbone.model_dump(mode="json", exclude={"weights"}) if backbone else {},
         "weights": backbone.weights.model_dump(mode="json") if backbone and backbone.weights else {},
         "devices": sorted({record.device for record in done if record.device}),
         "stages": done[0].stages if done else [],
-        "failures": [one.record for one in records if one.record.error],
+        "failures": [run.record for run in records if run.record.error],
         "seeds": [
-            (name, [(seed, one.miou if one.completed else None) for seed, one in by_seed.items()])
+            (name, [(seed, run.miou if run.completed else None) for seed, run in by_seed.items()])
             for name, by_seed in by_benchmark.items()
             if len(by_seed) > 1
         ],

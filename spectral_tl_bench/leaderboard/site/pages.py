@@ -35,13 +35,13 @@ def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
             top=top_of([*_reach(entries), *(row["mean_places_high"] for row in view.rows)]),
             families=sorted({row["family"] for row in view.rows}),
             backbones=sorted({row["backbone"] for row in view.rows if row["backbone"]}),
-            datasets=list(dict.fromkeys(one.dataset for one in view.benchmarks)),
-            gaps=sorted({one.gap for one in view.benchmarks}),
+            datasets=list(dict.fromkeys(benchmark.dataset for benchmark in view.benchmarks)),
+            gaps=sorted({benchmark.gap for benchmark in view.benchmarks}),
         )  # fmt: skip
-    for one in view.benchmarks:
-        path = f"{folder}/benchmarks/{one.slug}.html"
-        writer.page(path, "benchmark", **about, best=best, **benchmark_values(writer, view, one))
-    first = {one.id: next(iter(view.best_first(one.id)), None) for one in view.benchmarks}
+    for benchmark in view.benchmarks:
+        path = f"{folder}/benchmarks/{benchmark.slug}.html"
+        writer.page(path, "benchmark", **about, best=best, **benchmark_values(writer, view, benchmark))
+    first = {benchmark.id: next(iter(view.best_first(benchmark.id)), None) for benchmark in view.benchmarks}
     writer.page(f"{folder}/benchmarks/index.html", "benchmarks", **about, first=first)
     _write_methods(writer, view)
     plots = [
@@ -52,7 +52,7 @@ def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
     ]  # fmt: skip
     writer.page(
         f"{folder}/cost.html", "cost", **about, plots=plots, families=families(view),
-        devices=sorted({one.record.device for one in view.analysis.board.records if one.record.device}),
+        devices=sorted({run.record.device for run in view.analysis.board.records if run.record.device}),
         left_out=sum(row["mean"] is None for row in view.rows if not row["is_floor"]),
     )  # fmt: skip
     if "gaps" not in view.left_out:
@@ -71,7 +71,9 @@ def best_entries(view: View) -> set[tuple[str, str]]:
     columns = [[(row["row"], "", row["mean"]) for row in rows if row["mean"] is not None]]
     for benchmark in view.benchmarks:
         entries = [view.entries[row["row"], benchmark.id] for row in rows]
-        columns.append([(one["row"], benchmark.id, one["miou"]) for one in entries if one["state"] == "completed"])
+        columns.append(
+            [(entry["row"], benchmark.id, entry["miou"]) for entry in entries if entry["state"] == "completed"]
+        )
     return {
         (row, benchmark)
         for column in columns
@@ -82,8 +84,10 @@ def best_entries(view: View) -> set[tuple[str, str]]:
 
 def reasons(view: View, benchmark: str | None = None) -> list[str]:
     """Why intervals are missing: one sentence per benchmark and reason."""
-    entries = [one for one in view.entries.values() if one["miou"] is not None and one["reason"]]
-    return sorted({f"{one['benchmark']}: {one['reason']}" for one in entries if benchmark in (None, one["benchmark"])})
+    entries = [entry for entry in view.entries.values() if entry["miou"] is not None and entry["reason"]]
+    return sorted(
+        {f"{entry['benchmark']}: {entry['reason']}" for entry in entries if benchmark in (None, entry["benchmark"])}
+    )
 
 
 def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> dict[str, Any]:
@@ -153,15 +157,19 @@ def gap_matrices(view: View) -> list[Fields]:
     ``domains`` are (id, name, season); ``top`` is the end of the colour scale, the same for all rows of the track.
     """
     matrices = []
-    for dataset in dict.fromkeys(one.dataset for one in view.benchmarks):
-        lines = [one for one in view.benchmarks if one.dataset == dataset]
-        domains = {name: (name, one.domain_name(name), one.season(name)) for one in lines for name in one.target}
-        ids = {one.id for one in lines}
+    for dataset in dict.fromkeys(benchmark.dataset for benchmark in view.benchmarks):
+        lines = [benchmark for benchmark in view.benchmarks if benchmark.dataset == dataset]
+        domains = {
+            name: (name, benchmark.domain_name(name), benchmark.season(name))
+            for benchmark in lines
+            for name in benchmark.target
+        }
+        ids = {benchmark.id for benchmark in lines}
         groups = [group for (_, benchmark), group in view.domains.items() if benchmark in ids]
         matrices.append({
             "dataset": dataset,
             "benchmarks": lines,
-            "domains": sorted(domains.values(), key=lambda one: ((*_SEASONS, one[2]).index(one[2]), one[0])),
+            "domains": sorted(domains.values(), key=lambda item: ((*_SEASONS, item[2]).index(item[2]), item[0])),
             "top": top_of(fields["miou"] for group in groups for fields in group),
         })  # fmt: skip
     return matrices
@@ -175,11 +183,11 @@ def gap_numbers(view: View, row: str) -> dict[str, Fields]:
 
     fields = {"all": "miou", "reference": "in_domain", "drop": "drop", "low": "drop_low", "high": "drop_high"}
     return {
-        one.id: {
-            **{name: short(view.entries[row, one.id][field]) for name, field in fields.items()},
-            "domains": {part["domain"]: short(part["miou"]) for part in view.domains.get((row, one.id), [])},
+        benchmark.id: {
+            **{name: short(view.entries[row, benchmark.id][field]) for name, field in fields.items()},
+            "domains": {part["domain"]: short(part["miou"]) for part in view.domains.get((row, benchmark.id), [])},
         }
-        for one in view.benchmarks
+        for benchmark in view.benchmarks
     }
 
 
@@ -195,7 +203,7 @@ def _write_methods(writer: Writer, view: View) -> None:
         parts = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
         paths = [f"{view.track.slug}/methods/{names.page_name(name, number)}" for number in range(len(parts))]
         for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
-            entries = [view.entries[row["row"], one.id] for row in part for one in view.benchmarks]
+            entries = [view.entries[row["row"], benchmark.id] for row in part for benchmark in view.benchmarks]
             writer.page(
                 path, "method", **about, name=name, summary=summary(name), objectives=split_objectives(name)[1],
                 rows=part, details={row["row"]: details(view, row["row"]) for row in part}, top=top_of(_reach(entries)),
@@ -216,28 +224,29 @@ def _write_rows(writer: Writer, view: View) -> None:
     scores = view.analysis.scores
     targets: dict[tuple[str, Any], int] = {}
     apart = {
-        one.id
-        for one in view.benchmarks
-        if len({tuple(sorted(by_name[one.id].seeds)) for by_name in scores.values() if one.id in by_name}) > 1
+        benchmark.id
+        for benchmark in view.benchmarks
+        if len({tuple(sorted(by_name[benchmark.id].seeds)) for by_name in scores.values() if benchmark.id in by_name})
+        > 1
     }
     for row in view.rows:
         benchmarks: dict[str, Fields] = {}
-        for one in view.benchmarks:
-            entry = scores[row["row"]].get(one.id)
+        for benchmark in view.benchmarks:
+            entry = scores[row["row"]].get(benchmark.id)
             if entry is None:
                 continue
-            matrix = view.matrix(row["row"], one.id)
-            benchmarks[one.id] = {"matrix": None if matrix is None else matrix.tolist()}
-            if not one.reference:
+            matrix = view.matrix(row["row"], benchmark.id)
+            benchmarks[benchmark.id] = {"matrix": None if matrix is None else matrix.tolist()}
+            if not benchmark.reference:
                 seeds = sorted(entry.seeds)
                 alone = [entry.only([seed]) for seed in seeds]
-                benchmarks[one.id] |= {
+                benchmarks[benchmark.id] |= {
                     "seeds": seeds,
                     "miou": entry.values,
-                    "target": [targets.setdefault((one.id, part.target), len(targets)) for part in alone],
+                    "target": [targets.setdefault((benchmark.id, part.target), len(targets)) for part in alone],
                     "places": [part.places for part in alone],
                     "effective": [part.effective for part in alone],
-                    "draws": [packed(part.draws) for part in (alone if one.id in apart else [entry])],
+                    "draws": [packed(part.draws) for part in (alone if benchmark.id in apart else [entry])],
                 }
         if benchmarks:
             path = f"{view.track.slug}/rows/{row['slug']}.js"

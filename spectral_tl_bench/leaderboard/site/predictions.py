@@ -38,16 +38,16 @@ def shown_chips(writer: Writer, view: View, benchmark: BenchmarkView) -> Fields 
     """
     drawn: list[tuple[Fields, MeasuredRecord]] = []
     for row in view.best_first(benchmark.id):
-        records = [one for one in view.by_seed(row["row"], benchmark.id).values() if one.record.pictures is not None]
-        drawn += [(row, one) for one in records[:1]]
+        records = [run for run in view.by_seed(row["row"], benchmark.id).values() if run.record.pictures is not None]
+        drawn += [(row, run) for run in records[:1]]
     # rows can be compared by eye only over the same chips
-    same = [(row, one) for row, one in drawn if (one.target, _chips(one)) == (drawn[0][1].target, _chips(drawn[0][1]))]
+    same = [(row, run) for row, run in drawn if (run.target, _chips(run)) == (drawn[0][1].target, _chips(drawn[0][1]))]
     images, size = _common(writer, same[0][1]) if same else ([], _NO_PNG[1])
     predictions = []
-    for row, one in same[:MOST_ROWS] if images else []:
-        content, shape = _prediction(one.record)
+    for row, run in same[:MOST_ROWS] if images else []:
+        content, shape = _prediction(run.record)
         if content and shape == size:
-            predictions.append((row, one.record.seed, writer.picture(content)))
+            predictions.append((row, run.record.seed, writer.picture(content)))
     if not predictions:
         return None
     return {"chips": _chips(same[0][1]), "width": size[0], "height": size[1], "images": images,
@@ -78,7 +78,9 @@ def _compositions(path: Path) -> list[tuple[str, str]]:
     """File and title of each composition, with its bands."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["colours"]
-        titles = {one["file"]: f"{one['title'].capitalize()} ({', '.join(map(str, one['bands']))})" for one in entries}
+        titles = {
+            entry["file"]: f"{entry['title'].capitalize()} ({', '.join(map(str, entry['bands']))})" for entry in entries
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         titles = {}
     return [(file, plain(titles.get(file, f"{file.partition('.')[0].capitalize()} colour"))) for file in _COLOURS]

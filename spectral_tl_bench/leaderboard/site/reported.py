@@ -32,24 +32,24 @@ def write_reported(writer: Writer, frame: pd.DataFrame, paths: Sequence[str]) ->
 
 def _columns(lines: list[Fields]) -> dict[tuple[str, str], str]:
     """(dataset, setting) of every printed mIoU or IoU, with our benchmark's id where there is one."""
-    found: dict[tuple[str, str], str] = {}
+    columns: dict[tuple[str, str], str] = {}
     for line in lines:
         if line["metric"] in (MIOU, IOU):
-            found.setdefault((line["dataset"], line["setting"]), line["benchmark"] or "")
-    return found
+            columns.setdefault((line["dataset"], line["setting"]), line["benchmark"] or "")
+    return columns
 
 
 def _rows(lines: list[Fields]) -> list[Fields]:
     """One line per method and table: its printed mIoUs and drops by (dataset, setting)."""
-    found: dict[Key, Fields] = {}
+    columns: dict[Key, Fields] = {}
     for line in lines:
         if line["metric"] not in (MIOU, DROP):
             continue
-        row = found.setdefault(_key(line), {**line, "miou": {}, "drop": {}, "params": {}})
+        row = columns.setdefault(_key(line), {**line, "miou": {}, "drop": {}, "params": {}})
         row["miou" if line["metric"] == MIOU else "drop"][line["dataset"], line["setting"]] = line
         if line["trainable_params_m"] is not None:
             row["params"][line["trainable_params_m"]] = None
-    return [row for row in found.values() if row["miou"]]
+    return [row for row in columns.values() if row["miou"]]
 
 
 def _section(lines: list[Fields], dataset: str, setting: str) -> Fields:

@@ -82,8 +82,8 @@ class BenchmarkView:
         return self._domain(domain).season if self._domain(domain) else ""
 
     def _domain(self, domain: str) -> Any:
-        known = self.definition.domains if self.definition else ()
-        return next((one for one in known if one.id == domain), None)
+        domains = self.definition.domains if self.definition else ()
+        return next((known for known in domains if known.id == domain), None)
 
 
 class View:
@@ -128,7 +128,7 @@ class View:
     def left_out(self) -> set[str]:
         """Pages that there is nothing to fill with."""
         few = {name for name, least in (("compare", 2), ("gaps", 1)) if len(self.scored) < least}
-        return few | ({"compare"} if all(one.reference for one in self.benchmarks) else set())
+        return few | ({"compare"} if all(benchmark.reference for benchmark in self.benchmarks) else set())
 
     @functools.cached_property
     def scored(self) -> list[Fields]:
@@ -153,7 +153,7 @@ class View:
 
     def matrix(self, row: str, benchmark: str) -> NDArray[np.int64] | None:
         """Confusion matrix (K, K) of the selected checkpoints, summed over domains and seeds."""
-        matrices = [matrix for one in self.by_seed(row, benchmark).values() for matrix in one.matrices.values()]
+        matrices = [matrix for run in self.by_seed(row, benchmark).values() for matrix in run.matrices.values()]
         return np.sum(matrices, axis=0) if matrices else None
 
 
@@ -180,9 +180,9 @@ def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]])
         row["slug"] = slug(row["row"])
         row["page_file"] = page_name(row["method"], like.index(row) // ROWS_PER_PAGE)
         records = [
-            one for by_seed in measured.get(row["row"], {}).values() for one in by_seed.values() if one.completed
+            run for by_seed in measured.get(row["row"], {}).values() for run in by_seed.values() if run.completed
         ]
-        times = [one.record.seconds.train for one in records if one.record.seconds]
+        times = [run.record.seconds.train for run in records if run.record.seconds]
         row["train_seconds"] = statistics.fmean(times) if times else None
     labels = Counter(row["label"] for row in rows)
     for row in rows:

@@ -70,9 +70,9 @@ def seed_table(entries: Sequence[Entry]) -> Scores:
 
     The majority class may have others, where records are missing; its means over seeds are one line then.
     """
-    if any(one.seeds.keys() != entries[0].seeds.keys() for one in entries):
-        return np.array([[one.miou for one in entries]])
-    return np.array(list(zip(*(one.values for one in entries), strict=True)))
+    if any(entry.seeds.keys() != entries[0].seeds.keys() for entry in entries):
+        return np.array([[entry.miou for entry in entries]])
+    return np.array(list(zip(*(entry.values for entry in entries), strict=True)))
 
 
 def over_seeds(tables: Mapping[str, Scores], ranked: Sequence[str]) -> dict[str, dict[str, float]]:

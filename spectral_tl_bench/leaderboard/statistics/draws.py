@@ -74,7 +74,7 @@ def miou_draws(weights: NDArray[np.float64], counts: Sequence[PlaceCounts]) -> N
     """
     cells, (number, classes) = len(counts), counts[0].right.shape
     sums = np.empty((2, cells, number, classes))
-    for index, one in enumerate(counts):
-        sums[0, index], sums[1, index] = one.right, one.union
+    for index, seed_counts in enumerate(counts):
+        sums[0, index], sums[1, index] = seed_counts.right, seed_counts.union
     right, union = weights @ sums
     return mean_iou(right, union)

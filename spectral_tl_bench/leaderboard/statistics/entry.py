@@ -53,26 +53,26 @@ class Entry:
         """The part of the target in one domain."""
         return (
             self
-            if all(place[0] == domain for one in self.counts for place in one.places)
+            if all(place[0] == domain for part in self.counts for place in part.places)
             else replace(self, domain=domain)
         )
 
     @cached_property
     def target(self) -> Target | None:
         """What all seeds were evaluated on; None where they differ."""
-        targets = {one.target for one in self.seeds.values()}
+        targets = {score.target for score in self.seeds.values()}
         return targets.pop() if len(targets) == 1 else None
 
     @cached_property
     def counts(self) -> list[PlaceCounts]:
         """Counts by place, in the order of the seeds."""
         counts = [self.seeds[seed].counts for seed in sorted(self.seeds)]
-        return [one.within(self.domain) for one in counts] if self.domain else counts
+        return [part.within(self.domain) for part in counts] if self.domain else counts
 
     @property
     def places(self) -> int:
         """Number of places; of the seed with the fewest, where they differ."""
-        return min(len(one.places) for one in self.counts)
+        return min(len(part.places) for part in self.counts)
 
     @cached_property
     def effective(self) -> float:
@@ -82,7 +82,7 @@ class Entry:
     @cached_property
     def values(self) -> list[float]:
         """The mIoU over all places by seed, in the order of the seeds."""
-        return [float(mean_iou(one.right.sum(axis=0), one.union.sum(axis=0))) for one in self.counts]
+        return [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in self.counts]
 
     @cached_property
     def miou(self) -> float:
@@ -120,14 +120,14 @@ def seed_score(measured: MeasuredRecord) -> SeedScore:
 def floor_entries(records: Iterable[MeasuredRecord]) -> dict[str, Entry]:
     """The majority class by benchmark: what always saying the source's most frequent class gives on each seed."""
     entries: dict[str, Entry] = {}
-    for one in records:
-        majority = one.record.majority_class
-        if not one.completed or majority is None:
+    for run in records:
+        majority = run.record.majority_class
+        if not run.completed or majority is None:
             continue
-        seeds = entries.setdefault(one.record.benchmark, Entry(one.record.dataset, {})).seeds
-        if one.record.seed not in seeds:
-            score = seed_score(one)
-            seeds[one.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
+        seeds = entries.setdefault(run.record.benchmark, Entry(run.record.dataset, {})).seeds
+        if run.record.seed not in seeds:
+            score = seed_score(run)
+            seeds[run.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
     return entries
 
 

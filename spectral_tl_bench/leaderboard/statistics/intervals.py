@@ -106,13 +106,13 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
         value: The sum.
         parts: Weight, draws (B,) and estimate of each target.
     """
-    reason = next((one.reason for _, _, one in parts if one.reason), "")
+    reason = next((summand.reason for _, _, summand in parts if summand.reason), "")
     if reason:
         return unknown(value, reason)
     total = np.sum([w * draws for w, draws, _ in parts], axis=0)
-    variances = [(w * one.error) ** 2 for w, _, one in parts]
-    bottom = sum(v**2 / one.freedom for v, (_, _, one) in zip(variances, parts, strict=True))
-    error, least = _deviation(total), min(one.freedom for _, _, one in parts)
+    variances = [(w * summand.error) ** 2 for w, _, summand in parts]
+    bottom = sum(v**2 / summand.freedom for v, (_, _, summand) in zip(variances, parts, strict=True))
+    error, least = _deviation(total), min(summand.freedom for _, _, summand in parts)
     if not bottom:
         return Estimate(value, error, least)
     shared = min(1.0, sum(variances) / error**2) if error else 1.0

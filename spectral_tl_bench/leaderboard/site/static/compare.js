@@ -54,7 +54,7 @@
   const fromAddress = () => {
     const address = stbench.address();
     for (const [name, select] of [["a", first], ["b", second]]) {
-      const option = [...select.options].find((one) => one.value === address.get(name));
+      const option = [...select.options].find((candidate) => candidate.value === address.get(name));
       if (option) option.selected = true;
     }
     if (first.value === second.value && !address.get("b")) second.selectedIndex = first.selectedIndex ? 0 : 1;

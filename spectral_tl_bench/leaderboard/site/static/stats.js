@@ -14,8 +14,8 @@ stbench.stats = (() => {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const known = (values) => values.filter((value) => !Number.isNaN(value));
   const deviation = (values) => {
-    const found = known(values), middle = mean(found);
-    return Math.sqrt(found.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (found.length - 1));
+    const numbers = known(values), middle = mean(numbers);
+    return Math.sqrt(numbers.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (numbers.length - 1));
   };
 
   // Student's t is the tangent of an angle with the density cos^(freedom - 1): its area from an angle on, by Simpson.
@@ -61,7 +61,7 @@ stbench.stats = (() => {
 
   // First minus second on one benchmark, over the seeds that both have.
   const difference = (first, second, least) => {
-    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, found: unknown(value, reason) });
+    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, result: unknown(value, reason) });
     if (!first || !second) return nothing("not completed by both");
     const shared = first.seeds.filter((seed) => second.seeds.includes(seed));
     const fewest = Math.min(...first.places, ...second.places);
@@ -78,18 +78,18 @@ stbench.stats = (() => {
       const arrays = (row.draws.length === 1 ? row.draws : pick(row, "draws")).map(unpack);
       return arrays[0].map((_, n) => mean(arrays.map((array) => array[n])));
     };
-    const one = drawn(first), other = drawn(second);
-    const draws = one.map((value, n) => value - other[n]);
+    const ours = drawn(first), theirs = drawn(second);
+    const draws = ours.map((value, n) => value - theirs[n]);
     const effective = pick(first, "effective")[0];
     const fewer = shared.length < Math.max(first.seeds.length, second.seeds.length);
     const remark = fewer ? `seed${shared.length === 1 ? "" : "s"} ${shared.join(", ")} alone, which both have` : "";
-    return { a, b, places, draws, effective, remark, found: estimate(a - b, draws, places, effective, least) };
+    return { a, b, places, draws, effective, remark, result: estimate(a - b, draws, places, effective, least) };
   };
 
   // The mean of the differences; draws are added draw by draw, freedom by Welch and Satterthwaite,
   // lowered where targets share places.
   const combine = (value, parts) => {
-    const reason = parts.map((part) => part.found.reason).find(Boolean);
+    const reason = parts.map((part) => part.result.reason).find(Boolean);
     if (reason) return unknown(value, reason);
     const weight = 1 / parts.length;
     const total = new Float64Array(parts[0].draws.length);
@@ -97,9 +97,9 @@ stbench.stats = (() => {
       const middle = mean(known(part.draws));
       part.draws.forEach((draw, n) => { total[n] += weight * (draw - middle); });
     }
-    const variances = parts.map((part) => (weight * part.found.error) ** 2);
-    const bottom = variances.reduce((sum, v, n) => sum + v ** 2 / parts[n].found.freedom, 0);
-    const error = deviation(total), least = Math.min(...parts.map((part) => part.found.freedom));
+    const variances = parts.map((part) => (weight * part.result.error) ** 2);
+    const bottom = variances.reduce((sum, v, n) => sum + v ** 2 / parts[n].result.freedom, 0);
+    const error = deviation(total), least = Math.min(...parts.map((part) => part.result.freedom));
     const alone = variances.reduce((sum, v) => sum + v, 0);
     const shared = error ? Math.min(1, alone / error ** 2) : 1;
     const freedom = bottom ? Math.max(least, shared * alone ** 2 / bottom) : least;
@@ -116,7 +116,7 @@ stbench.stats = (() => {
   // Lines in the order of the benchmarks, and one for their mean.
   const compare = (first, second, benchmarks) => {
     const parts = benchmarks.map((name) => difference(first.benchmarks[name], second.benchmarks[name], first.least));
-    const lines = parts.map(({ a, b, places, remark, found }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, ...numbers(found) }));
+    const lines = parts.map(({ a, b, places, remark, result }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, ...numbers(result) }));
     holm(lines.map((line) => line.p)).forEach((p, n) => { lines[n].holm = p; });
     const column = (name) => lines.map((line) => line[name]);
     const all = combine(mean(column("difference")), parts);

@@ -9,19 +9,12 @@ for (const table of document.querySelectorAll("table.grid")) {
   const all = [...body.rows];
   const size = Number(table.dataset.page) || Infinity;
   const shownMean = heads.findIndex((head) => "shownMean" in head.dataset);
-  const texts = new Map();
   let order = all, sorted = -1, down = false, page = 0, matching = all;
   let status = null, pager = null;
 
   // What a search looks at: names, not numbers.
   const named = (cell, column) => cell.tagName === "TH" || heads[column].dataset.kind === "t" || cell.classList.contains("wrap");
-  const text = (row) => {
-    if (!texts.has(row)) {
-      const names = [...row.cells].filter(named).map((cell) => cell.textContent);
-      texts.set(row, [...names, row.dataset.family ?? ""].join(" ").toLowerCase());
-    }
-    return texts.get(row);
-  };
+  const texts = new Map(all.map((row) => [row, [...[...row.cells].filter(named).map((cell) => cell.textContent), row.dataset.family ?? ""].join(" ").toLowerCase()]));
 
   // NaN where a cell has no value; such rows stay last whichever way the column is sorted.
   const number = (row, column) => parseFloat(row.cells[column].dataset.v);
@@ -46,7 +39,7 @@ for (const table of document.querySelectorAll("table.grid")) {
     const equal = fields.filter((field) => field.dataset.filter && field.value);
     const most = fields.filter((field) => field.dataset.most && field.value !== "" && Number.isFinite(field.valueAsNumber));
     matching = order.filter((row) =>
-      words.every((word) => text(row).includes(word)) &&
+      words.every((word) => texts.get(row).includes(word)) &&
       equal.every((field) => row.dataset[field.dataset.filter] === field.value) &&
       most.every((field) => Number(row.dataset[field.dataset.most] ?? NaN) <= field.valueAsNumber * Number(field.dataset.factor)));
   };
@@ -106,11 +99,8 @@ for (const table of document.querySelectorAll("table.grid")) {
 
   const sortBy = (column, downwards) => {
     if (sorted >= 0) heads[sorted].setAttribute("aria-sort", "none");
-    sorted = column;
-    down = downwards;
+    [sorted, down, page] = [column, downwards, 0];
     heads[sorted].setAttribute("aria-sort", down ? "descending" : "ascending");
-    page = 0;
-    update();
   };
 
   const remember = () => {
@@ -125,27 +115,24 @@ for (const table of document.querySelectorAll("table.grid")) {
     button.addEventListener("click", () => {
       const upFirst = heads[column].dataset.kind !== "n" || heads[column].dataset.first === "ascending";
       sortBy(column, column === sorted ? !down : !upFirst);
+      update();
       remember();
     });
   });
 
   if (form || all.length > size) {
-    const foot = document.createElement("div");
-    foot.className = "foot";
-    status = document.createElement("span");
+    const make = (tag, properties, ...children) => {
+      const element = Object.assign(document.createElement(tag), properties);
+      element.append(...children);
+      return element;
+    };
+    status = make("span");
     status.setAttribute("role", "status");
-    foot.append(status);
+    const foot = make("div", { className: "foot" }, status);
     if (all.length > size) {
-      pager = document.createElement("span");
-      pager.className = "pager";
-      for (const [name, step] of [["Previous", -1], ["Next", 1]]) {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.textContent = name;
-        button.setAttribute("aria-controls", table.id);
-        button.addEventListener("click", () => { page += step; show(); });
-        pager.append(button);
-      }
+      pager = make("span", { className: "pager" }, ...[["Previous", -1], ["Next", 1]].map(([textContent, step]) =>
+        make("button", { type: "button", textContent, onclick: () => { page += step; show(); } })));
+      for (const button of pager.children) button.setAttribute("aria-controls", table.id);
       foot.append(pager);
     }
     table.closest(".scroll").after(foot);
@@ -161,11 +148,7 @@ for (const table of document.querySelectorAll("table.grid")) {
         const field = form.elements.namedItem(name);
         if (field && "value" in field) field.value = value;
         const column = name === "sort" && /^\d+[ad]$/.test(value) ? parseInt(value, 10) : -1;
-        if (buttons[column]) {
-          sorted = column;
-          down = value.endsWith("d");
-          heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
-        }
+        if (buttons[column]) sortBy(column, value.endsWith("d"));
       }
     }
     for (const field of form.querySelectorAll("select")) if (field.selectedIndex < 0) field.selectedIndex = 0;
