@@ -1,11 +1,11 @@
-# Two commands: `make demo` and `make test`. Both set up everything they need.
+# `make demo` and `make test`, and `make quick` between two edits. All set up everything they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test lint slow newer clean
+.PHONY: demo test quick lint slow newer clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stbench run --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
@@ -14,6 +14,10 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# Lint, types and the tests of what was touched, in a minute.
+quick: $(VENV)/.installed
+	$(BIN)/python tests/quick.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

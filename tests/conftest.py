@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from shared import VARIABLE
 
 from spectral_tl_bench.benchmarks import Benchmark, read_benchmark
 
@@ -58,6 +60,22 @@ DEFINITION: dict[str, Any] = {
     },
     "split": {"place": "site", "validation": 0.3},
 }
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count the tests that were skipped, by their reason: what is not tested here should be seen."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    reasons = Counter(
+        str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")
+        for report in skipped
+    )
+    terminalreporter.section(f"{len(skipped)} tests skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:5d}  {reason}")
+    if missing := sum(count for reason, count in reasons.items() if VARIABLE in reason):
+        terminalreporter.write_line(f"{missing} of them need data from outside the repository; see CONTRIBUTING.md")
 
 
 @pytest.fixture(scope="session", autouse=True)

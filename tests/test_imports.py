@@ -98,9 +98,9 @@ def circles() -> list[str]:
         for module, path in MODULES.items()
     }
     reach: dict[str, set[str]] = {}
-    for module, targets in arrows.items():
+    for module in MODULES:
         seen: set[str] = set()
-        open_ends = list(targets)
+        open_ends = list(arrows[module])
         while open_ends:
             current = open_ends.pop()
             if current not in seen:

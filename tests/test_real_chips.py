@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from shared import REPOSITORY, SHARED, needs_shared
 from tiny import SIZES
 
 from spectral_tl_bench.benchmarks import read_benchmark
@@ -18,14 +16,10 @@ from spectral_tl_bench.results.store import read_records, verify
 from spectral_tl_bench.runner.run import Request, execute, plan
 from spectral_tl_bench.training.hardware import Hardware
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("STBENCH_TEST_SHARED") or REPOSITORY.parent / "shared")
 CHIPS = SHARED / "data" / "hls-worldcover"
 EXAMPLES = REPOSITORY / "docs" / "examples"
 
-pytestmark = pytest.mark.skipif(
-    not CHIPS.is_dir(), reason="the real chips are not here; set STBENCH_TEST_SHARED to the folder that holds data/"
-)
+pytestmark = needs_shared(CHIPS)
 
 
 @pytest.mark.parametrize(("name", "source", "target"), [("m2w", 143, 51), ("w2m", 51, 143)])

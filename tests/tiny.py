@@ -120,22 +120,18 @@ def run_main(monkeypatch: pytest.MonkeyPatch, arguments: Iterable[object]) -> in
 
 
 def install(
-    site: Path,
-    package: str,
-    code: str,
-    entries: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+    site: Path, package: str, code: str, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch,
     group: str = "methods",
-) -> Path:
-    """Install a package of one module as pip would leave it, with entry points in one of our groups.
+) -> Path:  # fmt: skip
+    """Install a package of one module as pip would leave it, with entry points in our group.
 
     Args:
         site: Folder to make and to put on ``sys.path``.
         package: Name of the module; the distribution is called the same.
         code: Its code.
-        entries: Object reference by entry-point name.
+        entries: Object reference by method name.
         monkeypatch: Takes it all back at the end of the test.
-        group: Last part of the group's name.
+        group: Which of our entry-point groups.
 
     Returns:
         Path of the module.

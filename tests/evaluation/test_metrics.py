@@ -7,12 +7,12 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import SHARED, needs_shared
 from sklearn import metrics as sk
 
 from spectral_tl_bench.evaluation.metrics import (
@@ -23,8 +23,6 @@ from spectral_tl_bench.evaluation.metrics import (
     released_score,
     score,
 )
-
-SHARED = Path(os.environ.get("STBENCH_TEST_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 
 @st.composite
@@ -165,10 +163,7 @@ def test_history_leaves_its_input_alone():
     np.testing.assert_array_equal(first, np.eye(3))
 
 
-@pytest.mark.skipif(
-    not (SHARED / "parity" / "confusion_metric.npz").is_file(),
-    reason="the reference cases are not here; set STBENCH_TEST_SHARED to the folder that holds parity/",
-)
+@needs_shared(SHARED / "parity" / "confusion_metric.npz")
 @pytest.mark.parametrize("name", ["cm", "cm_absent4"])
 def test_parity_with_the_released_metric(name):
     spec = importlib.util.spec_from_file_location("parity_cases", SHARED / "parity" / "cases.py")

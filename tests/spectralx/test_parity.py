@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from shared import SHARED, needs_shared
 from timm.models.vision_transformer import VisionTransformer
 
 from spectralx import SpectralX, SpectralXConfig
 from spectralx.released import evaluate, to_released
 
-SHARED = Path(os.environ.get("STBENCH_TEST_SHARED") or Path(__file__).parents[2].parent / "shared")
 READER = SHARED / "parity" / "cases.py"
 
-pytestmark = pytest.mark.skipif(not READER.is_file(), reason="no reference cases: set STBENCH_TEST_SHARED")
+pytestmark = needs_shared(READER)
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the root mean square of the expected output."""
