@@ -97,7 +97,7 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
             )
 
         monkeypatch.setattr(cell_module, "train", untrained)
-        frame = cell_module._measure(outcome.cell, Workplace(out, CPU, 0, quiet))[2].evidence
+        frame = cell_module._measure(outcome.cell, Workplace(outcome.record.parents[3], CPU, 0, quiet))[2].evidence
         assert seen
         matrices = frame.loc[frame["checkpoint"] == "selected", "matrix"]
         assert score(sum(matrices)).miou == pytest.approx(outcome.miou, abs=1e-9)
