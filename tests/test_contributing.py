@@ -10,13 +10,17 @@ import pytest
 import torch
 from shared import REPOSITORY
 from test_imports import SUITE
-from tiny import SIZES, install, make_task
+from tiny import SIZES, install, make_request, make_task, make_tree
 
 from spectral_tl_bench.data.layouts import find_chips
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.objectives.base import DomainLosses
 from spectral_tl_bench.objectives.registry import make_objectives
+from spectral_tl_bench.protocol.registry import get_protocol
+from spectral_tl_bench.protocol.strict import STRICT
+from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.training.hardware import Hardware
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -81,3 +85,17 @@ def test_the_objective(example):
     objective = make_objectives(f"full+{example}", {example: {"share": "0.25"}})[example]
     losses = DomainLosses(torch.tensor([1.0, 3.0, 0.0]), torch.tensor([True, True, False]))
     assert objective.risk(losses).item() == pytest.approx(0.75 * 2.0 + 0.25 * 3.0) and objective.needs() == 2
+
+
+@pytest.mark.parametrize("example", ["A protocol"], indirect=True)
+def test_the_protocol(example, tmp_path):
+    protocol = get_protocol(example)
+    assert protocol.pixels.augment(0) is None and protocol.metric is STRICT.metric
+    root = make_tree(tmp_path / "data")
+    (cell,), broken = plan(make_request(root, "full", protocol=example), lambda _: None)
+    (usual,), _ = plan(make_request(root, "full"), lambda _: None)
+    assert broken == [] and cell.settings.augment == "none"
+    ours, theirs = (one.identity(one.split()) for one in (cell, usual))
+    assert set(ours.differences(theirs)) == {"settings.protocol", "settings.augment"}, "the rest is that of strict"
+    (outcome,) = execute([cell], tmp_path / "runs", Hardware("cpu"), 0, lambda _: None)
+    assert outcome.state == "done", outcome.message
