@@ -75,13 +75,10 @@ def scatter(
     marks = families(view)
     points: list[Fields] = []
     for row in rows:
-        words = f"{row['label']}: mean mIoU {percent(row['mean'])}"
-        if row["mean_places_low"] is not None:
-            words += f" ({percent(row['mean_low'])} to {percent(row['mean_high'])})"
         points.append({
             "x": across(row[cost]), "y": up(row["mean"]), "low": up(row["mean_places_low"]),
             "high": up(row["mean_places_high"]), "family": marks[row["family"]],
-            "words": f"{words}, {write(row[cost])}", "row": row,
+            "words": f"{_words(row)}, {write(row[cost])}", "row": row,
         })  # fmt: skip
     front = _front(points)
     return {
@@ -99,6 +96,13 @@ def scatter(
         "front": _stairs(front),
         "labels": _labels(points, front),
     }
+
+
+def _words(row: Fields) -> str:
+    reach = (
+        f" ({percent(row['mean_low'])} to {percent(row['mean_high'])})" if row["mean_places_low"] is not None else ""
+    )
+    return f"{row['label']}: mean mIoU {percent(row['mean'])}{reach}"
 
 
 def _labels(points: list[Fields], front: list[Fields]) -> list[tuple[float, float, str, str]]:

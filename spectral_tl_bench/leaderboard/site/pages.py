@@ -94,7 +94,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
     """What the page of a benchmark shows."""
     order = view.best_first(benchmark.id)
     floor = view.rows[-1]
-    cells = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
+    entries = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
     classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     matrix = view.matrix(order[0]["row"], benchmark.id) if order else None
@@ -102,7 +102,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "benchmark": benchmark,
         "rows": [*order, *(row for row in view.rows if row not in order and row is not floor), floor],
         "scored": [*order, floor],
-        "cells": cells,
+        "entries": entries,
         "map": draw_map(benchmark),
         "shown": shown_chips(writer, view, benchmark),
         "class_table": class_table(benchmark, [(classes[row["row"]], row) for row in order], classes[floor["row"]]),
@@ -110,7 +110,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "domains": {row: {fields["domain"]: fields for fields in group} for row, group in domains.items()},
         "class_top": top_of(fields["iou"] for group in classes.values() for fields in group),
         "domain_top": top_of(fields["miou"] for group in domains.values() for fields in group),
-        "top": top_of(_reach(cells.values())),
+        "top": top_of(_reach(entries.values())),
         "floor": view.floor(benchmark.id),
         "reasons": reasons(view, benchmark.id),
         "confused": order,

@@ -67,13 +67,13 @@ def miou_draws(weights: NDArray[np.float64], counts: Sequence[PlaceCounts]) -> N
 
     Args:
         weights: (B, P) from ``place_weights``.
-        counts: One or more cells, such as the seeds of a row, all over these P places.
+        counts: One or more records, such as the seeds of a row, all over these P places.
 
     Returns:
-        (cells, B); NaN where a draw holds no pixel.
+        (records, B); NaN where a draw holds no pixel.
     """
-    cells, (number, classes) = len(counts), counts[0].right.shape
-    sums = np.empty((2, cells, number, classes))
+    records, (number, classes) = len(counts), counts[0].right.shape
+    sums = np.empty((2, records, number, classes))
     for index, seed_counts in enumerate(counts):
         sums[0, index], sums[1, index] = seed_counts.right, seed_counts.union
     right, union = weights @ sums
