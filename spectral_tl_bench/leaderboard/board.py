@@ -12,6 +12,7 @@ import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import majority_matrix
 from spectral_tl_bench.leaderboard.cells import Cell, RowKey, conflicts, current, load_cell
+from spectral_tl_bench.provenance import LIBRARIES
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import block
 
@@ -261,15 +262,24 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
 
 
 def _mixed_code(cells: tuple[Cell, ...]) -> list[str]:
-    """Say where the results of one row were made by several versions of code."""
+    """Say where results were not made by the same code: numerics within a row, libraries on the whole board."""
     found = []
     for key, group in _grouped(cells).items():
         records = [cell.record for by_seed in group.values() for cell in by_seed.values() if cell.completed]
-        packages = sorted({name for record in records for name in record.environment if name.startswith("method pack")})
-        for name in ("suite code", *packages):
-            versions = {record.environment.get(name, "unknown") for record in records}
-            if len(versions) > 1:
-                found.append(f"{key[0]}: its results come from {len(versions)} versions of the {name}.")
+        versions: dict[str, set[str]] = {}
+        for record in records:
+            for name, version in (record.numerics or {}).items():
+                versions.setdefault(name, set()).add(version)
+        found += [f"{key[0]}: its results come from several numerics versions of {name} ({', '.join(sorted(several))})."
+                  for name, several in sorted(versions.items()) if len(several) > 1]  # fmt: skip
+    completed = [cell.record for cell in cells if cell.completed]
+    unknown = sum(record.identity() is None for record in completed)
+    if unknown:
+        found.append(f"Of {unknown} of {len(completed)} results it is not known which code they belong to.")
+    for name in LIBRARIES:
+        several = sorted({record.environment.get(name, "unknown") for record in completed})
+        if len(several) > 1:
+            found.append(f"The results were made with several versions of {name}: {', '.join(several)}.")
     return sorted(set(found))
 
 

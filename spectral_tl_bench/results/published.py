@@ -158,7 +158,7 @@ def read_pair(path: Path) -> list[Record]:
         RecordError: If it cannot be read, or a line is no record or comes twice; it names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.decode("utf-8") for line in path.read_bytes().splitlines()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RecordError(f"the records cannot be read: {reason}", where=path) from None

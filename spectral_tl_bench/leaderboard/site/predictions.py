@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.leaderboard.cells import Cell
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
 from spectral_tl_bench.leaderboard.site.writer import Writer
@@ -77,16 +78,16 @@ def _chips(cell: Cell) -> tuple[str, ...]:
 
 
 def _common(writer: Writer, cell: Cell) -> tuple[list[tuple[str, str]], tuple[int, int]]:
-    """Image and label of the chips, which lie three folders above the record, once for all of a benchmark."""
-    if cell.record.path is None:
+    """Image and label of the chips, which are kept once for all of a benchmark."""
+    if cell.record.location is None:
         return [], (0, 0)
-    folder = cell.record.path.parent.parent.parent / f"pictures-{cell.target}"
-    label, size = _png(folder / "label.png")
+    folder = cell.record.location.chips(cell.record, cell.target)
+    label, size = _png_file(folder / "label.png")
     if not label:
         return [], (0, 0)
     images = []
     for file, title in _compositions(folder / "chips.json"):
-        content, shape = _png(folder / file)
+        content, shape = _png_file(folder / file)
         if content and shape == size:
             images.append((title, writer.picture(content)))
     return [*images, ("Label", writer.picture(label))], size
@@ -103,19 +104,28 @@ def _compositions(path: Path) -> list[tuple[str, str]]:
 
 
 def _prediction(cell: Cell) -> tuple[bytes, tuple[int, int]]:
-    pictures, path = cell.record.pictures, cell.record.path
-    if pictures is None or path is None:
-        return b"", (0, 0)
-    content, size = _png(path.parent / pictures.file)
-    return (content, size) if hashlib.sha256(content).hexdigest() == pictures.sha256 else (b"", (0, 0))
-
-
-def _png(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
+    pictures, location = cell.record.pictures, cell.record.location
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return b"", (0, 0)
-        content = path.read_bytes()
+        content = location.picture(cell.record) if location is not None else None
+    except (RecordError, OSError):
+        content = None
+    if content is None or pictures is None or hashlib.sha256(content).hexdigest() != pictures.sha256:
+        return b"", (0, 0)
+    return _png(content)
+
+
+def _png_file(path: Path) -> tuple[bytes, tuple[int, int]]:
+    try:
+        return _png(path.read_bytes()) if path.stat().st_size <= _MOST_BYTES else (b"", (0, 0))
+    except OSError:
+        return b"", (0, 0)
+
+
+def _png(content: bytes) -> tuple[bytes, tuple[int, int]]:
+    """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
+    if len(content) > _MOST_BYTES:
+        return b"", (0, 0)
+    try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             size = picture.size
             if max(size) > _MOST_SIDE:

@@ -72,5 +72,3 @@ def known_records(results: Path) -> list[Checked]:
         except UserError as error:
             found.append(Checked(name, None, None, [refused(name, flat(error))]))
     return found
-
-

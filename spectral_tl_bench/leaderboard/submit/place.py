@@ -71,7 +71,8 @@ def stage_run(path: Path, folder: Path, definitions: Definitions) -> Record:
         _copy(path.parent / record.evidence.file, folder / record.evidence.file, EVIDENCE_BYTES)
     if record.track == "sample" and record.pictures is not None:  # those of other data are not ours to publish
         _copy(path.parent / record.pictures.file, folder / record.pictures.file, PICTURE_BYTES)
-    return record if record.identity() is not None else _brought_over(record, folder, definitions)
+    by_bytes = record.evidence is not None and record.evidence.earlier_file is not None
+    return _brought_over(record, folder, definitions) if by_bytes or record.identity() is None else record
 
 
 def stage_pair(path: Path, folder: Path) -> Path:
