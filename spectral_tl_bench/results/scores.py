@@ -56,7 +56,12 @@ def block(matrices: Mapping[str, NDArray[np.int64]]) -> ScoreBlock:
 
 
 def check_scores(record: Record, found: Evidence) -> dict[str, ScoreBlock]:
-    """As ``store.verify``, for evidence that was loaded already."""
+    """As ``store.verify``, for evidence that was loaded already.
+
+    Returns:
+        The recomputed blocks, by checkpoint, with kappa as the record has it: a matrix library adds it up, and its last
+        digit is the processor's. Boards must not depend on where a report is made.
+    """
     if record.scores is None:
         raise RecordError("this record has no scores", where=record.path)
     stored = record.scores.blocks()
@@ -76,7 +81,7 @@ def check_scores(record: Record, found: Evidence) -> dict[str, ScoreBlock]:
                     where=record.path,
                     fix="the score was edited, or written by other code; run the cell again",
                 )
-    return computed
+    return {name: value.model_copy(update={"kappa": stored[name].kappa}) for name, value in computed.items()}
 
 
 def _same(left: Any, right: Any) -> bool:
