@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -117,21 +116,18 @@ def bound_evidence(record: Record) -> None:
     location = record.location
     if location is None or record.evidence is None or record.data is None:
         raise RecordError("this record has no evidence")
+    pair = location if isinstance(location, Pair) else None
+    where = pair.rows if pair else location.path.parent / record.evidence.file
+    names, texts = PAIR_SCHEMA.names if pair else list(COLUMNS), list(TEXT_COLUMNS)
+    if pair and record.fingerprint not in pair.groups():
+        raise RecordError("its evidence is missing", where=where)
+    source = where if pair else pa.BufferReader(read_bounded(where, EVIDENCE_BYTES))
     try:
-        if isinstance(location, Pair):
-            where, names = location.rows, PAIR_SCHEMA.names
-            if record.fingerprint not in location.groups():
-                raise RecordError("its evidence is missing", where=where)
-            groups = [location.groups()[record.fingerprint]]
-            file = pq.ParquetFile(where, metadata=location.metadata(), read_dictionary=list(TEXT_COLUMNS))
-        else:
-            where, names = location.path.parent / record.evidence.file, list(COLUMNS)
-            content = read_bounded(where, EVIDENCE_BYTES)
-            file = pq.ParquetFile(io.BytesIO(content), read_dictionary=list(TEXT_COLUMNS))
-            groups = list(range(file.metadata.num_row_groups))
-        with file:
-            _bound_sizes(file.metadata, groups, names, record.data.chips.target, len(record.classes), where)
-            _bound_texts(file.read_row_groups(groups, columns=list(TEXT_COLUMNS)), where)
+        facts = pair.metadata() if pair else pq.read_metadata(source)
+        groups = [pair.groups()[record.fingerprint]] if pair else list(range(facts.num_row_groups))
+        _bound_sizes(facts, groups, names, record.data.chips.target, len(record.classes), where)
+        with pq.ParquetFile(source, metadata=facts, read_dictionary=texts) as file:
+            _bound_texts(file.read_row_groups(groups, columns=texts), where)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RecordError(f"the evidence is not Parquet: {error}", where=where) from None
 
