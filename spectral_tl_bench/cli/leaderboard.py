@@ -114,13 +114,20 @@ def plot(
 
 def show(
     record: Annotated[str, typer.Argument(help="A record.json, its folder, or how a fingerprint begins.")],
+    other: Annotated[
+        str | None, typer.Argument(help="A second one: print what differs in what both depend on.")
+    ] = None,
     records: Records = None,
 ) -> None:
-    """Show one stored result, its scores computed again from the evidence."""
-    from spectral_tl_bench.leaderboard.show import find_record
+    """Show one stored result, its scores computed again from the evidence; or why two are not the same."""
+    from spectral_tl_bench.leaderboard.show import compare_identities, find_record
     from spectral_tl_bench.leaderboard.show import show as print_record
 
-    print_record(find_record(record, _roots(records)))
+    roots = _roots(records)
+    if other is None:
+        print_record(find_record(record, roots))
+    else:
+        compare_identities(find_record(record, roots), find_record(other, roots))
 
 
 def find_records(records: list[Path] | None) -> list[Record]:

@@ -23,6 +23,7 @@ from spectral_tl_bench.leaderboard.measured import (
     row_name,
 )
 from spectral_tl_bench.leaderboard.text import as_json
+from spectral_tl_bench.provenance import LIBRARIES
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import block
 
@@ -308,15 +309,27 @@ def _about(record: Record) -> Fields:
 
 
 def _mixed_code(records: Iterable[MeasuredRecord]) -> list[str]:
-    """Say where the results of one row were made by several versions of code."""
+    """Say where results were not made by the same code: numerics within a row, libraries on the whole board."""
     notes = set()
     for group in _grouped(records).values():
-        done = [run for by_seed in group.values() for run in by_seed.values() if run.completed]
-        packages = {name for run in done for name in run.record.environment if name.startswith("method pack")}
-        for name in ("suite code", *packages):
-            versions = {run.record.environment.get(name, "unknown") for run in done}
-            if len(versions) > 1:
-                notes.add(f"{done[0].record.method}: its results come from {len(versions)} versions of the {name}.")
+        done = [run.record for by_seed in group.values() for run in by_seed.values() if run.completed]
+        versions: dict[str, set[str]] = {}
+        for record in done:
+            for name, version in (record.numerics or {}).items():
+                versions.setdefault(name, set()).add(version)
+        mixed = {name: ", ".join(sorted(several)) for name, several in versions.items() if len(several) > 1}
+        notes |= {
+            f"{done[0].method}: its results come from several numerics versions of {name} ({several})."
+            for name, several in mixed.items()
+        }
+    completed = [run.record for run in records if run.completed]
+    unknown = sum(record.identity() is None for record in completed)
+    if unknown:
+        notes.add(f"Of {unknown} of {len(completed)} results it is not known which code they belong to.")
+    for name in LIBRARIES:
+        several = {record.environment.get(name, "unknown") for record in completed}
+        if len(several) > 1:
+            notes.add(f"The results were made with several versions of {name}: {', '.join(sorted(several))}.")
     return sorted(notes)
 
 

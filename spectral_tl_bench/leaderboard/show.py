@@ -16,17 +16,18 @@ from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.leaderboard.measured import all_options
 from spectral_tl_bench.leaderboard.text import NOTHING, as_json, fixed, one_decimal, percent, plain, warnings
 from spectral_tl_bench.results.schema import Record, ScoreBlock
-from spectral_tl_bench.results.store import RECORD_FILE, check_scores, evidence, read_record
+from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record, records_like
 
+UNKNOWN_IDENTITY = "not known: it comes from an earlier version of the suite and does not say which code it belongs to"
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
-_FOLDER_DIGITS = 16  # of the fingerprint, in the name of a record's folder
 
 
 def find_record(name: str, roots: Sequence[Path]) -> Record:
     """Read the record that a user means.
 
     Args:
-        name: Path of a ``record.json`` or of its folder, or the first digits (at least 4) of a fingerprint.
+        name: Path of a ``record.json`` or of its folder, or the first digits (at least 4) of a fingerprint, also of
+            the one that schema 1 gave.
         roots: Folders to look for fingerprints in.
 
     Raises:
@@ -44,22 +45,20 @@ def find_record(name: str, roots: Sequence[Path]) -> Record:
             where=where,
             expected="a record.json, its folder, or at least 4 hexadecimal digits that a fingerprint begins with",
         )
-    pattern = f"{name[:_FOLDER_DIGITS]}*/{RECORD_FILE}"
-    records = [read_record(path) for path in sorted({path for root in roots for path in Path(root).rglob(pattern)})]
-    records = [record for record in records if record.fingerprint.startswith(name)]
+    records = records_like(name, roots)
     if not records:
         raise RecordError(f"no fingerprint begins with {name!r}", where=where)
     if len(records) > 1:
         raise RecordError(
             f"{len(records)} records have a fingerprint that begins with {name!r}",
-            where=", ".join(str(record.path) for record in records[:5]),
+            where=", ".join(f"{record.path} ({record.fingerprint[:16]})" for record in records[:5]),
             fix="give more digits, or the path",
         )
     return records[0]
 
 
 def show(record: Record, console: Console | None = None) -> None:
-    """Print what, where from, scores as the evidence gives them, selection, cost, environment.
+    """Print what, where from, scores as the evidence gives them, selection, cost, identity, environment.
 
     Args:
         record: As stored; all of its text is printed as it stands, without markup or terminal codes.
@@ -70,8 +69,8 @@ def show(record: Record, console: Console | None = None) -> None:
     """
     blocks, places = {}, 0
     if record.status == "completed":  # before the first line: no half shown result
-        frame = evidence(record)
-        blocks, places = check_scores(record, frame), frame["site"].nunique()
+        found = load_evidence(record)
+        blocks, places = check_scores(record, found), len(set(found.sites))
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     _facts(screen, "", _what(record))
     if record.error is not None:
@@ -89,7 +88,8 @@ def show(record: Record, console: Console | None = None) -> None:
         (stage.name, stage.steps, one_decimal(stage.seconds), f"{stage.trainable:,}", as_json(stage.options))
         for stage in record.stages
     ], right=(1, 2, 3))  # fmt: skip
-    _facts(screen, "environment", sorted(record.environment.items()))
+    _facts(screen, "identity", _identity(record))
+    _facts(screen, "made with", sorted(record.environment.items()))
 
 
 def _what(record: Record) -> list[tuple[str, object]]:
@@ -117,8 +117,50 @@ def _what(record: Record) -> list[tuple[str, object]]:
         facts.append(("chips", f"train {chips.train}, validation {chips.validation}, target {chips.target}"))
         facts += [("split", record.data.split_hash), ("manifest", record.data.manifest_hash)]
         facts += [("note", note) for note in record.data.notes]
-    return [*facts, ("created", record.created.isoformat()), ("fingerprint", record.fingerprint),
-            ("file", record.path or NOTHING)]  # fmt: skip
+    return [*facts, ("created", record.created.isoformat()), ("file", record.path or NOTHING)]
+
+
+def _identity(record: Record) -> list[tuple[str, object]]:
+    """What the result depends on, by name; or that this is not known."""
+    facts: list[tuple[str, object]] = [("fingerprint", record.fingerprint)]
+    if record.earlier_fingerprint is not None:
+        facts.append(("earlier", f"{record.earlier_fingerprint}, by schema 1"))
+    identity = record.identity()
+    if identity is None:
+        return [*facts, ("note", UNKNOWN_IDENTITY)]
+    values = identity.model_dump(mode="json", exclude={"options", "objectives", "settings", "backbone"})
+    return [*facts, *((name, as_json(value) if isinstance(value, dict) else value or NOTHING)
+                      for name, value in values.items())]  # fmt: skip
+
+
+def compare_identities(first: Record, second: Record, console: Console | None = None) -> None:
+    """Print what two results depend on and do not share, and where they were made otherwise.
+
+    Args:
+        first: A record.
+        second: Another one.
+        console: Where to; default: standard output.
+    """
+    screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    head = ("", first.fingerprint[:16], second.fingerprint[:16])
+    one, other = first.identity(), second.identity()
+    if one is None or other is None:
+        unknown = ", ".join(each.fingerprint[:16] for each in (first, second) if each.identity() is None)
+        _facts(screen, "identity", [("note", f"{unknown}: {UNKNOWN_IDENTITY}")])
+    elif not (different := one.differences(other)):
+        _facts(screen, "identity", [("note", "the same: their numbers must be the same, too")])
+    else:
+        rows = [(name, *(NOTHING if value is None else value if isinstance(value, str) else as_json(value)
+                         for value in values)) for name, values in different.items()]  # fmt: skip
+        _print_table(screen, ("identity", *head[1:]), rows, right=())
+    made = [{**record.environment, "device": record.device or NOTHING} for record in (first, second)]
+    names = sorted(made[0].keys() | made[1].keys())
+    rows = [(name, made[0].get(name, NOTHING), made[1].get(name, NOTHING)) for name in names]
+    rows = [row for row in rows if row[1] != row[2]]
+    if rows:
+        _print_table(screen, ("made with", *head[1:]), rows, right=())
+    else:
+        _facts(screen, "made with", [("note", "the same code, libraries and device")])
 
 
 def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], places: int) -> None:

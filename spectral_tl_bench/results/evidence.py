@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -19,7 +21,7 @@ from spectral_tl_bench.results.schema import Checkpoint
 
 TEXT_COLUMNS = ("chip", "domain", "site", "checkpoint")
 COLUMNS = (*TEXT_COLUMNS, "matrix")
-_SCHEMA = pa.schema([*[(name, pa.string()) for name in TEXT_COLUMNS], ("matrix", pa.list_(pa.int64()))])
+SCHEMA = pa.schema([*[(name, pa.string()) for name in TEXT_COLUMNS], ("matrix", pa.list_(pa.int64()))])
 _CHECKPOINTS: tuple[str, ...] = get_args(Checkpoint)
 
 
@@ -49,6 +51,15 @@ class Evidence:
             for checkpoint, matrices in self.matrices.items()
         ]  # fmt: skip
         return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of the content (64 hex digits): the same in every file and with every version of PyArrow."""
+        names = sorted(self.matrices)
+        total = hashlib.sha256(json.dumps([self.chips, self.domains, self.sites, names]).encode())
+        for name in names:
+            total.update(np.ascontiguousarray(self.matrices[name], dtype="<i8").data)
+        return total.hexdigest()
 
     @cached_property
     def by_domain(self) -> dict[str, dict[str, NDArray[np.int64]]]:
@@ -92,10 +103,8 @@ def check_frame(frame: pd.DataFrame, num_classes: int, where: object) -> Evidenc
 
 def to_parquet(evidence: Evidence) -> bytes:
     """Parquet bytes; the same evidence gives the same bytes."""
-    frame = evidence.frame()
-    columns = [pa.array(frame[name].tolist(), type=_SCHEMA.field(name).type) for name in COLUMNS]
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), stream, compression="zstd")
+    pq.write_table(to_table(evidence), stream, compression="zstd")
     return stream.getvalue()
 
 
@@ -109,9 +118,32 @@ def from_parquet(content: bytes, num_classes: int, where: object) -> Evidence:
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise RecordError(f"the evidence is not Parquet: {error}", where=where) from None
-    if not table.schema.equals(_SCHEMA):
+    return from_table(table, num_classes, where)
+
+
+def to_table(evidence: Evidence) -> pa.Table:
+    """The evidence as an Arrow table with the columns ``COLUMNS``, sorted by checkpoint and chip."""
+    checkpoints, chips = list(evidence.matrices), len(evidence.chips)
+    texts = [evidence.chips, evidence.domains, evidence.sites]
+    columns = [pa.array(list(values) * len(checkpoints), type=pa.string()) for values in texts]
+    columns.append(pa.array([name for name in checkpoints for _ in range(chips)], type=pa.string()))
+    flat = np.concatenate([evidence.matrices[name].reshape(chips, -1) for name in checkpoints])
+    ends = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
+    columns.append(
+        pa.ListArray.from_arrays(pa.array(ends), pa.array(flat.reshape(-1)), type=SCHEMA.field("matrix").type)
+    )
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def from_table(table: pa.Table, num_classes: int, where: object) -> Evidence:
+    """Check evidence that comes as an Arrow table with the columns ``COLUMNS``.
+
+    Raises:
+        RecordError: If it has other columns or types, or as in ``check_frame``.
+    """
+    if not table.schema.equals(SCHEMA):
         found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
-        expected = ", ".join(f"{field.name}: {field.type}" for field in _SCHEMA)
+        expected = ", ".join(f"{field.name}: {field.type}" for field in SCHEMA)
         raise RecordError(f"the evidence has the columns {found}", where=where, expected=expected)
     texts = {name: table.column(name).to_pylist() for name in TEXT_COLUMNS}
     _check_text(texts, where)

@@ -16,6 +16,7 @@ from PIL import Image
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.files import write_bytes, write_json
+from spectral_tl_bench.results.location import chips_in_runs
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import load_evidence, target_digest
 from spectral_tl_bench.training.reconstructions import compositions
@@ -76,7 +77,7 @@ def draw_chips(record: Record, root: Path, benchmark: Benchmark, data: Evaluatio
     """
     if record.pictures is None:
         return None
-    folder = root / record.benchmark / f"pictures-{target_digest(record, load_evidence(record))}"
+    folder = chips_in_runs(root, record.benchmark, target_digest(record, load_evidence(record)))
     if (folder / "chips.json").is_file():
         return folder
     chips = record.pictures.chips

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    model_serializer,
+    model_validator,
+)
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.results.location import Location
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is also a folder name: no separators, no leading dot."""
@@ -20,6 +32,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Checkpoint = Literal["selected", "last", "oracle"]
 Track = Literal["reproduced", "partial", "sample", "demonstration"]
+TRACKS: tuple[str, ...] = get_args(Track)
 
 
 class _Strict(BaseModel):
@@ -154,11 +167,27 @@ class ScoreSet(_Strict):
         return found if self.oracle is None else {**found, "oracle": self.oracle}
 
 
-class EvidenceFile(_Strict):
-    """The Parquet file beside the record."""
+class EvidenceFacts(_Strict):
+    """How evidence is known.
 
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.parquet$")]
+    Attributes:
+        sha256: Of its content, see ``Evidence.sha256``, whichever file it lies in.
+        earlier_file: In records of schema 1 alone, key ``file``: the Parquet file whose bytes ``sha256`` is of.
+    """
+
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    earlier_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.parquet$")] | None = Field(
+        None, alias="file"
+    )
+
+    @property
+    def file(self) -> str:
+        """Name of the file in a run's own folder."""
+        return self.earlier_file or f"evidence-{self.sha256[:16]}.parquet"
+
+    @model_serializer
+    def _keys(self) -> dict[str, str]:
+        return {"sha256": self.sha256} | ({"file": self.earlier_file} if self.earlier_file else {})
 
 
 class PictureFile(_Strict):
@@ -240,11 +269,11 @@ class Record(_Strict):
     device: str | None = None
     selection: Selection | None = None
     scores: ScoreSet | None = None
-    evidence: EvidenceFile | None = None
+    evidence: EvidenceFacts | None = None
     pictures: PictureFile | None = None
     error: Failure | None = None
 
-    _path: Path | None = PrivateAttr(default=None)
+    _location: Location | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
@@ -285,12 +314,17 @@ class Record(_Strict):
         return f"{self.track}-unlabelled-target" if self.target_images else self.track
 
     @property
-    def path(self) -> Path | None:
-        """The file that the record was read from or written to."""
-        return self._path
+    def location(self) -> Location | None:
+        """Where it is stored with its evidence; None for one that was only made."""
+        return self._location
 
-    def at(self, path: Path) -> Record:
-        """The same record, knowing its file."""
+    @property
+    def path(self) -> Path | None:
+        """The file that the record was read from."""
+        return self._location.path if self._location is not None else None
+
+    def at(self, location: Location) -> Record:
+        """The same record, knowing where it is stored."""
         copy = self.model_copy()
-        copy._path = path
+        copy._location = location
         return copy

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import jaccard_score
 
 import spectral_tl_bench.results.store as module
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.results.store import block, evidence, read_record, read_records, verify, write_record
+from spectral_tl_bench.results.evidence import check_frame, to_parquet
+from spectral_tl_bench.results.store import (
+    block,
+    evidence,
+    load_evidence,
+    read_record,
+    read_records,
+    verify,
+    write_record,
+)
 
 
 def edit(path: Path, change) -> None:
@@ -88,22 +99,31 @@ def test_edited_scores_are_refused(store):
             verify(read_record(record.path))
 
 
-def test_tampered_missing_or_foreign_evidence_is_refused(store):
+def test_tampered_missing_or_foreign_evidence_is_refused(store, frame):
     record = store()
     path = record.path.parent / record.evidence.file
-    original = path.read_bytes()
-    path.write_bytes(original[:100] + bytes([original[100] ^ 1]) + original[101:])
-    with pytest.raises(RecordError, match="not the file") as caught:
+    path.write_bytes(to_parquet(check_frame(frame(5), 4, "here")))
+    with pytest.raises(RecordError, match="not what the record was written with"):
         verify(record)
-    assert str(path) in str(caught.value)
     path.unlink()
-    with pytest.raises(RecordError, match="cannot be read"):
+    with pytest.raises(RecordError, match="cannot be read") as caught:
         evidence(record)
+    assert str(path) in str(caught.value)
     path.write_text("no parquet")
-    content = module.hashlib.sha256(b"no parquet").hexdigest()
-    edit(record.path, lambda value: value["evidence"].update(sha256=content))
     with pytest.raises(RecordError, match="not Parquet"):
-        evidence(read_record(record.path))
+        evidence(record)
+
+
+def test_evidence_is_known_by_its_content_and_not_by_the_bytes_of_a_file(store):
+    """Another version of PyArrow, or another order of rows, changes nothing."""
+    record = store()
+    path = record.path.parent / record.evidence.file
+    table = pq.read_table(path)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), path, compression="none")
+    assert verify(record)["selected"] == record.scores.selected
+    found = load_evidence(record)
+    other = dataclasses.replace(found, sites=("elsewhere", *found.sites[1:]))
+    assert found.sha256 == record.evidence.sha256 != other.sha256
 
 
 def test_evidence_swapped_together_with_its_hash_is_refused(store):
@@ -199,7 +219,7 @@ def test_evidence_is_written_before_the_record(tmp_path, monkeypatch, fields, fr
     original, seen = module.write_json, []
 
     def spy(path, value):
-        seen.append((path.parent / value["evidence"]["file"]).is_file())
+        seen.append((path.parent / f"evidence-{value['evidence']['sha256'][:16]}.parquet").is_file())
         original(path, value)
 
     monkeypatch.setattr(module, "write_json", spy)

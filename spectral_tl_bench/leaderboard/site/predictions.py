@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
@@ -59,16 +60,17 @@ def _chips(measured: MeasuredRecord) -> list[str]:
 
 
 def _common(writer: Writer, measured: MeasuredRecord) -> tuple[list[tuple[str, str]], Size]:
-    """Image and label of the chips, which lie three folders above the record, once for all of a benchmark."""
-    if measured.record.path is None:
+    """Image and label of the chips, which are kept once for all of a benchmark."""
+    location = measured.record.location
+    if location is None:
         return [], _NO_PNG[1]
-    folder = measured.record.path.parents[2] / f"pictures-{measured.target}"
-    label, size = _png(folder / "label.png")
+    folder = location.chips(measured.record, measured.target)
+    label, size = _png_file(folder / "label.png")
     if not label:
         return [], size
     images = []
     for file, title in _compositions(folder / "chips.json"):
-        content, shape = _png(folder / file)
+        content, shape = _png_file(folder / file)
         if content and shape == size:
             images.append((title, writer.picture(content)))
     return [*images, ("Label", writer.picture(label))], size
@@ -87,18 +89,28 @@ def _compositions(path: Path) -> list[tuple[str, str]]:
 
 
 def _prediction(record: Record) -> tuple[bytes, Size]:
-    if record.pictures is None or record.path is None:
-        return _NO_PNG
-    content, size = _png(record.path.parent / record.pictures.file)
-    return (content, size) if hashlib.sha256(content).hexdigest() == record.pictures.sha256 else _NO_PNG
-
-
-def _png(path: Path) -> tuple[bytes, Size]:
-    """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
+    pictures, location = record.pictures, record.location
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return _NO_PNG
-        content = path.read_bytes()
+        content = location.picture(record) if location is not None else None
+    except (RecordError, OSError):
+        content = None
+    if content is None or pictures is None or hashlib.sha256(content).hexdigest() != pictures.sha256:
+        return _NO_PNG
+    return _png(content)
+
+
+def _png_file(path: Path) -> tuple[bytes, Size]:
+    try:
+        return _png(path.read_bytes()) if path.stat().st_size <= _MOST_BYTES else _NO_PNG
+    except OSError:
+        return _NO_PNG
+
+
+def _png(content: bytes) -> tuple[bytes, Size]:
+    """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
+    if len(content) > _MOST_BYTES:
+        return _NO_PNG
+    try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if max(picture.size) > _MOST_SIDE:
                 return _NO_PNG

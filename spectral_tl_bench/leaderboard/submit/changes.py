@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.submit.text import quoted
-
-RECORD_DEPTH = 4
-"""Track, benchmark, method and fingerprint lead to a record's folder."""
+from spectral_tl_bench.results.published import LINES, ROWS, is_pair
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Files below the results that differ from another commit; paths are relative to the results.
+    """Pairs of published files that differ from another commit.
 
     Attributes:
-        folders: Folders of records in which something was added or changed.
-        touched: Files that were there already and were changed or removed.
+        before: The lines that each had there, by the path of its file of lines relative to the results; none where the
+            file is new.
     """
 
-    folders: frozenset[str]
-    touched: tuple[str, ...]
+    before: Mapping[str, tuple[bytes, ...]]
 
 
 def changes_since(reference: str, results: Path) -> Changes:
@@ -42,15 +40,20 @@ def changes_since(reference: str, results: Path) -> Changes:
         results, "diff", "--name-status", "--no-renames", "--no-ext-diff", "--no-textconv", "--relative", "-z",
         "--end-of-options", reference, "--", ".",
     )  # fmt: skip
-    states = dict(zip(tracked[1::2], tracked[::2], strict=True))
-    added = _git(results, "ls-files", "--others", "--exclude-standard", "-z")
-    states |= dict.fromkeys(added, "A")
-    folders = {"/".join(Path(name).parts[:RECORD_DEPTH]) for name in states if len(Path(name).parts) > RECORD_DEPTH}
-    touched = [name for name, state in states.items() if state != "A" and len(Path(name).parts) > RECORD_DEPTH]
-    return Changes(frozenset(folders), tuple(sorted(touched)))
+    parts = _names(tracked)
+    states = dict(zip(parts[1::2], parts[::2], strict=True))
+    states |= dict.fromkeys(_names(_git(results, "ls-files", "--others", "--exclude-standard", "-z")), "A")
+    before: dict[str, tuple[bytes, ...]] = {}
+    for name in states:
+        lines = name.removesuffix(ROWS) + LINES if name.endswith(ROWS) else name
+        if is_pair(Path(lines)) and states.get(lines) != "A":
+            before[lines] = tuple(_git(results, "cat-file", "blob", f"{reference}:./{lines}").splitlines())
+        elif is_pair(Path(lines)):
+            before[lines] = ()
+    return Changes(before)
 
 
-def _git(folder: Path, *arguments: str) -> list[str]:
+def _git(folder: Path, *arguments: str) -> bytes:
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=120, check=False)
     except (OSError, subprocess.SubprocessError) as error:
@@ -58,4 +61,8 @@ def _git(folder: Path, *arguments: str) -> list[str]:
     if done.returncode:
         message = quoted(done.stderr.decode("utf-8", "replace"), 300)
         raise UserError(f"git cannot say what changed: {message}", where=folder, fix="name a commit that was fetched")
-    return [part.decode("utf-8", "surrogateescape") for part in done.stdout.split(b"\0") if part]
+    return done.stdout
+
+
+def _names(output: bytes) -> list[str]:
+    return [part.decode("utf-8", "surrogateescape") for part in output.split(b"\0") if part]

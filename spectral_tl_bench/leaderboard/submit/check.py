@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.source import SYNTHETIC
@@ -15,22 +14,17 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions, disagreements
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
 from spectral_tl_bench.leaderboard.submit.identities import check_environment, check_identity
-from spectral_tl_bench.leaderboard.submit.intake import (
-    EVIDENCE_BYTES,
-    PICTURE_BYTES,
-    RECORD_BYTES,
-    check_json,
-    check_parquet,
-    read_bounded,
-)
+from spectral_tl_bench.leaderboard.submit.intake import bound_evidence, bound_picture, check_json
 from spectral_tl_bench.leaderboard.submit.measured import SampleTruths
 from spectral_tl_bench.leaderboard.submit.png import check_picture
 from spectral_tl_bench.leaderboard.submit.rules import breaches
 from spectral_tl_bench.leaderboard.submit.text import name_problem, quoted, strings, text_problem
 from spectral_tl_bench.leaderboard.submit.truth import Truth, check_against, check_split, same_pixels
 from spectral_tl_bench.results.evidence import Evidence
+from spectral_tl_bench.results.location import Location
+from spectral_tl_bench.results.reading import parse_record
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record
+from spectral_tl_bench.results.store import check_scores, load_evidence
 
 _HOME = re.compile(r"(^|[\s'\"=:])(/home/|/Users/|/root/|[A-Za-z]:\\)")
 _CLOCKS = timedelta(days=1)
@@ -55,7 +49,7 @@ class Checked:
     """A record and what was found.
 
     Attributes:
-        where: Its folder, as the user knows it.
+        where: Its name, as the user knows it.
         record: None where it cannot be read.
         matrices: None where there are none, or they were not looked at.
         findings: In the order of the checks.
@@ -81,20 +75,16 @@ class Checker:
     truths: dict[tuple[str, str, str], Truth]
     samples: SampleTruths
 
-    def check(self, folder: Path, where: str) -> Checked:
-        """Check the record in a folder.
+    def check(self, record: Record, where: str) -> Checked:
+        """Check a stored record, as ``load`` reads it.
 
         Args:
-            folder: With ``record.json`` and what belongs to it.
-            where: The name of this folder in findings.
+            record: The record.
+            where: Its name in findings.
 
         Returns:
-            The record, where it can be read, and everything that was found.
+            The record and everything that was found.
         """
-        try:
-            record = load(folder)
-        except UserError as error:
-            return Checked(where, None, None, [refused(where, flat(error))])
         try:
             return self._check(record, where)
         except Exception as error:  # whatever a record that was made to break this breaks: it is not taken
@@ -168,19 +158,23 @@ class Checker:
         ]
 
 
-def load(folder: Path) -> Record:
-    """Read a record after its size, depth and texts were looked at; its evidence is not opened.
+def load(content: bytes, location: Location, where: object) -> Record:
+    """Read a record after its depth and texts were looked at; its evidence is not opened.
+
+    Args:
+        content: Its JSON, whose size was looked at before.
+        location: Where it is stored.
+        where: Named in errors.
 
     Raises:
         RecordError: If it cannot be taken.
     """
-    path = folder / RECORD_FILE
-    value = check_json(read_bounded(path, RECORD_BYTES), path)
+    value = check_json(content, where)
     for key, text in strings(value):
         problem = text_problem(text, key)
         if problem is not None:
             raise RecordError(problem)
-    return read_record(path)
+    return parse_record(content.decode("utf-8"), where).at(location)
 
 
 def read_evidence(record: Record) -> Evidence:
@@ -189,12 +183,7 @@ def read_evidence(record: Record) -> Evidence:
     Raises:
         RecordError: If it is missing, was changed, or does not fit the record.
     """
-    if record.path is None or record.evidence is None or record.data is None:
-        raise RecordError("this record has no evidence")
-    path = record.path.parent / record.evidence.file
-    if record.evidence.file != f"evidence-{record.evidence.sha256[:16]}.parquet":
-        raise RecordError(f"the evidence is called {record.evidence.file}, which does not follow from its content")
-    check_parquet(read_bounded(path, EVIDENCE_BYTES), record.data.chips.target, len(record.classes), path)
+    bound_evidence(record)
     return load_evidence(record)
 
 
@@ -237,9 +226,9 @@ def _evidence(record: Record, benchmark: Benchmark, truth: Truth | None) -> tupl
         blocks = check_scores(record, found)
         if "oracle" in blocks and blocks["oracle"].miou < max(blocks["selected"].miou, blocks["last"].miou) - _ROUNDING:
             problems.append("its oracle is worse on the target than another checkpoint, of which it is the best")
-        if record.track == "sample" and record.pictures is not None and record.path is not None:
-            path = record.path.parent / record.pictures.file
-            check_picture(read_bounded(path, PICTURE_BYTES), record.pictures, benchmark, path)
+        picture = bound_picture(record)
+        if picture is not None and record.pictures is not None:
+            check_picture(picture, record.pictures, benchmark, record.path)
             strange = set(record.pictures.chips) - set(found.chips)
             if strange:
                 problems.append(f"the picture shows {quoted(min(strange))}, which is not a chip of the target")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.leaderboard.submit.check import flat
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.intake import PICTURE_BYTES, RECORD_BYTES, check_json, read_bounded
+from spectral_tl_bench.leaderboard.submit.place import Move
 from spectral_tl_bench.leaderboard.submit.png import SIDE, read_png
 from spectral_tl_bench.results.predictions import draw_chips
+from spectral_tl_bench.results.published import published_chips
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import RECORD_FILE, load_evidence, read_record, target_digest
+from spectral_tl_bench.results.store import load_evidence, target_digest
 
 LABEL_FILE, CHIPS_FILE = "label.png", "chips.json"
 COLOUR_FILES = ("true.png", "false.png", "first.png")
@@ -27,45 +29,46 @@ _CLOSE = 4.0
 """Mean difference of colours (0..255) that other versions of numpy and GDAL may make."""
 
 
-def draw_shared(folders: Mapping[Path, Path], results: Path, work: Path, findings: list[Finding]) -> dict[Path, Path]:
+def draw_shared(records: Sequence[Record], results: Path, work: Path, findings: list[Finding]) -> list[Move]:
     """Draw what the submitted records' pictures are compared with, where it is not there yet.
 
     Args:
-        folders: Staged folder of each record, by its place relative to ``results``.
+        records: The records.
         results: Root of the results.
         work: Where to draw.
         findings: Gets a warning where it cannot be drawn.
 
     Returns:
-        Drawn folder by its place relative to ``results``.
+        How the drawn files come into place.
     """
-    drawn: dict[Path, Path] = {}
-    for place, folder in folders.items():
-        if place.parts[0] != "sample":
+    drawn: dict[Path, Path | None] = {}
+    for record in records:
+        if record.track != "sample" or record.pictures is None:
             continue
-        record = read_record(folder / RECORD_FILE)
-        if record.pictures is None:
+        target = published_chips(results / record.track, record.benchmark, _target(record))
+        if target in drawn or target.exists():
             continue
-        target = Path("sample", record.benchmark, f"pictures-{target_digest(record, load_evidence(record))}")
-        if target in drawn or (results / target).exists():
-            continue
+        drawn[target] = None
         try:
-            made = _draw(record, work / "shared")
+            drawn[target] = _draw(record, work / "shared")
         except UserError as error:
-            findings.append(warning(target.as_posix(), f"was not drawn: {flat(error)}"))
-            continue
-        if made is not None:
-            drawn[target] = made
-    return drawn
+            findings.append(warning(target.relative_to(results).as_posix(), f"was not drawn: {flat(error)}"))
+    return [
+        (file, target / file.name) for target, folder in drawn.items() if folder for file in sorted(folder.iterdir())
+    ]
 
 
-def check_shared(folder: Path, where: str, records: list[Record], redraw: Path | None) -> list[Finding]:
+def _target(record: Record) -> str:
+    return target_digest(record, load_evidence(record))
+
+
+def check_shared(folder: Path, where: str, records: Sequence[Record], redraw: Path | None) -> list[Finding]:
     """Check a folder of drawn chips.
 
     Args:
         folder: The folder.
         where: Its name in findings.
-        records: The benchmark's records that have pictures.
+        records: The records of the sample that have pictures.
         redraw: Where to draw it again for comparison; None where that is not wanted.
     """
     try:
@@ -81,7 +84,8 @@ def check_shared(folder: Path, where: str, records: list[Record], redraw: Path |
             for name, path in content.items()
             if name != CHIPS_FILE
         }
-        owner = next((r for r in records if f"pictures-{target_digest(r, load_evidence(r))}" == folder.name), None)
+        owners = (one for one in records if folder.name.startswith(f"{one.benchmark}-"))
+        owner = next((one for one in owners if folder.name == f"{one.benchmark}-{_target(one)}"), None)
         if owner is None:
             raise RecordError("no record shows these chips")
         if redraw is None:

@@ -1,29 +1,23 @@
-"""``stbench submit RUN...``: check records, then copy them into the results."""
+"""``stbench submit RUN...``: check records, then publish them among the results."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.leaderboard.submit.check import (
-    Checked,
-    Checker,
-    Matrices,
-    flat,
-    load,
-    matrices_of,
-    read_evidence,
-)
+from spectral_tl_bench.leaderboard.submit.check import Checked, Checker, flat
 from spectral_tl_bench.leaderboard.submit.drawn_chips import draw_shared
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
 from spectral_tl_bench.leaderboard.submit.intake import find_records
-from spectral_tl_bench.leaderboard.submit.place import destination, put_in_place, stage, staging
+from spectral_tl_bench.leaderboard.submit.pairs import card, known_records, label, read_lines
+from spectral_tl_bench.leaderboard.submit.place import Move, pair_moves, put_in_place, stage_pair, stage_run, staging
 from spectral_tl_bench.leaderboard.submit.text import shown
 from spectral_tl_bench.leaderboard.submit.together import case_clashes, check_together, place_of
-from spectral_tl_bench.leaderboard.submit.tree import record_folders
+from spectral_tl_bench.results.published import pair_path
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import RECORD_FILE
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Submission:
     Attributes:
         checked: The records, in the order they were found.
         findings: All findings, of records and of the whole.
-        placed: Folders that were put into the results, relative to these; none where anything was refused.
+        placed: Files that were written or changed, relative to the results; none where anything was refused.
     """
 
     checked: tuple[Checked, ...]
@@ -50,7 +44,7 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
     """Check records and put them into the results, all or none.
 
     Args:
-        runs: Records, their folders, or stores.
+        runs: Records, their folders, published files, or stores.
         results: Root of the results.
         checker: What they are compared with.
         replace: Whether records of the same row, benchmark and seed are replaced.
@@ -64,54 +58,65 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
     paths = list(dict.fromkeys(path for run in runs for path in find_records(run)))
     unique = {path.parent.resolve() / path.name: path for path in reversed(paths)}
     with staging(results) as work:
-        checked, staged = [], {}
+        checked = []
         for number, path in enumerate(reversed(unique.values())):
-            where = shown(path.parent, 300)
-            copy = work / f"new-{number}"
-            try:
-                stage(path, copy)
-            except UserError as error:
-                checked.append(Checked(where, None, None, [refused(where, flat(error))]))
-                continue
-            checked.append(checker.check(copy, where))
-            staged[where] = copy
+            checked += _staged(path, work / f"new-{number}", checker)
         benchmarks = {one.record.benchmark for one in checked if one.record is not None}
-        old = [card(folder, results, benchmarks) for folder in record_folders(results)]
+        old = [card(one, benchmarks) for one in known_records(results)]
         replaced = _replaced(checked, old) if replace else []
         old = [one for one in old if one not in replaced]
         findings = [finding for one in checked for finding in one.findings]
-        findings += [
-            warning(one.where, "is on the leaderboard but cannot be read") for one in old if one.record is None
-        ]
+        new = [one.record for one in checked if one.record is not None]
+        findings += [_unreadable(one, new) for one in old if one.record is None]
         findings += check_together(checked, old)
-        folders = {destination(one.record): staged[one.where] for one in checked if one.record and one.where in staged}
-        findings += _clashes(list(folders), [Path(one.where) for one in old])
+        stay, gone = _records(old), _records(replaced)
+        findings += _clashes(new, stay)
         if not checked or any_refused(findings):
             return Submission(tuple(checked), tuple(findings), ())
-        gone = [Path(one.where) for one in replaced]
-        folders |= draw_shared(folders, results, work, findings)
-        put_in_place(folders, gone, results, work)
-        return Submission(tuple(checked), tuple(findings), tuple(folders))
+        moves = draw_shared(new, results, work, findings)
+        for number, place in enumerate(sorted({_place(record) for record in [*new, *gone]})):
+            folder = work / f"pair-{number}"
+            folder.mkdir()
+            of_pair = [[one for one in records if _place(one) == place] for records in (stay, new, gone)]
+            moves += pair_moves(of_pair[0], of_pair[1], bool(of_pair[2]), results / place, folder)
+        put_in_place(moves, results, work)
+        return Submission(tuple(checked), tuple(findings), _targets(moves, results))
 
 
-def card(folder: Path, results: Path, benchmarks: set[str]) -> Checked:
-    """A record that is on the leaderboard already, not checked again.
-
-    Args:
-        folder: Its folder.
-        results: Root of the results.
-        benchmarks: Benchmarks whose evidence is looked at, to find copies.
-    """
-    where = folder.relative_to(results).as_posix()
+def _staged(path: Path, copy: Path, checker: Checker) -> list[Checked]:
+    """What is checked of a file that was named: a private copy of it."""
+    if path.name == RECORD_FILE:
+        where = shown(path.parent, 300)
+        try:
+            return [checker.check(stage_run(path, copy, checker.definitions), where)]
+        except UserError as error:
+            return [Checked(where, None, None, [refused(where, flat(error))])]
+    where = shown(path, 300)
     try:
-        record = load(folder)
-    except UserError:
-        return Checked(where, None)
-    matrices: Matrices | None = None
-    if record.benchmark in benchmarks and record.status == "completed":
-        with contextlib.suppress(UserError):  # what is wrong with it is told by --check
-            matrices = matrices_of(read_evidence(record))
-    return Checked(where, record, matrices)
+        lines = [one for _, one in read_lines(stage_pair(path, copy), where)]
+    except UserError as error:
+        return [Checked(where, None, None, [refused(where, flat(error))])]
+    return [one if one.record is None else checker.check(one.record, label(where, one.record)) for one in lines]
+
+
+def _place(record: Record) -> Path:
+    return pair_path(Path(), record.track, record.method)
+
+
+def _records(several: Sequence[Checked]) -> list[Record]:
+    return [one.record for one in several if one.record is not None]
+
+
+def _targets(moves: Sequence[Move], results: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(target.relative_to(results) for _, target in moves if target.exists()))
+
+
+def _unreadable(one: Checked, new: Sequence[Record]) -> Finding:
+    """A record of the leaderboard that cannot be read: it would be lost if its file were written again."""
+    file = one.where.partition(",")[0]
+    if any(_place(record).as_posix() == file for record in new):
+        return refused(one.where, "cannot be read and would be lost if the file were written again; mend it first")
+    return warning(one.where, "is on the leaderboard but cannot be read")
 
 
 def _replaced(new: Sequence[Checked], old: Sequence[Checked]) -> list[Checked]:
@@ -124,11 +129,10 @@ def _replaced(new: Sequence[Checked], old: Sequence[Checked]) -> list[Checked]:
     ]
 
 
-def _clashes(new: Sequence[Path], old: Sequence[Path]) -> list[Finding]:
-    every = {part.as_posix() for path in [*new, *old] for part in (path, *path.parents)}
-    mine = {part.as_posix() for path in new for part in (path, *path.parents)}
+def _clashes(new: Sequence[Record], old: Sequence[Record]) -> list[Finding]:
+    mine = {_place(record).as_posix() for record in new}
     return [
         refused(name if name in mine else other, f"differs from {other if name in mine else name} in nothing but case")
-        for name, other in case_clashes(every)
+        for name, other in case_clashes(mine | {_place(record).as_posix() for record in old})
         if name in mine or other in mine
     ]

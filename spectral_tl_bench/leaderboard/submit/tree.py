@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.submit.changes import Changes
-from spectral_tl_bench.leaderboard.submit.check import Checked, Checker, flat
+from spectral_tl_bench.leaderboard.submit.check import Checked, Checker, flat, read_evidence
+from spectral_tl_bench.leaderboard.submit.drawn_chips import check_shared
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused
-from spectral_tl_bench.leaderboard.submit.intake import MEBIBYTE, read_bounded
-from spectral_tl_bench.leaderboard.submit.place import STAGING, destination, files_of
-from spectral_tl_bench.leaderboard.submit.text import name_problem, text_problem
+from spectral_tl_bench.leaderboard.submit.intake import MEBIBYTE, bound_picture, read_bounded
+from spectral_tl_bench.leaderboard.submit.pairs import card, read_lines
+from spectral_tl_bench.leaderboard.submit.place import STAGING
+from spectral_tl_bench.leaderboard.submit.text import name_problem, quoted, text_problem
 from spectral_tl_bench.leaderboard.submit.together import case_clashes, check_together
-from spectral_tl_bench.results.schema import Track
-from spectral_tl_bench.results.store import RECORD_FILE
+from spectral_tl_bench.results.published import CHIPS, LINES, ROWS, Pair, pair_path, place_in_pair, record_line
+from spectral_tl_bench.results.schema import TRACKS
 
-TRACKS: tuple[str, ...] = get_args(Track)
 REPORTED = "reported"
-_DEPTH = 4
-_SHARED = re.compile(r"pictures-[0-9a-f]{16}")
 _DOCUMENTS = ("README.md", ".gitkeep")
 
 
@@ -35,14 +35,14 @@ class Layout:
     """What lies below the results.
 
     Attributes:
-        records: Folders of records.
+        pairs: Files of lines.
         shared: Folders of drawn sample chips.
         reported: Tables of numbers from papers.
         files: All files, relative.
         findings: What has no place there.
     """
 
-    records: list[Path] = field(default_factory=list)
+    pairs: list[Path] = field(default_factory=list)
     shared: list[Path] = field(default_factory=list)
     reported: list[Path] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -65,12 +65,6 @@ class TreeCheck:
     def ok(self) -> bool:
         """Whether nothing has to be refused."""
         return not any_refused(self.findings)
-
-
-def record_folders(results: Path) -> Iterator[Path]:
-    """The folders on the level of records, without a look at anything else."""
-    for track in TRACKS:
-        yield from sorted(path.parent for path in results.glob(f"{track}/*/*/*/{RECORD_FILE}"))
 
 
 def survey(results: Path) -> Layout:
@@ -102,38 +96,97 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
     Raises:
         UserError: If there is no such folder.
     """
-    from spectral_tl_bench.leaderboard.submit.drawn_chips import check_shared
-    from spectral_tl_bench.leaderboard.submit.submit import card
-
     layout = survey(results)
     findings = list(layout.findings)
-    if changes is not None and not replace:
-        findings += [
-            refused(
-                name, "was on the leaderboard already and is changed or removed; a maintainer allows it with --replace"
-            )
-            for name in changes.touched
-        ]
-    names = {folder: folder.relative_to(results).as_posix() for folder in layout.records}
     new: list[Checked] = []
-    old: list[Checked] = []
-    for folder, where in names.items():
-        if changes is None or where in changes.folders:
-            new.append(checker.check(folder, where))
-            findings += [*new[-1].findings, *_place(folder, new[-1])]
+    others: list[Checked] = []
+    lines_here: dict[str, set[bytes]] = {}
+    for path in layout.pairs:
+        name = path.relative_to(results).as_posix()
+        try:
+            lines = read_lines(path, name)
+            findings += _order(lines, Pair(path), name)
+        except UserError as error:
+            findings.append(refused(name, flat(error)))
+            continue
+        lines_here[name] = {line for line, _ in lines}
+        before = set(changes.before.get(name, [line for line, _ in lines])) if changes is not None else set()
+        for line, one in lines:
+            if line in before:
+                others.append(one)
+                findings += _kept(one) if changes is not None and name in changes.before else []
+                continue
+            new.append(one if one.record is None else checker.check(one.record, one.where))
+            findings += new[-1].findings
+    if changes is not None and not replace:
+        findings += _touched(changes, lines_here)
     benchmarks = {one.record.benchmark for one in new if one.record is not None}
-    seen = {one.where for one in new}
-    old = [card(folder, results, benchmarks) for folder, where in names.items() if where not in seen]
+    old = [card(one, benchmarks) for one in others]
     findings += check_together(new, old)
-    every = [one.record for one in [*new, *old] if one.record is not None and one.record.pictures is not None]
-    with tempfile.TemporaryDirectory() as work:
-        for number, folder in enumerate(layout.shared):
-            owners = [one for one in every if one.benchmark == folder.parent.name and one.track == "sample"]
-            redraw = Path(work, str(number)) if checker.samples.made else None
-            findings += check_shared(folder, folder.relative_to(results).as_posix(), owners, redraw)
+    findings += _shared(layout, [*new, *old], checker, results)
     for path in layout.reported:
         findings += _reported(path, path.relative_to(results).as_posix())
     return TreeCheck((*new, *old), tuple(findings))
+
+
+def _order(lines: Sequence[tuple[bytes, Checked]], pair: Pair, name: str) -> list[Finding]:
+    """A pair holds records of its own track and method alone, as they are written, and no rows besides."""
+    records = [one.record for _, one in lines if one.record is not None]
+    found = []
+    for line, one in lines:
+        if one.record is None:
+            continue
+        wanted = pair_path(Path(), one.record.track, one.record.method).as_posix()
+        if wanted != name:
+            found.append(refused(one.where, f"its content says that it belongs to {wanted}"))
+        elif line.decode("utf-8") != record_line(one.record):
+            found.append(refused(one.where, "its line is not written as `stbench submit` writes it"))
+    if records != sorted(records, key=place_in_pair):
+        found.append(refused(name, "its records are not in the order of benchmark, seed and fingerprint"))
+    if len(records) == len(lines):
+        strays = set(pair.groups()) - {record.fingerprint for record in records if record.evidence is not None}
+        if strays:
+            found.append(refused(pair.rows.name, f"holds rows of no record: {quoted(min(strays))}; submit again"))
+    return found
+
+
+def _kept(one: Checked) -> list[Finding]:
+    """A record that was there before: its line has not changed, so its evidence and picture must not have either."""
+    if one.record is None or one.record.evidence is None:
+        return one.findings
+    try:
+        read_evidence(one.record)
+        picture = bound_picture(one.record)
+    except UserError as error:
+        return [refused(one.where, flat(error))]
+    named = one.record.pictures
+    if picture is not None and named is not None and hashlib.sha256(picture).hexdigest() != named.sha256:
+        return [refused(one.where, "the picture is not the one that the record was written with")]
+    return []
+
+
+def _touched(changes: Changes, here: dict[str, set[bytes]]) -> list[Finding]:
+    found = []
+    for name, before in changes.before.items():
+        for line in before:
+            if line not in here.get(name, ()):
+                what = quoted(json.loads(line).get("fingerprint", "")[:16])
+                reason = (
+                    "was on the leaderboard already and is changed or removed; a maintainer allows it with --replace"
+                )
+                found.append(refused(f"{name} ({what})", reason))
+    return found
+
+
+def _shared(layout: Layout, every: Sequence[Checked], checker: Checker, results: Path) -> list[Finding]:
+    shown = [one.record for one in every if one.record is not None and one.record.pictures is not None]
+    owners = [record for record in shown if record.track == "sample"]
+    found = []
+    with tempfile.TemporaryDirectory() as work:
+        for number, folder in enumerate(layout.shared):
+            redraw = Path(work, str(number)) if checker.samples.made else None
+            found += check_shared(folder, folder.relative_to(results).as_posix(), owners, redraw)
+    return found
 
 
 def _walk(folder: Path, results: Path, found: Layout) -> None:
@@ -148,55 +201,36 @@ def _walk(folder: Path, results: Path, found: Layout) -> None:
             _file(path, where, depth, found)
         elif depth == 0 and entry.name.startswith(STAGING):
             found.findings.append(refused(where, "is left from a submission that was interrupted; remove it"))
-        elif depth == 0 and entry.name == REPORTED:
+        elif depth == 0 and entry.name not in (*TRACKS, REPORTED):
+            reason = f"is no track; there are {', '.join(TRACKS)} and {REPORTED}"
+            found.findings.append(refused(where, reason))
+        elif depth == 0 or where == f"sample/{CHIPS}":
             _walk(path, results, found)
-        elif _stray_folder(where, depth, entry.name):
-            found.findings.append(refused(where, _stray_folder(where, depth, entry.name)))
-        elif depth == 2 and where.startswith("sample/") and _SHARED.fullmatch(entry.name):
+        elif depth == 2 and where.startswith(f"sample/{CHIPS}/") and name_problem(entry.name) is None:
             found.shared.append(path)
             found.files += sorted(f"{where}/{one.name}" for one in path.iterdir())
-        elif depth == _DEPTH - 1:
-            found.records.append(path)
-            _walk(path, results, found)
         else:
-            _walk(path, results, found)
-
-
-def _stray_folder(where: str, depth: int, name: str) -> str | None:
-    if depth == 0 and name not in TRACKS:
-        return f"is no track; there are {', '.join(TRACKS)} and {REPORTED}"
-    if depth >= _DEPTH or where.startswith(f"{REPORTED}/"):
-        return "is a folder where none belongs"
-    return name_problem(name)
+            found.findings.append(refused(where, "is a folder where none belongs"))
 
 
 def _file(path: Path, where: str, depth: int, found: Layout) -> None:
-    if depth == 0 and path.name in _DOCUMENTS:
+    reported = where.startswith(f"{REPORTED}/")
+    if (depth == 0 or reported) and path.name in _DOCUMENTS:
         return
-    if depth == 1 and where.startswith(f"{REPORTED}/") and (path.suffix == ".csv" or path.name in _DOCUMENTS):
-        if path.suffix == ".csv":
-            found.reported.append(path)
+    if depth == 1 and reported and path.suffix == ".csv":
+        found.reported.append(path)
         return
-    if depth == _DEPTH:
-        return  # looked at with its record
+    if depth == 1 and not reported and path.suffix in (LINES, ROWS):
+        problem = name_problem(path.stem)
+        other = path.with_name(path.stem + (ROWS if path.suffix == LINES else LINES))
+        if problem is None and not other.is_file():
+            problem = f"stands alone; {other.name} belongs to it"
+        if problem is not None:
+            found.findings.append(refused(where, problem))
+        elif path.suffix == LINES:
+            found.pairs.append(path)
+        return
     found.findings.append(refused(where, "does not belong here; only records and their evidence do"))
-
-
-def _place(folder: Path, one: Checked) -> list[Finding]:
-    """A record's folder is what its content says, and holds nothing else."""
-    if one.record is None:
-        return []
-    found = []
-    wanted = destination(one.record).as_posix()
-    if wanted != one.where:
-        found.append(refused(one.where, f"its content says that it belongs to {wanted}"))
-    allowed = {RECORD_FILE, *files_of(one.record)}
-    found += [
-        refused(f"{one.where}/{path.name}", "does not belong to the record beside it")
-        for path in sorted(folder.iterdir())
-        if path.name not in allowed
-    ]
-    return found
 
 
 def _reported(path: Path, where: str) -> list[Finding]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 from tiny import make_request
 
+from spectral_tl_bench.identity import RunIdentity, backbone_inputs
 from spectral_tl_bench.leaderboard.submit.check import Checker
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions
 from spectral_tl_bench.leaderboard.submit.measured import SampleTruths, measure
@@ -20,7 +22,7 @@ from spectral_tl_bench.leaderboard.submit.submit import Submission, submit
 from spectral_tl_bench.leaderboard.submit.tree import TreeCheck, check_tree
 from spectral_tl_bench.leaderboard.submit.truth import Truth, read_truths
 from spectral_tl_bench.results.predictions import predictions_png
-from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.schema import BackboneFacts, Record
 from spectral_tl_bench.results.store import evidence, read_record, write_record
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.facts import common_fields
@@ -57,7 +59,23 @@ def fields_of(cell: Cell, **changes: Any) -> dict[str, Any]:
         "device": "x86_64 CPU",
         "selection": {"step": steps, "value": 0.5, "trace": [[steps, 0.5]]},
     }
-    return {**common_fields(cell, split, cell.identity(split)), **measured, **changes}
+    return sealed({**common_fields(cell, split, cell.identity(split)), **measured, **changes})
+
+
+def sealed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with the fingerprint that follows from them, as a careful forger would leave them."""
+    try:
+        given = fields["backbone"]
+        backbone = given and BackboneFacts.model_validate(given).model_dump(mode="json")
+        identity = RunIdentity(
+            benchmark=fields["benchmark"], definition=fields["definition"], manifest=fields["data"]["manifest_hash"],
+            split=fields["data"]["split_hash"], method=fields["method"], options=fields["options"],
+            objectives=fields["objectives"], backbone=backbone_inputs(backbone), settings=fields["settings"],
+            stage=fields["given_stage"], seed=fields["seed"], numerics=fields["numerics"],
+        )  # fmt: skip
+    except (KeyError, TypeError, ValidationError):
+        return fields
+    return {**fields, "fingerprint": identity.fingerprint}
 
 
 def write_cell(store: Path, cell: Cell, quality: float = 0.6, pictures: bool = False, **changes: Any) -> Path:
@@ -133,11 +151,18 @@ def cells_of(*methods: str, seeds: Sequence[int] = (0,), root: Path | None = Non
     return cells
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the JSON of a record."""
+def edit(path: Path, change: Callable[[dict[str, Any]], Any], seal: bool = False) -> None:
+    """Change the JSON of a record, or of the only record of a published pair.
+
+    Args:
+        path: The file.
+        change: Changes what it says.
+        seal: Whether the fingerprint is made to follow.
+    """
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(json.dumps(value))
+    value = sealed(value) if seal else value
+    path.write_text(json.dumps(value, sort_keys=True) + "\n")
 
 
 def forge(
@@ -145,7 +170,7 @@ def forge(
 ) -> Record:
     """Write a record again with other evidence or fields, with hashes, names and scores that go with it."""
     frame = change(evidence(record).copy())
-    value = {**record.model_dump(mode="json", exclude={"scores", "evidence"}), **fields}
+    value = sealed({**record.model_dump(mode="json", exclude={"scores", "evidence"}), **fields})
     store = record.path.parents[3]
     kept = {path.name: path.read_bytes() for path in record.path.parent.glob("*.png")}
     shutil.rmtree(record.path.parent)

@@ -13,8 +13,8 @@ from submitting import edit, reasons
 from spectral_tl_bench.results.store import read_record
 
 
-def put(*keys, value):
-    """A change of one key of the record's JSON."""
+def put(*keys, value, seal=True):
+    """A change of one key of the record's JSON; the fingerprint is made to follow unless ``seal`` is false."""
 
     def change(record):
         place = record
@@ -22,7 +22,7 @@ def put(*keys, value):
             place = place[key]
         place[keys[-1]] = value
 
-    return lambda path: edit(path, change)
+    return lambda path: edit(path, change, seal)
 
 
 def text(write):
@@ -94,7 +94,10 @@ ATTACKS = {
     # what was run
     "another seed": (put("seed", value=1), "split_hash"),
     "a cheaper budget": (put("settings", "budget", "steps", value=1), "stage 'segment' has 2 steps"),
-    "another learning rate": (put("settings", "budget", "learning_rate", value=0.5), "edited after the run"),
+    "another learning rate": (
+        put("settings", "budget", "learning_rate", value=0.5, seal=False),
+        "edited after the run",
+    ),
     "another method": (put("method", value="lora"), "its options are not those of the installed method"),
     "the name of a method of the suite": (
         put("environment", value=dict.fromkeys(
@@ -102,7 +105,7 @@ ATTACKS = {
         "belongs to the suite",
     ),
     "another family": (put("family", value="peft"), "key 'family'"),
-    "other options": (put("options", "hidden", value=9), "edited after the run"),
+    "other options": (put("options", "hidden", value=9, seal=False), "edited after the run"),
     "true for one": (put("settings", "validations", value=True), "another kind than a run writes"),
     "a backbone that was not used": (
         put("backbone", value={"name": "vit", "width": 8, "depth": 1, "heads": 1, "patch": 8}), "key 'backbone'",
@@ -111,20 +114,25 @@ ATTACKS = {
     "another split": (put("data", "split_hash", value="ab" * 32), "data.split_hash"),
     "fewer training chips": (put("data", "chips", "train", value=1), "data.chips.train"),
     "another majority class": (put("majority_class", value=7), "majority_class"),
-    "another fingerprint": (put("fingerprint", value="0123456789abcdef" * 4), "the record was edited after the run"),
+    "another fingerprint": (
+        put("fingerprint", value="0123456789abcdef" * 4, seal=False),
+        "it was edited after the run",
+    ),
     "no code version": (put("environment", value={"torch": "2"}), "key 'environment' lacks"),
     "made tomorrow": (put("created", value="2199-01-01T00:00:00+00:00"), "yet to come"),
     "validation better than right": (put("selection", "value", value=1.5), "outside 0 to 1"),
     "selected after the end": (put("selection", "step", value=99), "not those of the training"),
     # the protocol
     "windows that do not overlap": (
-        lambda path: edit(path, lambda r: r["settings"].update(window=16, stride=16)), "windows that overlap",
+        lambda path: edit(path, lambda r: r["settings"].update(window=16, stride=16), seal=True),
+        "windows that overlap",
     ),
     "windows that skip pixels": (put("settings", "stride", value=90), "settings"),
     "a window larger than the chip": (put("settings", "window", value=64), "the chips have 32 px"),
     "a budget beyond the paper's": (put("settings", "budget", "steps", value=90_000), "no method trains longer"),
     "a hidden budget in the batch": (
-        lambda path: edit(path, lambda r: r["settings"]["budget"].update(steps=45_000, batch_size=128)), "windows, the",
+        lambda path: edit(path, lambda r: r["settings"]["budget"].update(steps=45_000, batch_size=128), seal=True),
+        "windows, the",
     ),
     "selection at every step": (put("settings", "validations", value=5_000), "a chance to select"),
     "an unknown protocol": (put("settings", "protocol", value="mine"), "settings.protocol"),
@@ -172,7 +180,7 @@ ATTACKS = {
     "an absolute path as method": (put("method", value="/etc/passwd"), "'method'"),
     "a path as evidence": (put("evidence", "file", value="../../other.parquet"), "'evidence.file'"),
     "a path as picture": (put("pictures", "file", value="../pictures-0123456789abcdef.png"), "'pictures.file'"),
-    "a path as fingerprint": (put("fingerprint", value="../../../../../../x"), "'fingerprint'"),
+    "a path as fingerprint": (put("fingerprint", value="../../../../../../x", seal=False), "'fingerprint'"),
     "letters that look alike": (put("method", value="pixel-ml\u0440"), "'method'"),
     "a name that Windows reserves": (put("method", value="CON"), "reserved on Windows"),
     "a reserved name with a suffix": (put("benchmark", value="nul.txt"), "reserved on Windows"),
@@ -225,7 +233,7 @@ def test_a_copied_result_is_refused(world, record, change):
     write_record(world.root / "copy", value, evidence(record))
     before = world.files()
     done = world.submit(world.root / "copy")
-    assert "its confusion matrices are those of sample/mts12-n2s/pixel-mlp" in reasons(done)
+    assert "its confusion matrices are those of sample/pixel-mlp.jsonl (mts12-n2s, seed 0" in reasons(done)
     assert world.files() == before
 
 
@@ -250,9 +258,7 @@ def test_a_constant_prediction_proves_no_copy(world, record):
 
 def test_the_same_row_and_seed_twice_is_refused(world, record):
     path = shutil.copytree(record.path.parent, record.path.parent.parent / "other") / "record.json"
-    edit(
-        path, lambda value: (value["environment"].update({"suite code": "0" * 16}), value.update(fingerprint="1" * 64))
-    )
+    edit(path, lambda value: value["numerics"].update(training="0"), seal=True)
     assert "seed 0 of this row on mts12-n2s is already there" in reasons(world.submit())
     assert world.files() == []
 
@@ -270,7 +276,7 @@ def test_names_that_differ_in_case_alone_are_refused(world, record):
     from submitting import cells_of, write_cell
 
     (cell,) = cells_of("pixel-mlp")
-    path = write_cell(world.runs, cell, method="Pixel-MLP", fingerprint="2" * 64, created="2026-01-01T00:00:00+00:00")
+    path = write_cell(world.runs, cell, method="Pixel-MLP", created="2026-01-01T00:00:00+00:00")
     value = json.loads(path.read_text())
     assert value["method"] == "Pixel-MLP"
     assert "differs from" in reasons(world.submit()) and "nothing but case" in reasons(world.submit())

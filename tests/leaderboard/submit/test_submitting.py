@@ -9,7 +9,7 @@ from submitting import World, cells_of, edit, fields_of, forge, reasons, truth_o
 
 from spectral_tl_bench.leaderboard.submit import place
 from spectral_tl_bench.leaderboard.submit.truth import read_truths, write_truth
-from spectral_tl_bench.results.store import read_record, verify
+from spectral_tl_bench.results.store import load_evidence, read_record, read_records, target_digest, verify
 
 
 def test_a_right_record_is_copied_and_passes_the_check(world, record):
@@ -17,13 +17,17 @@ def test_a_right_record_is_copied_and_passes_the_check(world, record):
     (record.path.parent / "error.txt").write_text("of an earlier run")
     done = world.submit()
     assert done.ok, reasons(done)
-    home = f"sample/mts12-n2s/pixel-mlp/{record.fingerprint[:16]}"
-    shared = next(name for name in world.files() if name.endswith("chips.json")).rpartition("/")[0]
+    shared = f"sample/chips/mts12-n2s-{target_digest(record, load_evidence(record))}"
     assert world.files() == sorted([
-        *[f"{home}/{name}" for name in ("record.json", record.evidence.file, record.pictures.file)],
+        "sample/pixel-mlp.jsonl", "sample/pixel-mlp.parquet",
         *[f"{shared}/{name}" for name in ("chips.json", "label.png", "true.png", "false.png")],
     ])  # fmt: skip
-    assert verify(read_record(world.results / home / "record.json"))["selected"] == record.scores.selected
+    (published,) = read_records([world.results])
+    assert (
+        published.model_dump() == record.model_dump() and published.path == world.results / "sample" / "pixel-mlp.jsonl"
+    )
+    assert verify(published)["selected"] == record.scores.selected
+    assert published.location.picture(published) == (record.path.parent / record.pictures.file).read_bytes()
     assert [finding.level for finding in done.findings] == ["warning"]  # one seed
     checked = world.check()
     assert checked.ok, reasons(checked)
@@ -45,16 +49,17 @@ def test_all_or_nothing(world, record):
     assert world.submit(record.path).ok
 
 
-def test_what_cannot_be_put_in_place_leaves_everything_as_it_was(world, record, monkeypatch):
+@pytest.mark.parametrize("moves", [1, 2, 5, 6])
+def test_what_cannot_be_put_in_place_leaves_everything_as_it_was(world, record, monkeypatch, moves):
     (other,) = cells_of("pixel-mlp", seeds=(1,))
     write_cell(world.runs, other)
     real, calls = place._move, []
 
-    def fails(source, target, done):
+    def fails(source, target):
         calls.append(source)
-        if len(calls) == 2:
+        if len(calls) == moves:
             raise OSError(28, "no space left", str(target))
-        real(source, target, done)
+        real(source, target)
 
     monkeypatch.setattr(place, "_move", fails)
     with pytest.raises(Exception, match="nothing was submitted"):
@@ -67,8 +72,8 @@ def test_replace_puts_the_new_record_in_the_place_of_the_old(world, record):
     edit(record.path, lambda value: value.update(device="another CPU"))
     assert "same fingerprint" in reasons(world.submit())
     assert world.submit(replace=True).ok
-    (path,) = world.results.rglob("record.json")
-    assert read_record(path).device == "another CPU" and world.check().ok
+    (published,) = read_records([world.results])
+    assert published.device == "another CPU" and world.check().ok
 
 
 def test_the_copy_is_checked_and_not_the_original(world, record, monkeypatch):
@@ -83,8 +88,8 @@ def test_the_copy_is_checked_and_not_the_original(world, record, monkeypatch):
 
     monkeypatch.setattr(module, "check_together", swaps)
     assert world.submit().ok
-    (path,) = world.results.rglob("record.json")
-    assert verify(read_record(path))["selected"] == record.scores.selected
+    (published,) = read_records([world.results])
+    assert verify(published)["selected"] == record.scores.selected
 
 
 def test_a_failed_cell_stays_visible(world, record):
@@ -97,7 +102,8 @@ def test_a_failed_cell_stays_visible(world, record):
     )
     done = world.submit()
     assert done.ok, reasons(done)
-    assert [name.rpartition("/")[2] for name in world.files()] == ["record.json"] and world.check().ok
+    assert world.files() == ["sample/pixel-mlp.jsonl", "sample/pixel-mlp.parquet"] and world.check().ok
+    assert [one.status for one in read_records([world.results])] == ["failed"]
 
 
 @pytest.fixture
@@ -165,21 +171,32 @@ def test_a_benchmark_of_ones_own(world, own, record):
     write_truth(truth_of(cell), world.truths)
     done = world.submit()
     assert done.ok, reasons(done)
-    assert world.check().ok and world.files()[0].startswith("demonstration/mine/pixel-mlp/")
+    assert world.check().ok and world.files()[0] == "demonstration/pixel-mlp.jsonl"
 
 
 def test_other_pixels_of_the_sample_with_the_same_truth_are_a_warning(world, record):
-    forge(record, data={**record.data.model_dump(), "manifest_hash": "0" * 64}, fingerprint=record.fingerprint)
+    forge(record, data={**record.data.model_dump(), "manifest_hash": "0" * 64})
     done = world.submit()
     found = [finding.reason for finding in done.findings if finding.level == "warning"]
     assert any("pixels of its sample differ" in reason for reason in found)
 
 
-def test_a_record_of_other_code_is_taken_with_a_warning(world, record):
-    environment = {**record.environment, "suite code": "0123456789abcdef"}
-    edit(record.path, lambda value: value.update(environment=environment))
+def test_a_record_of_other_numerics_is_taken_with_a_warning(world, record):
+    edit(record.path, lambda value: value["numerics"].update(training="0"), seal=True)
     done = world.submit()
-    assert done.ok and any("cannot be computed again" in finding.reason for finding in done.findings)
+    assert done.ok and any("made by other numerics versions: training '0'" in one.reason for one in done.findings)
+
+
+def test_other_source_text_is_no_finding(world, record):
+    """Where the numerics versions are the same, moving and renaming code changes nothing about a result."""
+    edit(record.path, lambda value: value["environment"].update({"suite code": "0123456789abcdef"}))
+    done = world.submit()
+    assert done.ok and [finding.reason for finding in done.findings] == ["pixel-mlp has 1 of the 3 usual seeds"]
+
+
+def test_components_that_do_not_take_part_are_refused(world, record):
+    edit(record.path, lambda value: value["numerics"].pop("training"), seal=True)
+    assert "names other components than take part: 'training'" in reasons(world.submit())
 
 
 def test_other_code_does_not_hide_what_a_method_of_the_suite_always_is(world, record):
