@@ -52,7 +52,7 @@ def obtain(
         StorageError: If it cannot be stored.
     """
     path, label = kind.path(key), f"{kind.noun} {key[:16]}"
-    claim, waited = Claim(path), False
+    claim = Claim(path)
     broken: tuple[int, int] | None = None
 
     def finished() -> bool:
@@ -67,18 +67,12 @@ def obtain(
                 try:
                     value = read(path)
                 except damaged as error:
-                    reason = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                    say(f"what is stored as {label} cannot be used and is made again: {reason} ({path})")
+                    say(f"what is stored as {label} cannot be used and is made again: {_reason(error)} ({path})")
                     broken = there
                 else:
                     touch(path)
                     return value, True
-            if not claim.take():
-                if not waited:
-                    say(f"another process is making {label}, waiting")
-                waited = True
-                claim.wait(finished)
-            elif not finished():  # in between
+            if _claimed(claim, finished, lambda: say(f"another process is making {label}, waiting")):
                 break
         sweep(path.parent)
         make_room(kind, size)
@@ -90,6 +84,23 @@ def obtain(
     with contextlib.suppress(StorageError):  # what has been made is kept, whatever its size; old entries give way
         make_room(kind, 0)
     return value, False
+
+
+def _claimed(claim: Claim, finished: Callable[[], bool], waiting: Callable[[], None]) -> bool:
+    """Wait until an entry is claimed, or finished by another process; whether it is to be made now."""
+    told = False
+    while not claim.take():
+        if not told:
+            waiting()
+        told = True
+        claim.wait(finished)
+        if finished():
+            return False
+    return not finished()
+
+
+def _reason(error: Exception) -> str:
+    return error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
