@@ -342,9 +342,9 @@ def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in getattr(annotation, "__args__", ()):
-        found = _model_in(part)
-        if found is not None:
-            return found
+        model = _model_in(part)
+        if model is not None:
+            return model
     return None
 
 
@@ -353,10 +353,10 @@ def builtin_benchmarks() -> dict[str, Benchmark]:
     """The benchmarks that ship with the suite, by id, in the order of their files."""
     folder = splits_folder()
     # Their layouts are the suite's own, and tested; asking every installed package for each would take a while.
-    found = [_validated(_read_definition(path), path) for path in sorted(folder.glob("[!_]*.yaml"))]
-    if not found:
+    benchmarks = [_validated(_read_definition(path), path) for path in sorted(folder.glob("[!_]*.yaml"))]
+    if not benchmarks:
         raise BenchmarkError("no benchmark definitions were found", where=folder, fix="reinstall spectral-tl-bench")
-    return {benchmark.id: benchmark for benchmark in found}
+    return {benchmark.id: benchmark for benchmark in benchmarks}
 
 
 def groups() -> dict[str, list[str]]:

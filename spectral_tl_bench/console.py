@@ -30,7 +30,7 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
         say("  ".join(cells).rstrip())
 
 
-def pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
+def read_values(entries: Sequence[str], flag: str) -> dict[str, str]:
     """Values by name.
 
     Args:
@@ -40,13 +40,13 @@ def pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
     Raises:
         UserError: If a text is of another form.
     """
-    found = {}
+    values = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals or not key:
             raise UserError(f"{flag} {entry!r} is not of the form name=value")
-        found[key.strip().replace("-", "_")] = value.strip()
-    return found
+        values[key.strip().replace("-", "_")] = value.strip()
+    return values
 
 
 def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:
@@ -55,7 +55,7 @@ def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:
     Raises:
         UserError: If a text is not of the form name=number.
     """
-    return {key: _whole(value, key) for key, value in pairs(entries, "--backbone-size").items()}
+    return {key: _whole(value, key) for key, value in read_values(entries, "--backbone-size").items()}
 
 
 def _whole(value: str, name: str) -> int:

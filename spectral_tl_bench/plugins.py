@@ -27,16 +27,16 @@ def installed(group: str, kind: str) -> dict[str, EntryPoint]:
     Raises:
         MethodError: If two different packages offer the same name.
     """
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
-        other = found.get(entry.name)
+        other = entries.get(entry.name)
         if other is not None and other.value != entry.value:
             raise MethodError(
                 f"two installed packages offer {kind} {entry.name!r}: {other.value} and {entry.value}",
                 fix="uninstall one of them, or rename its entry point",
             )
-        found[entry.name] = entry
-    return dict(sorted(found.items()))
+        entries[entry.name] = entry
+    return dict(sorted(entries.items()))
 
 
 def package_of(entry: EntryPoint | None) -> tuple[str, str]:
@@ -74,10 +74,10 @@ def imported_class(entry: EntryPoint, label: str, base: type, failure: type[User
     Raises:
         UserError: As ``failure``, if the package cannot be imported or holds something else.
     """
-    found = imported(entry, label, failure)
-    if not (isinstance(found, type) and issubclass(found, base)):
+    kind = imported(entry, label, failure)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
         raise failure(f"{label} is not a subclass of {base.__module__}.{base.__name__}", where=entry.value)
-    return found
+    return kind
 
 
 def with_options(

@@ -57,10 +57,10 @@ class FeatureMatch(nn.Module):
         shares = (log_weights / self.temperature).softmax(dim=1)
         return shares.to(gathered.dtype).mT @ gathered
 
-    def factors(self, found: Tensor, refined: Tensor) -> Tensor:
+    def factors(self, matches: Tensor, refined: Tensor) -> Tensor:
         """One factor per patch (B, L): the mean of refined (B, L, R); ``soft`` adds a linear map of the means found."""
         factors = refined.mean(dim=-1)
-        return factors if self.matching == "hard" else factors + self.direct(found.mean(dim=-1))
+        return factors if self.matching == "hard" else factors + self.direct(matches.mean(dim=-1))
 
 
 class AreAdapter(nn.Module):

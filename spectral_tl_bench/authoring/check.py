@@ -147,12 +147,12 @@ def _verdict(check: Check, trial: Trial, verdicts: Mapping[str, Verdict]) -> Ver
         warnings.simplefilter("ignore")
         try:
             note = check.function(trial)
-            found = Verdict(check.name, check.title, "pass", note)
+            verdict = Verdict(check.name, check.title, "pass", note)
         except NotApplicableError as error:
-            found = Verdict(check.name, check.title, "not applicable", str(error))
+            verdict = Verdict(check.name, check.title, "not applicable", str(error))
         except FailedCheckError as error:
-            found = Verdict(check.name, check.title, "fail", error.reason, error.fix)
+            verdict = Verdict(check.name, check.title, "fail", error.reason, error.fix)
         except Exception as error:  # whatever a method raises
             fix = "see the message; `stbench run` on the sample leaves the whole traceback beside its record"
-            found = Verdict(check.name, check.title, "fail", described(error), fix)
-    return Verdict(found.check, found.title, found.state, found.reason, found.fix, time.monotonic() - started)
+            verdict = Verdict(check.name, check.title, "fail", described(error), fix)
+    return Verdict(verdict.check, verdict.title, verdict.state, verdict.reason, verdict.fix, time.monotonic() - started)

@@ -49,13 +49,13 @@ def device(trial: Trial) -> str:
     """Everything goes along when the module is moved to another device."""
     task = trial.task()
     module = trial.build(task)
-    found = strays(module.eval(), trial.images(task))
-    for stage in gradient_stages(trial, task) if found is None else ():
-        found = found or strays(
+    problem = strays(module.eval(), trial.images(task))
+    for stage in gradient_stages(trial, task) if problem is None else ():
+        problem = problem or strays(
             WithLoss(module, stage.loss or segmentation_loss).train(), trial.batch(task, stage.labelled)
         )
-    if found is not None:
-        raise FailedCheckError(found, DEVICE_FIX)
+    if problem is not None:
+        raise FailedCheckError(problem, DEVICE_FIX)
     return ""
 
 
@@ -147,10 +147,10 @@ def numbers(trial: Trial) -> str:
     spots = noise.clone()
     spots[..., ::7, ::5] = LARGE
     for name, images in (("noise", noise), ("zeros", torch.zeros_like(noise)), ("saturated pixels", spots)):
-        found = predict(module, images)
-        if found.dtype != torch.float32:
-            raise FailedCheckError(f"logits are {found.dtype}", "return logits in the type of the images, float32")
-        if not found.isfinite().all():
+        logits = predict(module, images)
+        if logits.dtype != torch.float32:
+            raise FailedCheckError(f"logits are {logits.dtype}", "return logits in the type of the images, float32")
+        if not logits.isfinite().all():
             raise FailedCheckError(
                 f"logits of {name} are not all finite", "look for log or division of 0, and for exp of large numbers"
             )

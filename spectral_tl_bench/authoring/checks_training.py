@@ -20,14 +20,14 @@ def evaluation(trial: Trial) -> str:
     task = trial.task()
     module, images = trial.build(task).train().eval(), trial.images(task)
     before = every_value(module)
-    one, other = predict(module, images), predict(module, images)
+    first, second = predict(module, images), predict(module, images)
     changed = differing(before, every_value(module))
     if changed:
         raise FailedCheckError(
             f"predicting changes {listed(changed)}",
             "let nothing adapt in evaluation mode: target chips would change the model one after the other",
         )
-    if not same(one, other):
+    if not same(first, second):
         raise FailedCheckError(
             "the same images get other logits the second time",
             "dropout and other noise only where self.training; use nn.Dropout, not functional.dropout as it is",
@@ -63,8 +63,8 @@ def trains(trial: Trial) -> str:
 def seed(trial: Trial) -> str:
     """The same seed gives the same weights and the same training, also after another run in the same process."""
     first = trial.first()
-    one, other = every_value(trial.build()), every_value(trial.build())
-    drawn = differing(one, other)
+    first_build, second_build = every_value(trial.build()), every_value(trial.build())
+    drawn = differing(first_build, second_build)
     fix = "draw from PyTorch's global random state, which the suite seeds, or from generators seeded from numbers"
     if drawn:
         raise FailedCheckError(f"built twice under one seed, these differ: {listed(drawn)}", fix)

@@ -72,11 +72,11 @@ def names_for(name: str) -> Names:
             f"there is a method {name!r} already", where=entries[name].value, fix=f"take another name: my-{name}"
         )
     try:
-        found = distribution(name).name
+        package = distribution(name).name
     except PackageNotFoundError:
-        found = module if find_spec(module) is not None and not _is_here(module) else ""
-    if found:
-        raise MethodError(f"a package {found!r} is installed already", fix=f"take another name: my-{name}")
+        package = module if find_spec(module) is not None and not _is_here(module) else ""
+    if package:
+        raise MethodError(f"a package {package!r} is installed already", fix=f"take another name: my-{name}")
     return Names(name, module, "".join(part.capitalize() for part in name.split("-")))
 
 

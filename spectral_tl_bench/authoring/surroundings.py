@@ -47,8 +47,8 @@ _SETTINGS: dict[str, Access] = {
 
 def settings() -> dict[str, Any]:
     """All of them, by name; environment variables one by one."""
-    found = {name: read() for name, (read, _) in _SETTINGS.items()}
-    return found | {f"environment variable {name}": value for name, value in os.environ.items()}
+    values = {name: read() for name, (read, _) in _SETTINGS.items()}
+    return values | {f"environment variable {name}": value for name, value in os.environ.items()}
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -68,11 +68,11 @@ def differing(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[
     }  # fmt: skip
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def same(tensor: Tensor, other: Tensor) -> bool:
     """Whether two tensors agree in shape, type and every value; NaN is the same as NaN."""
-    if one.shape != other.shape or one.dtype != other.dtype:
+    if tensor.shape != other.shape or tensor.dtype != other.dtype:
         return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())  # noqa: PLR0124
+    return bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())  # noqa: PLR0124
 
 
 def batch_of(images: Tensor, classes: int, domains: int = 1) -> Batch:
@@ -212,10 +212,10 @@ def solved(
         "declared trainable, but did not change": expected - changed,
         "not among what it names, but changed": (changed & parameters) - expected,
     }
-    found = [f"stage {stage.name!r}: {text}: {listed(names)}" for text, names in wrong.items() if names]
+    problems = [f"stage {stage.name!r}: {text}: {listed(names)}" for text, names in wrong.items() if names]
     if not changed:
-        found.append(f"stage {stage.name!r} changed nothing")
-    return expected, found
+        problems.append(f"stage {stage.name!r} changed nothing")
+    return expected, problems
 
 
 def listed(names: set[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.cli.methods import MethodName, Options, Sizes
-from spectral_tl_bench.console import backbone_sizes, pairs, say
+from spectral_tl_bench.console import backbone_sizes, read_values, say
 
 if TYPE_CHECKING:
     from spectral_tl_bench.authoring.verdict import Verdict
@@ -53,7 +53,7 @@ def check(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the verdicts to this file.")] = None,
 ) -> None:
     """Check a method: sizes, seeds, files, what trains, what it reads. Exit code 1 if it fails a check."""
-    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     from spectral_tl_bench.methods.registry import check_known
     from spectral_tl_bench.models.backbones import check_backbone_known
 
@@ -68,11 +68,11 @@ def check(
     _print(verdicts)
     failed = failures(verdicts)
     if json_file is not None:
-        found = {"method": method, "options": options, "backbone": backbone, "passed": not failed}
-        write_json(json_file, {**found, "verdicts": [verdict.as_json() for verdict in verdicts]})
+        summary = {"method": method, "options": options, "backbone": backbone, "passed": not failed}
+        write_json(json_file, {**summary, "verdicts": [verdict.as_json() for verdict in verdicts]})
     say("")
     if failed:
-        say(f"{method} fails {len(failed)} of {len(verdicts)} checks: {', '.join(one.check for one in failed)}")
+        say(f"{method} fails {len(failed)} of {len(verdicts)} checks: {', '.join(verdict.check for verdict in failed)}")
         raise typer.Exit(1)
     say(f"{method} passes, {len(verdicts)} checks")
 
@@ -85,11 +85,11 @@ def _print(verdicts: list[Verdict]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("check", "what", "verdict"):
         table.add_column(heading, no_wrap=heading == "check")
-    for one in verdicts:
-        text = Text(one.state, style=COLOURS[one.state])
-        if one.state != "pass":
-            text.append(f": {one.reason}", style="default")
-        if one.fix:
-            text.append(f"\nto do: {one.fix}", style="default")
-        table.add_row(one.check, Text(one.title), text)
+    for verdict in verdicts:
+        text = Text(verdict.state, style=COLOURS[verdict.state])
+        if verdict.state != "pass":
+            text.append(f": {verdict.reason}", style="default")
+        if verdict.fix:
+            text.append(f"\nto do: {verdict.fix}", style="default")
+        table.add_row(verdict.check, Text(verdict.title), text)
     Console().print(table)

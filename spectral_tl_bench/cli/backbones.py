@@ -82,10 +82,10 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"weights       {_weights(spec)}")
     if card.how:
         say(f"to get them   {card.how}")
-    names = [one for one in STRATEGIES if (one == "hypernetwork") == spec.reads_wavelengths]
+    names = [strategy for strategy in STRATEGIES if (strategy == "hypernetwork") == spec.reads_wavelengths]
     say("patch embedding (--patch-embedding)")
-    for one in names:
-        say(f"  {one}: {STRATEGIES[one]}")
+    for strategy in names:
+        say(f"  {strategy}: {STRATEGIES[strategy]}")
 
 
 def _counted(spec: Backbone) -> str:

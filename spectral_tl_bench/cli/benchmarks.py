@@ -26,11 +26,11 @@ def list_benchmarks(context: typer.Context) -> None:
     from spectral_tl_bench.benchmarks import builtin_benchmarks, groups
 
     rows = [("id", "dataset", "gap", "bands", "classes", "px", "chips source/target", "title")]
-    for one in builtin_benchmarks().values():
-        source, target = one.expected.get("source", "?"), one.expected.get("target", "cut by place")
+    for benchmark in builtin_benchmarks().values():
+        source, target = benchmark.expected.get("source", "?"), benchmark.expected.get("target", "cut by place")
         rows.append(
-            (one.id, one.dataset, one.gap, str(len(one.sensor.bands)), str(len(one.labels.classes)),
-             str(one.chip_size), f"{source} / {target}", one.title)
+            (benchmark.id, benchmark.dataset, benchmark.gap, str(len(benchmark.sensor.bands)),
+             str(len(benchmark.labels.classes)), str(benchmark.chip_size), f"{source} / {target}", benchmark.title)
         )  # fmt: skip
     print_rows(rows)
     say("")

@@ -48,19 +48,19 @@ def _board_of(boards: dict[str, Board], first: str, second: str, track: str | No
     names = {name: board.methods for name, board in boards.items() if track in (None, name)}
     known = {name: {*rows, *rows.values()} for name, rows in names.items()}
     for row in (first, second):
-        if not any(row in here for here in known.values()):
+        if not any(row in rows for rows in known.values()):
             raise RecordError(
                 f"there is no row {row!r} on the board{'s' if len(known) > 1 else ''} {', '.join(known)}",
                 fix=nearest(row, set().union(*(rows.values() for rows in names.values()))),
             )
-    found = [name for name, here in known.items() if {first, second} <= here]
-    if not found:
+    matches = [name for name, rows in known.items() if {first, second} <= rows]
+    if not matches:
         raise RecordError(f"{first!r} and {second!r} stand on different boards, which cannot be compared")
-    if len(found) > 1:
+    if len(matches) > 1:
         raise UserError(
-            f"{first!r} and {second!r} stand on more than one board", expected=f"--track, one of {', '.join(found)}"
+            f"{first!r} and {second!r} stand on more than one board", expected=f"--track, one of {', '.join(matches)}"
         )
-    return boards[found[0]]
+    return boards[matches[0]]
 
 
 def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:
@@ -110,7 +110,7 @@ def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:
     """What a reader of the comparison must know: which seeds are in it, and in what the rows differ besides."""
     from spectral_tl_bench.leaderboard.board import flat_settings
 
-    told: list[str] = []
+    remarks: list[str] = []
     a, b = analysis.scores[first], analysis.scores[second]
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for name in analysis.board.benchmarks:
@@ -119,22 +119,22 @@ def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:
     for seeds, names in by_seeds.items():
         where = f" on {', '.join(names)}" if len(by_seeds) > 1 else ""
         if len(seeds) == 1:
-            told.append(f"Seed {seeds[0]} alone{where}: whether another seed would say the same is not known.")
+            remarks.append(f"Seed {seeds[0]} alone{where}: whether another seed would say the same is not known.")
         elif seeds and any(len(seeds) < max(len(a[name].seeds), len(b[name].seeds)) for name in names):
-            told.append(f"Only seeds {', '.join(map(str, seeds))}{where}, which both have.")
+            remarks.append(f"Only seeds {', '.join(map(str, seeds))}{where}, which both have.")
     rows = {row["row"]: row for row in analysis.rows.to_dict("records")}
-    one, other = rows[first], rows[second]
-    if not one["is_floor"] and not other["is_floor"]:
+    first_row, second_row = rows[first], rows[second]
+    if not first_row["is_floor"] and not second_row["is_floor"]:
         mine, its = (
             {"backbone": row["backbone"] or "none", "protocol": row["protocol"]}
             | flat_settings(json.loads(row["settings"]))
-            for row in (one, other)
+            for row in (first_row, second_row)
         )
         different = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
         if different:
             listed = (f"{name} {mine.get(name, 'none')} and {its.get(name, 'none')}" for name in different)
-            told.append(f"The rows differ in more than the method: {'; '.join(listed)}.")
-    return told
+            remarks.append(f"The rows differ in more than the method: {'; '.join(listed)}.")
+    return remarks
 
 
 def _p(value: float) -> str:

@@ -57,11 +57,11 @@ def report(
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}", expected=_FORMATS, fix=nearest(name, (*FORMATS, "all")))
     roots = _roots(records)
-    found, papers = read_records(roots), _reported(roots)
-    if not found and papers is None:
+    results, papers = read_records(roots), _reported(roots)
+    if not results and papers is None:
         raise _nothing(roots)
     folder = out or _default_out(roots)
-    paths = write_report(found, folder, wanted, papers)
+    paths = write_report(results, folder, wanted, papers)
     others: Counter[str] = Counter()
     for path in paths:
         name = path.relative_to(folder).parts[0]
@@ -98,15 +98,15 @@ def plot(
     if suffix not in SUFFIXES:
         raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
     roots = _roots(records)
-    found = read_records(roots)
-    if not found:
+    results = read_records(roots)
+    if not results:
         raise _nothing(roots)
-    boards = sorted({record.board for record in found})
+    boards = sorted({record.board for record in results})
     chosen = track or (boards[0] if len(boards) == 1 else "reproduced")
     if chosen not in boards:
         what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
         raise UserError(what, where=", ".join(map(str, roots)), expected=f"--track, one of {', '.join(boards)}")
-    board = make_boards(record for record in found if record.board == chosen)[chosen]
+    board = make_boards(record for record in results if record.board == chosen)[chosen]
     content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
     write_bytes(out, content)
     say(str(out))
@@ -139,10 +139,10 @@ def find_records(records: list[Path] | None) -> list[Record]:
     from spectral_tl_bench.results.store import read_records
 
     roots = _roots(records)
-    found = read_records(roots)
-    if not found:
+    results = read_records(roots)
+    if not results:
         raise _nothing(roots)
-    return found
+    return results
 
 
 def _roots(records: list[Path] | None) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, pairs, print_rows, say
+from spectral_tl_bench.console import backbone_sizes, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def show_method(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show one method: options, stages, and its parameters part by part."""
-    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     from spectral_tl_bench.methods.registry import check_known
     from spectral_tl_bench.models.backbones import get_backbone
 
@@ -84,44 +84,44 @@ def show_method(
     from spectral_tl_bench.protocol.strict import STRICT
 
     budgets = {name: budget for name, (budget, _) in STRICT.budgets.items()}
-    found = describe(method, options, spec, budgets, bands=bands, classes=classes, window=window)
+    description = describe(method, options, spec, budgets, bands=bands, classes=classes, window=window)
     if as_json:
-        say(json.dumps(found.as_json(), indent=2))
+        say(json.dumps(description.as_json(), indent=2))
     else:
-        _print_description(found)
+        _print_description(description)
         _print_objectives(method)
 
 
-def _print_description(found: Description) -> None:
-    spec = found.backbone
-    say(f"{found.method}  {found.summary}")
-    say(f"family    {found.family}")
-    if found.reference:
-        say(f"reference {found.reference}")
-    say(f"package   {' '.join(found.package)}")
+def _print_description(description: Description) -> None:
+    spec = description.backbone
+    say(f"{description.method}  {description.summary}")
+    say(f"family    {description.family}")
+    if description.reference:
+        say(f"reference {description.reference}")
+    say(f"package   {' '.join(description.package)}")
     say(f"backbone  {spec.name}: width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
-    say(f"counted   for {found.bands} bands, {found.classes} classes, windows of {found.window} px")
-    if found.presets:
+    say(f"counted   for {description.bands} bands, {description.classes} classes, windows of {description.window} px")
+    if description.presets:
         say("")
         say("presets")
-        for name, values in found.presets.items():
+        for name, values in description.presets.items():
             say(f"  {name}: " + (", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"))
-    if found.options:
+    if description.options:
         say("")
         rows = [("option", "type", "default", "here", "")]
-        for one in found.options:
-            here = one.value if one.value != one.default else ""
-            rows.append((one.name, one.type, one.default, here, one.description))
+        for option in description.options:
+            setting = option.value if option.value != option.default else ""
+            rows.append((option.name, option.type, option.default, setting, option.description))
         print_rows(rows)
     say("")
-    budgets = list(found.stages[0].steps) if found.stages else []
+    budgets = list(description.stages[0].steps) if description.stages else []
     table = [("stage", "labels", *(f"steps ({budget})" for budget in budgets), "trainable parameters")]
-    for stage in found.stages:
+    for stage in description.stages:
         steps = ("closed form" if stage.closed_form else f"{stage.steps[budget]:,}" for budget in budgets)
         table.append((stage.name, "yes" if stage.labelled else "no", *steps, f"{stage.trainable:,}"))
     print_rows(table, right=range(2, len(table[0])))
     say("")
-    _print_parts(found)
+    _print_parts(description)
 
 
 def _print_objectives(name: str) -> None:
@@ -141,11 +141,11 @@ def _print_objectives(name: str) -> None:
             print_rows(rows)
 
 
-def _print_parts(found: Description) -> None:
-    sums, so_far = found.sums, 0
-    stages = [stage.name for stage in found.stages]
+def _print_parts(description: Description) -> None:
+    sums, so_far = description.sums, 0
+    stages = [stage.name for stage in description.stages]
     rows = [("part", "trainable", "frozen", "total", "so far", "trained in")]
-    for part in found.parts:
+    for part in description.parts:
         so_far += part.published
         within = "every stage" if len(part.stages) == len(stages) > 1 else ", ".join(part.stages)
         rows.append(
@@ -156,14 +156,14 @@ def _print_parts(found: Description) -> None:
         ("sum", f"{sums['trainable']:,}", f"{sums['total'] - sums['trainable']:,}", f"{sums['total']:,}", "", "")
     )
     print_rows(rows, right=range(1, 5))
-    decoders = [part.name for part in found.parts if part.kind == "decoder"]
-    uncounted = [part.name for part in found.parts if not part.counted and part.kind != "decoder"]
+    decoders = [part.name for part in description.parts if part.kind == "decoder"]
+    uncounted = [part.name for part in description.parts if not part.counted and part.kind != "decoder"]
     if decoders:
         say(f"trainable without {', '.join(decoders)}: {sums['trainable_without_decoders']:,}")
     if uncounted:
         left_out = ", ".join([*uncounted, *decoders])
         say(f"trainable as published, which counts neither of {left_out}: {sums['trainable_published']:,}")
-    for part in found.parts:
+    for part in description.parts:
         if part.whole and 0 < part.trainable < part.total:
             say(f"of {part.name}, as published, {part.total - part.trainable:,} parameters cannot have a gradient here")
 
@@ -193,7 +193,7 @@ def probe_method(
     patch_embedding: PatchEmbedding = None,
 ) -> None:
     """Report how much of the tokens depends on the image, part by part."""
-    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     from spectral_tl_bench.methods.registry import check_known
     from spectral_tl_bench.models.backbones import get_backbone
 
@@ -202,7 +202,7 @@ def probe_method(
     spec = get_backbone(backbone, None if weights else backbone_weights, patch_embedding, **({} if weights else sizes))
     from spectral_tl_bench.inspect.probe import ProbeRequest, run_probe
 
-    found = run_probe(
+    report = run_probe(
         ProbeRequest(
             method,
             options,
@@ -217,11 +217,11 @@ def probe_method(
             backbone_file=Path(backbone_weights) if weights and backbone_weights else None,
         )
     )
-    for line in found.about:
+    for line in report.about:
         say(line)
     say("")
     rows = [("tokens", "depends on the image", "variance", "")]
-    rows += [(one.name, one.percent, f"{one.variance:.3g}", one.verdict) for one in found.shares]
+    rows += [(share.name, share.percent, f"{share.variance:.3g}", share.verdict) for share in report.shares]
     print_rows(rows, right=(1, 2))
     say("")
     say("share of the tokens' variance that depends on the image; blind: below 1 %")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, complain, pairs, print_rows, say
+from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 
@@ -104,7 +104,7 @@ def run(
     check_protocol_known(protocol)
     names = _known_names(method, benchmark, backbone, patch_embedding)
     objective_options = _objective_options(names, objective_option or [])
-    options, sizes = pairs(option or [], "--option"), backbone_sizes(backbone_size or [])
+    options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import checked_hardware
 

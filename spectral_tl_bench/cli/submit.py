@@ -112,10 +112,10 @@ def _write(names: Sequence[str], data_root: Path | None, truth: Path) -> None:
 
 def _print(checked: Sequence[Checked], findings: Sequence[Finding]) -> None:
     counts: dict[tuple[str, str, str], list[int]] = {}
-    for one in checked:
-        record = one.record
+    for item in checked:
+        record = item.record
         key = (record.track, record.benchmark, record.method) if record is not None else ("?", "?", "?")
-        own = {finding.level for finding in findings if finding.where == one.where}
+        own = {finding.level for finding in findings if finding.where == item.where}
         numbers = counts.setdefault(key, [0, 0, 0])
         numbers[0] += 1
         numbers[1] += "refused" in own or record is None

@@ -113,12 +113,12 @@ def open_index(
 
 def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
     skipped = [domain for domain, _ in index.skipped.values()]
-    found = [*index.frame["domain"], *skipped]
+    domains = [*index.frame["domain"], *skipped]
     lines = []
     for side, expected in benchmark.expected.items():
-        here = sum(domain in getattr(benchmark, side) for domain in found)
-        if here != expected:
-            lines.append(f"{here} {side} chips, published are {expected}")
+        count = sum(domain in getattr(benchmark, side) for domain in domains)
+        if count != expected:
+            lines.append(f"{count} {side} chips, published are {expected}")
     return lines
 
 

@@ -205,21 +205,21 @@ class _Together:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.site = frame["site"].to_numpy(dtype=str)
-        pairs = [np.zeros((2, 0), dtype=np.int64)]
+        overlaps = [np.zeros((2, 0), dtype=np.int64)]
         for crs in set(frame["crs"]) - {LOCAL_CRS}:
             members = np.flatnonzero(frame["crs"] == crs)
             box = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float)[members]
-            one, other = shapely.STRtree(shapely.box(*box.T)).query(shapely.box(*box.T))
-            shared = np.minimum(box[one, 2:], box[other, 2:]) - np.maximum(box[one, :2], box[other, :2])
+            chip, partner = shapely.STRtree(shapely.box(*box.T)).query(shapely.box(*box.T))
+            shared = np.minimum(box[chip, 2:], box[partner, 2:]) - np.maximum(box[chip, :2], box[partner, :2])
             # Neighbours whose edges differ by rounding do not share ground.
-            real = (shared > 1e-6 * (box[one, 2:] - box[one, :2])).all(axis=1)
-            pairs.append(members[np.stack([one[real], other[real]])])
-        self.one, self.other = np.concatenate(pairs, axis=1)
+            real = (shared > 1e-6 * (box[chip, 2:] - box[chip, :2])).all(axis=1)
+            overlaps.append(members[np.stack([chip[real], partner[real]])])
+        self.chip, self.partner = np.concatenate(overlaps, axis=1)
 
     def leave_out(self, chosen: Bools, dropped: Bools) -> tuple[Bools, Bools]:
         """The cut, with those chips left out that belong together with one that was cut out."""
         bound = np.zeros_like(chosen)
-        bound[self.one[chosen[self.other]]] = True
+        bound[self.chip[chosen[self.partner]]] = True
         bound |= (self.site != "") & np.isin(self.site, self.site[chosen])
         return chosen, (dropped | bound) & ~chosen
 
@@ -231,8 +231,8 @@ def _clusters(zone: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.in
     from scipy.spatial import cKDTree
 
     spread = np.column_stack([zone * 10_000_000, cell])
-    pairs = cKDTree(spread).query_pairs(CLUSTER_REACH, p=np.inf, output_type="ndarray")
-    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(cell), len(cell)))
+    links = cKDTree(spread).query_pairs(CLUSTER_REACH, p=np.inf, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(cell), len(cell)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 

@@ -69,14 +69,14 @@ class ChipStitcher:
         expected = (self._sum.shape[0], self.window, self.window)
         if tuple(logits.shape) != expected:
             raise ValueError(f"logits of a window must have shape {expected}, got {tuple(logits.shape)}")
-        here = (slice(row, row + self.window), slice(column, column + self.window))
-        if min(row, column) < 0 or self._covered[here].shape != expected[1:]:
+        area = (slice(row, row + self.window), slice(column, column + self.window))
+        if min(row, column) < 0 or self._covered[area].shape != expected[1:]:
             raise ValueError(f"the window at row {row}, column {column} lies outside the chip")
         if (row, column) in self._seen:
             raise ValueError(f"the window at row {row}, column {column} has come already")
         self._seen.add((row, column))
-        self._covered[here] = True
-        self._sum[:, here[0], here[1]] += logits.detach().to(self._sum) * self._weights
+        self._covered[area] = True
+        self._sum[:, area[0], area[1]] += logits.detach().to(self._sum) * self._weights
 
     def finish(self) -> Tensor:
         """The class of every pixel, int64 (height, width).

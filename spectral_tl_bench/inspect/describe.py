@@ -154,12 +154,12 @@ def describe(
     module = build_on_meta(name, method, first)
     declared = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
     stages = {budget: {stage.name: stage for stage in method.stages(task)} for budget, task in tasks.items()}
-    names = dict.fromkeys(stage for found in stages.values() for stage in found)
+    names = dict.fromkeys(stage for plan in stages.values() for stage in plan)
     chosen, counts = {}, []
     for stage_name in names:
-        stage = next(found[stage_name] for found in stages.values() if stage_name in found)
+        stage = next(plan[stage_name] for plan in stages.values() if stage_name in plan)
         chosen[stage_name] = _trained(module, stage, declared)
-        steps = {budget: found[stage_name].steps if stage_name in found else 0 for budget, found in stages.items()}
+        steps = {budget: plan[stage_name].steps if stage_name in plan else 0 for budget, plan in stages.items()}
         trainable = sum(p.numel() for key, p in module.named_parameters() if key in chosen[stage_name])
         counts.append(StageCount(stage_name, stage.labelled, steps, trainable, stage.fit is not None))
     kind = type(method)
@@ -284,7 +284,7 @@ def type_text(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(value_text(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        return " | ".join(type_text(one) for one in get_args(annotation))
+        return " | ".join(type_text(member) for member in get_args(annotation))
     plain = {types.NoneType: "none", bool: "true | false", str: "text"}
     if annotation in plain:
         return plain[annotation]

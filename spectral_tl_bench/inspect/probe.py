@@ -191,8 +191,10 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     if len(chosen) != 1:
         raise UserError(f"--benchmark {request.benchmark} names {len(chosen)} benchmarks", expected="one, or none")
     benchmark, own_folder = chosen[0]
-    found = locate(benchmark, own_folder, request.data_root)
-    opened = OpenBenchmark(benchmark, found, *open_index(benchmark, found, own_folder is not None, allow_partial=True))
+    location = locate(benchmark, own_folder, request.data_root)
+    opened = OpenBenchmark(
+        benchmark, location, *open_index(benchmark, location, own_folder is not None, allow_partial=True)
+    )
     overrides = Overrides(window=request.window)
     fitting = make_settings(benchmark, opened.chip_size, opened.is_small, request.backbone, overrides, STRICT)
     settings = request.settings or fitting
@@ -209,4 +211,4 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     windows = [dataset.read_window(number, 0, 0, window, window)["image"] for dataset, number in spread]
     images = Normalise(source.statistics)(torch.stack(windows))
     task = Cell(opened, request.method, method, request.backbone, STRICT, settings, request.seed).task()
-    return task, images, (found.line, f"images: {count} training chips of {benchmark.id}, {window} px of each")
+    return task, images, (location.line, f"images: {count} training chips of {benchmark.id}, {window} px of each")

@@ -101,24 +101,24 @@ def probe(module: nn.Module, images: Tensor, batch: int = 8) -> list[Share]:
     """
     if len(images) < 2:
         raise ValueError(f"{len(images)} image, expected at least two: nothing can differ between fewer")
-    found = _Found()
+    log = _TokenLog()
     modes = [(part, part.training) for part in module.modules()]
-    handles = _watch(module, found)
+    handles = _watch(module, log)
     try:
         module.eval()
         with torch.no_grad():
             for chunk in images.split(batch):
-                found.begin()
+                log.begin()
                 module(chunk)
     finally:
         for handle in handles:
             handle.remove()
         for part, mode in modes:
             part.training = mode
-    return [Share(name, *image_share(torch.cat(pieces))) for name, pieces in found.ordered()]
+    return [Share(name, *image_share(torch.cat(pieces))) for name, pieces in log.ordered()]
 
 
-class _Found:
+class _TokenLog:
     """Tokens by name, in pieces of one forward pass each."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class _Found:
 Hook = Callable[..., None]
 
 
-def _watch(module: nn.Module, found: _Found) -> list[RemovableHandle]:
+def _watch(module: nn.Module, log: _TokenLog) -> list[RemovableHandle]:
     backbone = _transformer(module)
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
     handles: list[RemovableHandle] = []
@@ -151,41 +151,41 @@ def _watch(module: nn.Module, found: _Found) -> list[RemovableHandle]:
         if isinstance(part, nn.Module):
             handles.append(part.register_forward_hook(function))
 
-    hook(_part(module, "hyper_tokenizer"), partial(_hyper_tokenizer, found))
-    hook(_part(module, "patch_path", "up"), partial(_map, found, "low-rank path"))
+    hook(_part(module, "hyper_tokenizer"), partial(_hyper_tokenizer, log))
+    hook(_part(module, "patch_path", "up"), partial(_map, log, "low-rank path"))
     # Called last in timm's patch embedding, also where its layers are called one by one.
     embedding = _part(backbone, "patch_embed", "norm") or _part(backbone, "patch_embed")
-    hook(embedding, partial(_tokens, found, "patch embedding of the backbone"))
-    hook(_part(module, "patch_path"), partial(_tokens, found, "patch embedding (sum)"))
+    hook(embedding, partial(_tokens, log, "patch embedding of the backbone"))
+    hook(_part(module, "patch_path"), partial(_tokens, log, "patch embedding (sum)"))
     blocks = cast(nn.ModuleList, cast(Any, backbone).blocks)
     levels = sorted(set(cast(Sequence[int], getattr(module, "levels", None) or range(len(blocks)))))
     adapters = _part(module, "adapters")
     for level in levels:
         adapter = dict(adapters.named_children()).get(str(level)) if adapters is not None else None
         for layer in ("fc1", "fc2"):
-            hook(_part(adapter, layer), partial(_added, found, f"AoMoA beside {layer} of block {level}", prefix))
-        _watch_block(blocks[level], f"tokens after block {level}", prefix, found, handles)
-    hook(_part(module, "are_adapter"), partial(_modulated, found, levels))
+            hook(_part(adapter, layer), partial(_added, log, f"AoMoA beside {layer} of block {level}", prefix))
+        _watch_block(blocks[level], f"tokens after block {level}", prefix, log, handles)
+    hook(_part(module, "are_adapter"), partial(_modulated, log, levels))
     return handles
 
 
-def _watch_block(block: nn.Module, name: str, prefix: int, found: _Found, handles: list[RemovableHandle]) -> None:
+def _watch_block(block: nn.Module, name: str, prefix: int, log: _TokenLog, handles: list[RemovableHandle]) -> None:
     """Tokens after a block: its output, or, where its halves are called one by one, the sum of the second half."""
     own = f"call of {name}"
 
     def entered(_block: nn.Module, _inputs: Any) -> None:
-        found.held[own] = torch.empty(0)
+        log.held[own] = torch.empty(0)
 
     def left(_block: nn.Module, _inputs: Any, output: Any) -> None:
-        found.held.pop(own, None)
-        found.add(name, _first(output)[:, prefix:])
+        log.held.pop(own, None)
+        log.add(name, _first(output)[:, prefix:])
 
     def halfway(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.held[name] = inputs[0]
+        log.held[name] = inputs[0]
 
     def second(_drop: nn.Module, _inputs: Any, output: Tensor) -> None:
-        if own not in found.held and name in found.held:
-            found.add(name, (found.held.pop(name) + output)[:, prefix:])
+        if own not in log.held and name in log.held:
+            log.add(name, (log.held.pop(name) + output)[:, prefix:])
 
     handles.append(block.register_forward_pre_hook(entered))
     handles.append(block.register_forward_hook(left))
@@ -195,29 +195,29 @@ def _watch_block(block: nn.Module, name: str, prefix: int, found: _Found, handle
         handles.append(drop.register_forward_hook(second))
 
 
-def _hyper_tokenizer(found: _Found, _module: nn.Module, _inputs: Any, output: Any) -> None:
+def _hyper_tokenizer(log: _TokenLog, _module: nn.Module, _inputs: Any, output: Any) -> None:
     tokens, attributes = output
-    found.add("attribute features, spatial", attributes.spatial)
-    found.add("attribute features, spectral", attributes.spectral)
-    found.add("HyperT tokens", tokens)
+    log.add("attribute features, spatial", attributes.spatial)
+    log.add("attribute features, spectral", attributes.spectral)
+    log.add("HyperT tokens", tokens)
 
 
-def _map(found: _Found, name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    found.add(name, output.flatten(2).transpose(1, 2))
+def _map(log: _TokenLog, name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    log.add(name, output.flatten(2).transpose(1, 2))
 
 
-def _tokens(found: _Found, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+def _tokens(log: _TokenLog, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
     tokens = _first(output)
-    found.add(name, tokens.flatten(1, -2))  # (B, h, w, D) where a backbone takes images of any size
+    log.add(name, tokens.flatten(1, -2))  # (B, h, w, D) where a backbone takes images of any size
 
 
-def _added(found: _Found, name: str, prefix: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
-    found.add(name, _first(output)[:, prefix:])
+def _added(log: _TokenLog, name: str, prefix: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    log.add(name, _first(output)[:, prefix:])
 
 
-def _modulated(found: _Found, levels: Sequence[int], _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    call = found.calls["are_adapter"] = found.calls.get("are_adapter", -1) + 1
-    found.add(f"Are-adapter after block {levels[call]}", _first(output) - inputs[0])
+def _modulated(log: _TokenLog, levels: Sequence[int], _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    call = log.calls["are_adapter"] = log.calls.get("are_adapter", -1) + 1
+    log.add(f"Are-adapter after block {levels[call]}", _first(output) - inputs[0])
 
 
 def _first(output: Any) -> Tensor:

@@ -172,25 +172,26 @@ def load_adapter(module: nn.Module, path: Path | str, card: AdapterCard | None =
         AdapterError: If the file cannot be read or does not fit; it names what differs.
     """
     path = Path(path)
-    found, state = read_adapter(path)
+    file_card, state = read_adapter(path)
     if card is not None:
-        _refuse(list(_differences(found, card)), path, "build the module with the settings of the file")
+        _refuse(list(_differences(file_card, card)), path, "build the module with the settings of the file")
     _refuse(list(_misfits(module, state)), path, "build the module with the method and the sizes of the file")
-    if _frozen_digest(module, state) != found.frozen:
-        versions = ", ".join(f"{name} {number}" for name, number in found.environment.items())
+    if _frozen_digest(module, state) != file_card.frozen:
+        versions = ", ".join(f"{name} {number}" for name, number in file_card.environment.items())
         raise AdapterError(
-            f"frozen weights: the file belongs to another {found.backbone.get('name')} than the module has",
+            f"frozen weights: the file belongs to another {file_card.backbone.get('name')} than the module has",
             where=path,
-            expected=f"pretrained weights {found.backbone.get('pretrained')}, seed {found.backbone_seed}, {versions}",
+            expected=f"pretrained weights {file_card.backbone.get('pretrained')}, "
+            f"seed {file_card.backbone_seed}, {versions}",
             fix="build the module on the same backbone",
         )
     module.load_state_dict(state, strict=False)
-    return found
+    return file_card
 
 
-def _differences(found: AdapterCard, card: AdapterCard) -> Iterable[str]:
+def _differences(file_card: AdapterCard, card: AdapterCard) -> Iterable[str]:
     for name in COMPARED:
-        old, new = getattr(found, name), getattr(card, name)
+        old, new = getattr(file_card, name), getattr(card, name)
         if isinstance(old, dict):
             keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             yield from (f"{name} {key}: the file has {old.get(key)}, the module {new.get(key)}" for key in keys)
@@ -234,10 +235,10 @@ def _shown(value: Any) -> str:
 
 
 def _environment() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("spectral-tl-bench", "torch", "timm", "peft"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

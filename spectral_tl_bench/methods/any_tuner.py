@@ -42,12 +42,12 @@ def tuners() -> dict[str, type[PeftConfig]]:
     """The tuners of the installed peft that can be used, with their configurations."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-    found = {str(getattr(kind, "value", kind)).lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
+    kinds = {str(getattr(kind, "value", kind)).lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
     return {
         name: PEFT_TYPE_TO_CONFIG_MAPPING[kind]
-        for name, kind in sorted(found.items())
+        for name, kind in sorted(kinds.items())
         if name not in ELSEWHERE.keys() | UNFIT.keys()
-        and "target_modules" in {one.name for one in fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
+        and "target_modules" in {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
     }
 
 
@@ -82,7 +82,9 @@ def checked_options(tuner: str, given: Mapping[str, Any]) -> dict[str, Any]:
         MethodError: If there is no such tuner or field, or a value is impossible.
     """
     kind = config_class(tuner)
-    known = [one.name for one in fields(kind) if one.init and one.name not in OURS and one.name != "runtime_config"]
+    known = [
+        field.name for field in fields(kind) if field.init and field.name not in OURS and field.name != "runtime_config"
+    ]
     hints, converted = get_type_hints(kind), {}
     for name, value in given.items():
         if name not in known:
@@ -150,7 +152,7 @@ class AnyTuner(LinearTunerMethod):
     def _make(self, options: Mapping[str, Any], targets: str) -> PeftConfig:
         kind = config_class(self.tuner)
         # Random projections that a seed gives again do not belong into every checkpoint, once for each layer.
-        kept = {"save_projection": False} if "save_projection" in {one.name for one in fields(kind)} else {}
+        kept = {"save_projection": False} if "save_projection" in {field.name for field in fields(kind)} else {}
         try:
             with without_advice():
                 return kind(target_modules=targets, **kept, **options)

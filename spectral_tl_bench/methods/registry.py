@@ -129,7 +129,7 @@ def listed_presets(entry: EntryPoint) -> tuple[str, ...]:
     for node in (node for body in bodies for node in body):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
-        if any(isinstance(one, ast.Name) and one.id == "presets" for one in targets) and isinstance(value, ast.Dict):
+        if any(isinstance(name, ast.Name) and name.id == "presets" for name in targets) and isinstance(value, ast.Dict):
             keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
             return tuple(key for key in keys if isinstance(key, str))
     return ()

@@ -103,11 +103,11 @@ def wavelength(wavelengths: Sequence[float], pretrained: Sequence[float]) -> Ten
     matrix = torch.zeros(len(wavelengths), len(pretrained))
     for band, value in enumerate(wavelengths):
         place = min(max(value, known[0]), known[-1])
-        right = next(number for number, one in enumerate(known) if one >= place)
+        right = next(number for number, centre in enumerate(known) if centre >= place)
         left = right if known[right] == place else right - 1
         share = 0.0 if left == right else (place - known[left]) / (known[right] - known[left])
         for number, part in ((left, 1 - share), (right, share)):
-            sources = [k for k, one in enumerate(pretrained) if one == known[number]]
+            sources = [k for k, centre in enumerate(pretrained) if centre == known[number]]
             for k in sources:
                 matrix[band, k] += scale * part / len(sources)
     return matrix

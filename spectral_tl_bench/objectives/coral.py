@@ -22,9 +22,9 @@ def covariance(features: Tensor) -> Tensor:
     return centred.T @ centred / (len(features) - 1)
 
 
-def coral_distance(one: Tensor, other: Tensor) -> Tensor:
-    """||C_one - C_other||_F^2 / (4 C^2) of features (N, C): Deep CORAL, equation 1."""
-    return (covariance(one) - covariance(other)).square().sum() / (4 * one.shape[1] ** 2)
+def coral_distance(first: Tensor, second: Tensor) -> Tensor:
+    """||C_first - C_second||_F^2 / (4 C^2) of features (N, C): Deep CORAL, equation 1."""
+    return (covariance(first) - covariance(second)).square().sum() / (4 * first.shape[1] ** 2)
 
 
 def pixel_features(tensor: Tensor) -> Tensor:
@@ -65,35 +65,35 @@ class Coral(Objective):
     @contextmanager
     def wrap(self, module: nn.Module, batch: Batch) -> Iterator[None]:
         """Keep the features of a forward pass."""
-        found: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
 
         def hook(name: str) -> Any:
             def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-                found.pop(name, None)
-                found[name] = arguments[0]
+                inputs.pop(name, None)
+                inputs[name] = arguments[0]
 
             return keep
 
-        handles = [one.register_forward_pre_hook(hook(name)) for name, one in self._layers(module)]
+        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self._layers(module)]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-        if not found:
+        if not inputs:
             raise MethodError(
                 "coral found no classifier to take features from: no layer with one output per class was called"
                 if not self.layer
                 else f"coral: the forward pass does not call the module {self.layer!r}",
                 fix="name a module: -O coral.layer=NAME",
             )
-        self._used, features = list(found.items())[-1]
+        self._used, features = list(inputs.items())[-1]
         self._caught.append((pixel_features(features), batch["domain"]))
 
     def _layers(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
         named = dict(module.named_modules())
         if not self.layer:
-            return [(name, one) for name, one in named.items() if _outputs(one) == self._classes]
+            return [(name, layer) for name, layer in named.items() if _outputs(layer) == self._classes]
         if self.layer not in named:
             raise MethodError(
                 f"coral.layer is {self.layer!r}, which is no module of the method", expected=nearest(self.layer, named)
@@ -110,11 +110,11 @@ class Coral(Objective):
             joined = torch.cat(parts).float() if parts else batch["image"].new_zeros(0, 1)
             if len(joined) > 1:
                 by_domain.append(joined)
-        pairs = list(combinations(by_domain, 2))
-        if not pairs:
+        domain_pairs = list(combinations(by_domain, 2))
+        if not domain_pairs:
             return batch["image"].new_zeros(())
         with torch.autocast(batch["image"].device.type, enabled=False):
-            return self.weight * torch.stack([coral_distance(one, other) for one, other in pairs]).mean()
+            return self.weight * torch.stack([coral_distance(first, second) for first, second in domain_pairs]).mean()
 
     def facts(self) -> dict[str, Any]:
         """Which features were aligned."""

@@ -112,7 +112,7 @@ class MixStyle(Objective):
 
             return change
 
-        handles = [one.register_forward_hook(hook(name)) for name, one in places.items()]
+        handles = [layer.register_forward_hook(hook(name)) for name, layer in places.items()]
         try:
             yield
         finally:
@@ -148,19 +148,19 @@ class MixStyle(Objective):
                         expected=nearest(name, named),
                     )
             return {name: named[name] for name in wanted}
-        for name, one in named.items():
-            blocks = getattr(one, "blocks", None)
-            if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 1 and hasattr(one, "norm_pre"):
+        for name, layer in named.items():
+            blocks = getattr(layer, "blocks", None)
+            if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 1 and hasattr(layer, "norm_pre"):
                 prefix = f"{name}." if name else ""
                 places = [f"{prefix}norm_pre", f"{prefix}blocks.{max(0, round(len(blocks) / 4) - 1)}"]
                 return {place: named[place] for place in places}
-        found = {name: one for name, one in named.items() if PYRAMID_STAGES.fullmatch(name)}
-        if not found:
+        stages = {name: layer for name, layer in named.items() if PYRAMID_STAGES.fullmatch(name)}
+        if not stages:
             raise MethodError(
                 "mixstyle found neither the blocks of a vision transformer nor the stages of a pyramid encoder",
                 fix="name modules of the method: -O mixstyle.layers=NAME,OTHER",
             )
-        return found
+        return stages
 
     def facts(self) -> dict[str, Any]:
         """Where statistics were mixed."""

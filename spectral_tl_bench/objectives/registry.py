@@ -108,15 +108,15 @@ def make_objectives(name: str, options: Options | None = None) -> dict[str, Obje
         MethodError: If an objective or option is unknown, a value impossible, or two objectives exclude each other.
     """
     check_objectives(name)
-    found = {
-        one: with_options(load_objective(one), f"objective {one!r}", (options or {}).get(one, {}))
-        for one in split_objectives(name)[1]
+    objectives = {
+        key: with_options(load_objective(key), f"objective {key!r}", (options or {}).get(key, {}))
+        for key in split_objectives(name)[1]
     }
     for hook, what in (("risk", "say what is made of the losses of the domains"), ("average", "average the weights")):
-        both = [one for one, objective in found.items() if objective.has(hook)]
+        both = [key for key, objective in objectives.items() if objective.has(hook)]
         if len(both) > 1:
             raise MethodError(f"{' and '.join(both)} cannot be combined: each of them would {what}", where=name)
-    return found
+    return objectives
 
 
 def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -125,14 +125,14 @@ def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
     Raises:
         UserError: If a text is of another form.
     """
-    found: dict[str, dict[str, str]] = {}
+    options: dict[str, dict[str, str]] = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
         objective, dot, option = key.strip().rpartition(".")
         if not (equals and dot and objective and option):
             raise UserError(f"--objective-option {entry!r} is not of the form objective.option=value")
-        found.setdefault(objective, {})[option.replace("-", "_")] = value.strip()
-    return found
+        options.setdefault(objective, {})[option.replace("-", "_")] = value.strip()
+    return options
 
 
 def check_domains(name: str, objectives: Mapping[str, Objective], benchmark: str, domains: Sequence[str]) -> None:

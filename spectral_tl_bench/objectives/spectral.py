@@ -98,11 +98,11 @@ class SpectralAugmentation(Objective):
 def dates(wavelengths: tuple[float, ...]) -> list[int]:
     """The date of each band: a wavelength that occurs again belongs to the next one."""
     seen: dict[float, int] = {}
-    found = []
+    numbers = []
     for wavelength in wavelengths:
-        found.append(seen.get(wavelength, 0))
-        seen[wavelength] = found[-1] + 1
-    return found
+        numbers.append(seen.get(wavelength, 0))
+        seen[wavelength] = numbers[-1] + 1
+    return numbers
 
 
 class _Draw:

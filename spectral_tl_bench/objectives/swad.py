@@ -46,17 +46,17 @@ def find_valley(losses: Sequence[float], start_patience: int, end_patience: int,
     Returns:
         The valley; None where none has started.
     """
-    found: Valley | None = None
+    valley: Valley | None = None
     for now in range(len(losses)):
-        if found is None:
+        if valley is None:
             first = now - start_patience + 1
             recent = losses[max(0, first) : now + 1]
             if first >= 0 and losses[first] == min(recent):
-                found = Valley(first, now, False, tolerance * sum(recent) / start_patience)
-        elif now + 1 >= end_patience and min(losses[now - end_patience + 1 : now + 1]) > found.limit:
+                valley = Valley(first, now, False, tolerance * sum(recent) / start_patience)
+        elif now + 1 >= end_patience and min(losses[now - end_patience + 1 : now + 1]) > valley.limit:
             # The window begins with the start at the earliest, which lies below the limit unless r is below 1.
-            return Valley(found.start, max(found.start, now - end_patience), True, found.limit)
-    return None if found is None else Valley(found.start, len(losses) - 1, False, found.limit)
+            return Valley(valley.start, max(valley.start, now - end_patience), True, valley.limit)
+    return None if valley is None else Valley(valley.start, len(losses) - 1, False, valley.limit)
 
 
 class Swad(Objective):

@@ -57,15 +57,15 @@ def check_pair(name: str, method: Method, task: Task) -> None:
 
 def plain_backbones() -> list[str]:
     """Names of the installed vision transformers with an ordinary patch embedding."""
-    found = []
+    names = []
     for name in backbone_entries():
         try:
             spec = load_backbone(name)
         except UserError:  # of another package, which is not asked for
             continue
         if spec.kind == "vit" and not spec.reads_wavelengths:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _expected() -> str:

@@ -97,12 +97,12 @@ def prepare(
         StorageError: If a trained stage cannot be kept.
         MethodError: If the method's declaration contradicts itself.
     """
-    found = shared_stage(cell.method, cell.task())
+    first_stage = shared_stage(cell.method, cell.task())
     if cell.given is not None:
         check_given(cell, split, cell.given)
-    if found is None:
+    if first_stage is None:
         return None
-    task, stage, shared = found
+    task, stage, shared = first_stage
     started = time.monotonic()
     if cell.given is not None:
         card, reused = cell.given.card, True
@@ -129,8 +129,8 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
     benchmark, budget = cell.opened.benchmark, task.budget
     content = cell.opened.index.frame.loc[split.chips("train"), ["domain", "content"]]
     chips: dict[str, dict[str, str]] = {domain: {} for domain in benchmark.source}
-    for name, domain, one in content.itertuples():
-        chips[str(domain)][str(name)] = str(one)[:CONTENT_DIGITS]
+    for name, domain, digest in content.itertuples():
+        chips[str(domain)][str(name)] = str(digest)[:CONTENT_DIGITS]
     return StageIdentity(
         method=cell.method_seed_name(),
         options=shared.method.model_dump(mode="json"),
@@ -178,14 +178,14 @@ def check_given(cell: Cell, split: SplitTable, given: GivenStage) -> None:
         StageError: If it cannot be used; every field that differs is named.
     """
     _check_leak(cell, split, given)
-    found = shared_stage(cell.method, cell.task())
-    if found is None:
+    first_stage = shared_stage(cell.method, cell.task())
+    if first_stage is None:
         raise StageError(
             f"method {cell.method_name} has no first stage that could be given, with these settings",
             where=given.folder,
             fix="leave out --from-stage, or choose a method and --pretrain-steps that have one",
         )
-    task, stage, shared = found
+    task, stage, shared = first_stage
     has, needs = given.card.identity, identity_of(cell, split, task, stage, shared)
     problems: list[tuple[str, object, object, str]] = []
     advice = {

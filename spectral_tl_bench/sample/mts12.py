@@ -52,11 +52,11 @@ def tiles(north: int, south: int) -> list[tuple[int, int]]:
     Returns:
         (column, row) in the order of the dataset: column by column, from the south.
     """
-    found: list[tuple[int, int]] = []
+    cells: list[tuple[int, int]] = []
     for groups, count in ((_NORTH_GROUPS, north), (_SOUTH_GROUPS, south)):
         members = [(column + k % 2, row - k // 2) for k in range(3) for row, column in groups]
-        found += [(column, row) for column, row in members][:count]
-    return sorted(found)
+        cells += [(column, row) for column, row in members][:count]
+    return sorted(cells)
 
 
 def dates(column: int, row: int) -> list[View]:

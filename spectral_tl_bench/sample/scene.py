@@ -104,9 +104,9 @@ def _leaf_area(scene: Scene, covers: Sequence[Cover], view: View) -> Array:
     }
     green = np.zeros(parcels.shape)
     for k, cover in enumerate(covers):
-        here = scene.chosen == k
+        mask = scene.chosen == k
         share = cover.evergreen + (1.0 - cover.evergreen) * calendars[cover.calendar]
-        green[here] = cover.lai * np.broadcast_to(share, parcels.shape)[here]
+        green[mask] = cover.lai * np.broadcast_to(share, parcels.shape)[mask]
     patch, texture, parcel = (
         np.asarray([getattr(cover, name) for cover in covers])[scene.chosen] for name in ("patch", "texture", "parcel")
     )

@@ -150,7 +150,7 @@ def lay_covers(rng: np.random.Generator, ground: Ground, shares: Mapping[str, fl
     bias = np.log(wanted)
     chosen = (scores + bias[:, None]).argmax(axis=0)
     for turn in range(LAYOUT_ROUNDS):
-        found = np.bincount(chosen, minlength=len(names)) / chosen.size
-        bias = bias + 0.6 * 0.93**turn * np.log((wanted + 0.002) / (found + 0.002))
+        frequency = np.bincount(chosen, minlength=len(names)) / chosen.size
+        bias = bias + 0.6 * 0.93**turn * np.log((wanted + 0.002) / (frequency + 0.002))
         chosen = (scores + bias[:, None]).argmax(axis=0)
     return chosen.reshape(shape)

@@ -140,14 +140,14 @@ def _cell(number: int) -> tuple[int, int]:
 
 
 def _cells(count: int) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+    cells: list[tuple[int, int]] = []
     number = 0
-    while len(found) < count:
+    while len(cells) < count:
         cell = _cell(number)
         number += 1
-        if cell not in found:
-            found.append(cell)
-    return found
+        if cell not in cells:
+            cells.append(cell)
+    return cells
 
 
 def write_whu_ohs(

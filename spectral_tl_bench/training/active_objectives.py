@@ -61,8 +61,8 @@ class ActiveObjectives:
         self._risk = self._with("risk")
         self._penalties = self._with("penalty")
         self._wraps = self._with("wrap")
-        self._augments = {name: one for name, one in self.objectives.items() if one.has("augment")}
-        self.hooked = ", ".join(name for name, one in self.objectives.items() if one.has("wrap"))
+        self._augments = {name: objective for name, objective in self.objectives.items() if objective.has("augment")}
+        self.hooked = ", ".join(name for name, objective in self.objectives.items() if objective.has("wrap"))
         self._averager = self._make_averager(folder)
         self.balanced = any(objective.wants_balance() for objective in self.objectives.values())
 
@@ -105,8 +105,10 @@ class ActiveObjectives:
         labelled = (batch["mask"] != VOID).flatten(1).any(dim=1)
         present = torch.stack([(part & labelled).any() for part in parts])
         values = [
-            self._wrapped(self._loss, module, {name: value[part] for name, value in batch.items()}) if here else None
-            for part, here in zip(parts, present.tolist(), strict=True)
+            self._wrapped(self._loss, module, {name: value[part] for name, value in batch.items()})
+            if is_present
+            else None
+            for part, is_present in zip(parts, present.tolist(), strict=True)
         ]
         if not any(value is not None for value in values):  # a loss of nothing, with gradients
             nothing = self._wrapped(self._loss, module, batch)
@@ -149,11 +151,11 @@ class ActiveObjectives:
 
     def facts(self) -> dict[str, Any]:
         """What the record keeps, by objective, once training is over."""
-        facts = {name: one.facts() for name, one in self.objectives.items()}
+        facts = {name: objective.facts() for name, objective in self.objectives.items()}
         average = self.average()
         if self._averager is not None and average is not None:
             facts[self._averager[0]] |= average.facts
-        return {name: one for name, one in facts.items() if one}
+        return {name: values for name, values in facts.items() if values}
 
 
 def _logits(module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

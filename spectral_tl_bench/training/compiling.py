@@ -18,11 +18,11 @@ def why_not(device: torch.device) -> str | None:
         return (values * 2 + 1).relu()
 
     try:
-        found = torch.compile(probe, fullgraph=True)(torch.arange(8.0, device=device))
+        result = torch.compile(probe, fullgraph=True)(torch.arange(8.0, device=device))
     except Exception as error:  # whatever a missing or broken compiler leads to, of which there are many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
-    if found.tolist() != [1.0 + 2 * number for number in range(8)]:
+    if result.tolist() != [1.0 + 2 * number for number in range(8)]:
         return "the compiled code gives wrong results"
     return None
 

@@ -46,13 +46,13 @@ def compositions(wavelengths: Sequence[float]) -> dict[str, tuple[int, ...]]:
     distance = np.abs(np.asarray(wavelengths)[:, None] - np.asarray([*COLOURS.values()]).reshape(-1))
     best = distance.argmin(axis=0).reshape(-1, 3)
     near = (distance.min(axis=0) <= TOLERANCE).reshape(-1, 3).all(axis=1)
-    found = {
+    triples = {
         title: tuple(int(band) for band in bands)
         for title, bands, there in zip(COLOURS, best, near, strict=True)
         if there and len(set(bands.tolist())) == 3
     }
-    if found:
-        return found
+    if triples:
+        return triples
     return {"first bands": (0, 1, 2)} if len(wavelengths) >= 3 else {"first band": (0,)}
 
 

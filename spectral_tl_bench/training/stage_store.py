@@ -209,9 +209,9 @@ def read_tensors(folder: Path, card: StageCard) -> State:
 def misfits(module: nn.Module, state: State, carries: Callable[[str], bool]) -> list[str]:
     """Why a stage's tensors cannot go into a module, one sentence each; empty where they can."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items() if carries(name)}
-    found = {name: tuple(value.shape) for name, value in state.items()}
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
     return [
-        f"tensor {name}: the checkpoint has {found.get(name, 'none')}, this run needs {wanted.get(name, 'none')}"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
+        f"tensor {name}: the checkpoint has {shapes.get(name, 'none')}, this run needs {wanted.get(name, 'none')}"
+        for name in sorted(wanted.keys() | shapes.keys())
+        if wanted.get(name) != shapes.get(name)
     ]

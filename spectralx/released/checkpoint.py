@@ -104,15 +104,15 @@ def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
     constants: dict[str, float] = {}
     unknown = []
     for key in keys:
-        found = _meaning(key, roots)
-        if found is None:
+        meaning = _meaning(key, roots)
+        if meaning is None:
             unknown.append(key)
-        elif isinstance(found, float):
-            constants[key] = found
+        elif isinstance(meaning, float):
+            constants[key] = meaning
         else:
             if key in tensors:
-                found = replace(found, shape=tuple(tensors[key].shape), dtype=tensors[key].dtype)
-            places[key] = found
+                meaning = replace(meaning, shape=tuple(tensors[key].shape), dtype=tensors[key].dtype)
+            places[key] = meaning
     twice = [place for place, number in Counter(str(place) for place in places.values()).items() if number > 1]
     if twice:
         clash = sorted(key for key, place in places.items() if str(place) == twice[0])
@@ -123,7 +123,7 @@ def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
 def _roots(keys: list[str]) -> dict[str, str]:
     """Part -> prefix, for the parts that occur."""
     present = set(keys)
-    found: dict[str, set[str]] = {}
+    prefixes: dict[str, set[str]] = {}
     anchors = {
         "backbone": r"blocks\.\d+\.norm1\.weight",
         "hyper_tokenizer": r"spa_query",
@@ -136,22 +136,22 @@ def _roots(keys: list[str]) -> dict[str, str]:
     }
     for part, anchor in anchors.items():
         pattern = re.compile(rf"((?:.+?\.)?){anchor}")
-        found[part] = {match[1] for key in keys if (match := pattern.fullmatch(key))}
-    found["neck"] = {root for root in found["neck"] if f"{root}lateral_convs.0.conv.weight" in present}
-    found["patch_path"] = {
+        prefixes[part] = {match[1] for key in keys if (match := pattern.fullmatch(key))}
+    prefixes["neck"] = {root for root in prefixes["neck"] if f"{root}lateral_convs.0.conv.weight" in present}
+    prefixes["patch_path"] = {
         root
-        for root in found["patch_path"]
+        for root in prefixes["patch_path"]
         if f"{root}up.weight" in present and not {f"{root}linear.weight", f"{root}in_scaler"} & present
     }
     # Transformer blocks of our own, spared for tensors that the release does not have, are no second backbone.
-    found["backbone"] = _largest({root for root in found["backbone"] if EXTRA not in root.split(".")}, keys)
-    for part, roots in found.items():
+    prefixes["backbone"] = _largest({root for root in prefixes["backbone"] if EXTRA not in root.split(".")}, keys)
+    for part, roots in prefixes.items():
         if len(roots) > 1:
             raise ValueError(
                 f"found {part} under {', '.join(repr(root) for root in sorted(roots))}, expected it once: "
                 "pass the part of the checkpoint that is meant"
             )
-    return {part: root for part, roots in found.items() for root in roots}
+    return {part: root for part, roots in prefixes.items() for root in roots}
 
 
 def _largest(roots: set[str], keys: list[str]) -> set[str]:

@@ -149,6 +149,6 @@ def stack_experts(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def check_complete(numbers: Iterable[int], what: str) -> None:
     """Raises ValueError unless numbers go from 0 on without a gap."""
-    found = sorted(numbers)
-    if missing := sorted(set(range(max(found) + 1)) - set(found)):
-        raise ValueError(f"{what}: numbers {missing} are missing, found {found}")
+    indices = sorted(numbers)
+    if missing := sorted(set(range(max(indices) + 1)) - set(indices)):
+        raise ValueError(f"{what}: numbers {missing} are missing, found {indices}")

@@ -58,7 +58,7 @@ def patch_path(state_dict: Mapping[str, Tensor], scaled: bool) -> LowRankPatchPa
     patch = down.shape[-1] * up.shape[-1]
     path = LowRankPatchPath(down.shape[1], up.shape[0], patch, down.shape[0])
     path.down, path.up = _convolution(down, down_bias), _convolution(up, up_bias)
-    scaler = _needed(state_dict, "scaler") if scaled else _found(state_dict, "scaler")
+    scaler = _needed(state_dict, "scaler") if scaled else _find(state_dict, "scaler")
     if scaler is not None:
         path.scale = nn.Parameter(_fitting(scaler, up.shape[0], "scaler"))
     return path.eval()
@@ -117,7 +117,7 @@ def _base(state_dict: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     return state_dict[f"{name}.weight"], state_dict.get(f"{name}.bias")
 
 
-def _found(state_dict: Mapping[str, Tensor], name: str) -> Tensor | None:
+def _find(state_dict: Mapping[str, Tensor], name: str) -> Tensor | None:
     """The tensor under a name, after any prefix."""
     keys = [key for key in state_dict if key == name or key.endswith("." + name)]
     if len(keys) > 1:
@@ -126,14 +126,14 @@ def _found(state_dict: Mapping[str, Tensor], name: str) -> Tensor | None:
 
 
 def _needed(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
-    found = _found(state_dict, name)
-    if found is None:
+    tensor = _find(state_dict, name)
+    if tensor is None:
         raise ValueError(f"weights are missing: {name}, found {', '.join(sorted(state_dict)) or 'nothing'}")
-    return found
+    return tensor
 
 
 def _layer(state_dict: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor | None]:
-    return _needed(state_dict, f"{name}.weight"), _found(state_dict, f"{name}.bias")
+    return _needed(state_dict, f"{name}.weight"), _find(state_dict, f"{name}.bias")
 
 
 def _fitting(scaler: Tensor, width: int, name: str) -> Tensor:

@@ -131,8 +131,8 @@ def _cross_attention(case: ReferenceCase) -> dict[str, Tensor]:
 def _wavelengths(case: ReferenceCase) -> list[float]:
     for name in ("wavelength", "wavelengths"):
         for source in (case.config, case.inputs):
-            if (found := source.get(name)) is not None:
-                return [float(value) for value in torch.as_tensor(found).flatten()]
+            if (values := source.get(name)) is not None:
+                return [float(value) for value in torch.as_tensor(values).flatten()]
     raise ValueError(f"{case.name}: no wavelengths in the configuration, expected a list under 'wavelength'")
 
 

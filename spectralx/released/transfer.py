@@ -49,17 +49,17 @@ class Mismatch:
         path: Key in the checkpoint.
         name: Key in our model.
         expected: Shape in our model.
-        found: Shape in the checkpoint.
+        shape: Shape in the checkpoint.
     """
 
     path: str
     name: str
     expected: tuple[int, ...]
-    found: tuple[int, ...]
+    shape: tuple[int, ...]
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.path} -> {self.name}: expected {self.expected}, found {self.found}"
+        return f"{self.path} -> {self.name}: expected {self.expected}, found {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _compare(
         if name.endswith("num_batches_tracked"):  # acts on nothing
             continue
         wanted = [name] if _EXPERTS not in name else [f"{name}[{index}]" for index in range(len(target))]
-        lacking = [one for one in wanted if one not in filled and name not in filled]
+        lacking = [entry for entry in wanted if entry not in filled and name not in filled]
         (idle if _is_idle(model, name) else missing).extend(lacking)
     return Report(
         loaded, constants, tuple(mismatched), tuple(unplaced), checkpoint.unknown, tuple(missing), tuple(idle)
@@ -212,9 +212,9 @@ def _has(state: Mapping[str, Tensor], place: Place) -> bool:
     return place.name in state and (place.index is None or place.index < len(state[place.name]))
 
 
-def _fits(found: torch.Size, expected: torch.Size) -> bool:
+def _fits(shape: torch.Size, expected: torch.Size) -> bool:
     """Vectors and single numbers may come with dimensions of size 1, such as the mask token of MAE."""
-    return found == expected or (len(expected) <= 1 and [n for n in found if n > 1] == [n for n in expected if n > 1])
+    return shape == expected or (len(expected) <= 1 and [n for n in shape if n > 1] == [n for n in expected if n > 1])
 
 
 def _is_idle(model: SpectralX, name: str) -> bool:

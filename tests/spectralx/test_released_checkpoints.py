@@ -154,7 +154,7 @@ def test_a_mutilated_checkpoint_is_reported_precisely(make: Make, trained: Spect
         "adapters.1.fc2.scale",
         "adapters.1.fc2.experts.fc1_bias[2]",
     )
-    assert [(m.path, m.name, m.expected, m.found) for m in report.mismatched] == [
+    assert [(m.path, m.name, m.expected, m.shape) for m in report.mismatched] == [
         (f"{layer}scaler", "adapters.1.fc2.scale", (48,), (7,))
     ]
     assert set(report.unknown) == {"auxiliary_head.conv_seg.weight", "backbone.decoder_pos_embed"}

@@ -51,9 +51,9 @@ class LandMoeAdapter(BlockAdapter):
 
     def refine(self, tokens: Tensor, layer: int, grid: tuple[int, int]) -> Tensor:
         """Patch tokens (B, h * w, D), refined and filtered."""
-        found = torch.stack([expert(tokens, layer, self.token_to_feature) for expert in self.experts], dim=-1)
-        shares = self.gates[layer](tokens.mean(dim=1)).float().softmax(dim=-1).to(found.dtype)
-        mixed = (found @ shares[:, None, :, None])[..., 0]
+        outputs = torch.stack([expert(tokens, layer, self.token_to_feature) for expert in self.experts], dim=-1)
+        shares = self.gates[layer](tokens.mean(dim=1)).float().softmax(dim=-1).to(outputs.dtype)
+        mixed = (outputs @ shares[:, None, :, None])[..., 0]
         # W_f is linear and the gates add up to one: mixing before it is the same as after it.
         return modulate(tokens + self.scale * self.delta(mixed + tokens), grid, self.filters[layer])
 

@@ -59,8 +59,8 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     network = spec.make(spec, in_chans, image_size)
     on_meta = next(network.parameters()).is_meta
     if spec.weights is not None and not on_meta:
-        found = fit_state(spec, network, read_state(Path(spec.weights.path)), in_chans)
-        core(network).load_state_dict(found.state, strict=False)
+        fit = fit_state(spec, network, read_state(Path(spec.weights.path)), in_chans)
+        core(network).load_state_dict(fit.state, strict=False)
     elif spec.patch_embedding not in ("random", "hypernetwork") and not on_meta:
         _spread_random(spec, network)
     if spec.patch_embedding == "lowrank":

@@ -41,10 +41,10 @@ def with_weights(spec: Backbone, choice: str) -> Backbone:
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
         network = spec.make(spec.for_sensor(bands, None), len(bands), side)
-    found = fit_state(spec.for_sensor(bands, None), network, read_state(path, "meta"), len(bands))
-    examples = [f"missing {name}" for name in found.missing[:3]] + [f"unexpected {n}" for n in found.unexpected[:3]]
+    fit = fit_state(spec.for_sensor(bands, None), network, read_state(path, "meta"), len(bands))
+    examples = [f"missing {name}" for name in fit.missing[:3]] + [f"unexpected {n}" for n in fit.unexpected[:3]]
     weights = replace(
-        weights, matched=round(found.matched, 4), missing=len(found.missing), unexpected=len(found.unexpected),
+        weights, matched=round(fit.matched, 4), missing=len(fit.missing), unexpected=len(fit.unexpected),
         examples=tuple(examples),
     )  # fmt: skip
     return replace(spec, weights=weights, pretrained=spec.tag or f"file:{weights.digest[:12]}")

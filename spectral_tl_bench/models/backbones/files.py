@@ -35,8 +35,8 @@ def read_state(path: Path, device: str = "cpu") -> State:
     """
     if not path.is_file():
         raise UserError("there is no such file of weights", where=path, expected=f"a file {', '.join(SUFFIXES)}")
-    found = _safetensors(path, device) if path.suffix == ".safetensors" else _pickle(path, device)
-    state = unwrapped(found)
+    content = _safetensors(path, device) if path.suffix == ".safetensors" else _pickle(path, device)
+    state = unwrapped(content)
     if not state:
         raise UserError("the file holds no weights", where=path, expected="tensors by name, or a wrapper around them")
     return state
@@ -85,16 +85,16 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def unwrapped(found: object) -> State:
+def unwrapped(content: object) -> State:
     """The innermost tensors by name under ``WRAPPERS``."""
-    while isinstance(found, Mapping):
-        inner: Any = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
+    while isinstance(content, Mapping):
+        inner: Any = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
-        found = inner
-    if not isinstance(found, Mapping):
+        content = inner
+    if not isinstance(content, Mapping):
         return {}
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def without_prefix(state: State, network: nn.Module) -> State:

@@ -64,7 +64,7 @@ def _from_timm(spec: BackboneSpec, hub: Hub, tag: str) -> tuple[str, Path]:
     if tag and name not in known:
         raise UserError(
             f"this timm has no weights {tag!r} for {hub.collection}",
-            expected=nearest(tag, [one.partition(".")[2] for one in known]),
+            expected=nearest(tag, [model.partition(".")[2] for model in known]),
             fix="install a newer timm, or use --weights FILE",
         )
     card = get_pretrained_cfg(name)

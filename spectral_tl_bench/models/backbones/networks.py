@@ -110,5 +110,5 @@ def _create(architecture: str, **options: Any) -> nn.Module:
 
 def _fixed_size(architecture: str) -> bool:
     """Whether the network must be told the size of its images."""
-    found = get_pretrained_cfg(architecture)
-    return bool(found is not None and found.fixed_input_size)
+    config = get_pretrained_cfg(architecture)
+    return bool(config is not None and config.fixed_input_size)

@@ -44,8 +44,8 @@ class Pyramid(nn.Module):
     def patch_embed(self) -> nn.Module:
         """The first layer, which reads the bands; a ViT's patch embedding is called the same."""
         owner, leaf = stem_of(self)
-        found = getattr(owner, leaf)
-        return cast(nn.Module, found)
+        layer = getattr(owner, leaf)
+        return cast(nn.Module, layer)
 
     def forward_intermediates(
         self,

@@ -54,10 +54,10 @@ def load_backbone(name: str) -> Backbone:
 
         return timm_backbone(name.removeprefix(TIMM))
     entry = backbone_entries()[name]
-    found = imported(entry, f"backbone {name!r}", UserError)
-    if not isinstance(found, Backbone):
+    backbone = imported(entry, f"backbone {name!r}", UserError)
+    if not isinstance(backbone, Backbone):
         raise UserError(f"backbone {name!r} is not a spectral_tl_bench.models.backbones.Backbone", where=entry.value)
-    return replace(found, name=name)
+    return replace(backbone, name=name)
 
 
 def get_backbone(

@@ -28,12 +28,12 @@ def timm_backbone(name: str) -> Backbone:
             expected=f"did you mean {' or '.join(close)}?" if close else "a name of timm.list_models()",
         )
     fields = look_up(architecture)
-    found = get_pretrained_cfg(name)
+    config = get_pretrained_cfg(name)
     card = Card(
-        data=f"timm's {found.tag or 'default'} weights" if found else "no weights in timm",
-        normalisation=f"mean {found.mean}, std {found.std}" if found else "none",
-        image_size=int(found.input_size[-1]) if found else 224,
-        licence=(found.license if found else None) or "see timm",
+        data=f"timm's {config.tag or 'default'} weights" if config else "no weights in timm",
+        normalisation=f"mean {config.mean}, std {config.std}" if config else "none",
+        image_size=int(config.input_size[-1]) if config else 224,
+        licence=(config.license if config else None) or "see timm",
         citation="timm, https://github.com/huggingface/pytorch-image-models",
         how="--weights hub (timm), or --weights FILE",
     )

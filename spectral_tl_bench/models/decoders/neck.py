@@ -17,10 +17,10 @@ def four(numbers: int | Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: If there are not four.
     """
-    found = (numbers,) * len(STRIDES) if isinstance(numbers, int) else tuple(numbers)
-    if len(found) != len(STRIDES):
-        raise ValueError(f"a decoder takes {len(STRIDES)} feature maps, got channels for {len(found)}: {found}")
-    return found
+    values = (numbers,) * len(STRIDES) if isinstance(numbers, int) else tuple(numbers)
+    if len(values) != len(STRIDES):
+        raise ValueError(f"a decoder takes {len(STRIDES)} feature maps, got channels for {len(values)}: {values}")
+    return values
 
 
 class PyramidNeck(nn.Module):
