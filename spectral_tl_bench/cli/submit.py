@@ -14,6 +14,7 @@ from spectral_tl_bench.errors import UserError
 if TYPE_CHECKING:
     from spectral_tl_bench.leaderboard.submit.check import Checked
     from spectral_tl_bench.leaderboard.submit.findings import Finding
+    from spectral_tl_bench.results.schema import Record
 
 RESULTS = Path("leaderboard/results")
 _SHOWN = 200
@@ -22,7 +23,8 @@ _SHOWN = 200
 
 def submit(
     run: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN", help="A record.json, its folder, or a folder of runs.")
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="A record.json, its folder, a folder of runs, or published files."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Copy nothing: check what is on the leaderboard (or the folder given).")
@@ -47,9 +49,15 @@ def submit(
         list[str] | None,
         typer.Option(metavar="BENCHMARK", help="Count the ground truth of a benchmark (id or YAML file) and keep it."),
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="With --write-truth: where the data are.")] = None,
+    recompute: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --check: train N of the records again and compare.")
+    ] = 0,
+    recompute_seed: Annotated[int, typer.Option(help="Chooses which records are trained again.")] = 0,
+    data_root: Annotated[
+        Path | None, typer.Option(help="With --write-truth and --recompute: where the data are.")
+    ] = None,
 ) -> None:
-    """Check records and copy them onto the leaderboard, all or none."""
+    """Check records and publish them on the leaderboard, all or none."""
     runs = run or []
     if check and len(runs) > 1:
         raise UserError("--check takes one folder of results", expected="stbench submit --check leaderboard/results")
@@ -62,8 +70,8 @@ def submit(
             raise UserError(
                 "there is no such run", where=path, expected="a record.json, its folder, or a folder of runs"
             )
-    if changed_from is not None and not check:
-        raise UserError("--changed-from belongs to --check")
+    if (changed_from is not None or recompute) and not check:
+        raise UserError(f"{'--recompute' if recompute else '--changed-from'} belongs to --check")
     if write_truth and (check or runs):
         raise UserError("--write-truth stands by itself", fix="write the ground truth first, submit runs after it")
     truth = truth or results.parent / "truth"
@@ -90,11 +98,13 @@ def submit(
         tree = check_tree(results, checker, changes, replace)
         _print(tree.checked, tree.findings)
         say(f"{len(tree.checked)} records: " + ("nothing has to be refused" if tree.ok else "refused"))
-        raise typer.Exit(0 if tree.ok else 1)
+        records = [one.record for one in tree.checked if one.record is not None]
+        same = not recompute or (tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder))
+        raise typer.Exit(0 if tree.ok and same else 1)
     done = submit_runs(runs, results, checker, replace)
     _print(done.checked, done.findings)
     if not done.ok:
-        say("nothing was copied")
+        say("nothing was published")
         raise typer.Exit(1)
     for place in done.placed:
         say(f"{results / place}")
@@ -108,6 +118,30 @@ def _write(names: Sequence[str], data_root: Path | None, truth: Path) -> None:
     for name in names:
         measured = measure_named(name, data_root)
         say(f"{write_truth(measured, truth)}: {len(measured.rows)} target chips")
+
+
+def _recompute(records: list[Record], number: int, seed: int, data_root: Path | None, definitions: Path) -> bool:
+    """Train some of the records again and say how far they lie from what is stored."""
+    import tempfile
+
+    from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, recompute
+
+    results = []
+    for record in choose(records, number, seed):
+        name = f"{record.track}/{record.method} on {record.benchmark}, seed {record.seed}, {record.fingerprint[:16]}"
+        with tempfile.TemporaryDirectory() as work:
+            result = recompute(record, Path(work), data_root, definitions, lambda _: None)
+        results.append(result)
+        if result.reason:
+            say(f"{'failed' if result.failed else 'not recomputed'}: {name}: {result.reason}")
+            continue
+        share = max(result.moved.values())
+        verdict = "the same to the pixel" if share == 0 else f"{share:.3%} of the pixels moved, allowed {TOLERANCE:.0%}"
+        made = "".join(f"; {name} {old}, here {new}" for name, (old, new) in result.elsewhere.items())
+        say(f"{'recomputed' if result.ok else 'refused'}: {name}: {verdict}{made}")
+    trained = sum(bool(result.moved) for result in results)
+    say(f"{trained} of {len(results)} records trained again")
+    return all(result.ok for result in results)
 
 
 def _print(checked: Sequence[Checked], findings: Sequence[Finding]) -> None:

@@ -1,0 +1,176 @@
+"""Stored results made again: cells trained anew, and their confusion matrices held against those of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectral_tl_bench.benchmarks import read_benchmark
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import digest
+from spectral_tl_bench.models.backbones import load_backbone
+from spectral_tl_bench.protocol.settings import Overrides
+from spectral_tl_bench.results.evidence import Evidence
+from spectral_tl_bench.results.schema import BackboneFacts, Record
+from spectral_tl_bench.results.store import load_evidence, read_record
+from spectral_tl_bench.runner.run import Request, execute, plan
+from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.progress import Say
+
+TOLERANCE = 0.02
+"""Share of the labelled pixels that may be predicted as another class when a cell is trained again.
+
+With the same libraries on the same kind of processor none are. Elsewhere sums of floating point numbers end in other
+digits, training carries them on, and pixels between two classes change sides.
+"""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """How one record fared.
+
+    Attributes:
+        record: The record.
+        moved: Share of the labelled pixels that are predicted as another class now, by checkpoint; empty where nothing
+            was trained.
+        reason: Why nothing was trained, or why the training failed.
+        failed: Whether the training was tried and failed.
+        elsewhere: What it was made with and is not made with here: library or device, with both values.
+    """
+
+    record: Record
+    moved: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    failed: bool = False
+    elsewhere: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the record; what cannot be trained here does not."""
+        return not self.failed and max(self.moved.values(), default=0.0) <= TOLERANCE
+
+
+def choose(records: Iterable[Record], number: int, seed: int) -> list[Record]:
+    """A sample of the completed records: the same whenever records, number and seed are the same.
+
+    Args:
+        records: To choose from.
+        number: How many.
+        seed: Another one gives another sample.
+    """
+    completed = [record for record in records if record.status == "completed"]
+    return sorted(completed, key=lambda record: digest(seed, record.fingerprint))[:number]
+
+
+def recompute(record: Record, work: Path, data_root: Path | None, definitions: Path | None, say: Say) -> Recomputed:
+    """Train the cell of a record again and compare.
+
+    Args:
+        record: A completed record.
+        work: A folder for the new record.
+        data_root: Where the data are, if not on the sample.
+        definitions: Where users' benchmarks are kept, ``docs/examples``.
+        say: Prints one line.
+    """
+    known = record.identity()
+    if known is None:
+        return Recomputed(record, reason="its identity is not known")
+    try:
+        cells, broken = plan(request_of(record, data_root, definitions), say)
+        if not cells:
+            raise broken[0][1]
+        cell = cells[0]
+        different = known.differences(cell.identity(cell.split()))
+    except UserError as error:
+        return Recomputed(record, reason=error.what)
+    if different:
+        return Recomputed(record, reason=f"it would be another cell here: {', '.join(different)} differ")
+    outcome = execute([cell], work, Hardware(), 0, say)[0]
+    if outcome.record is None or outcome.state not in ("done", "found"):
+        return Recomputed(record, reason=outcome.message, failed=True)
+    again = read_record(outcome.record)
+    return Recomputed(record, moved_pixels(load_evidence(record), load_evidence(again)), elsewhere=_made(record, again))
+
+
+def moved_pixels(first: Evidence, second: Evidence) -> dict[str, float]:
+    """The share of the labelled pixels that two results of the same target predict as different classes, at least.
+
+    Args:
+        first: Evidence.
+        second: Evidence.
+
+    Returns:
+        From 0 to 1 by checkpoint; 1 where they are not of the same chips and ground truth.
+    """
+    shares = {}
+    for name in first.matrices.keys() | second.matrices.keys():
+        one, other = first.matrices.get(name), second.matrices.get(name)
+        comparable = one is not None and other is not None and first.chips == second.chips and one.shape == other.shape
+        if comparable and np.array_equal(one.sum(axis=2), other.sum(axis=2)):
+            shares[name] = float(np.abs(one - other).sum() / 2 / max(1, one.sum()))
+        else:
+            shares[name] = 1.0
+    return shares
+
+
+def request_of(record: Record, data_root: Path | None, definitions: Path | None) -> Request:
+    """What a user would ask for to get this record.
+
+    Raises:
+        UserError: If something that it needs is not here.
+    """
+    budget: Any = record.settings["budget"]
+    chosen = {key: budget[key] for key in ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")}
+    names = ("window", "stride", "validations", "precision", "compile")
+    chosen |= {key: record.settings[key] for key in names if key in record.settings}
+    return Request(
+        benchmarks=[_definition(record, definitions)],
+        methods=[record.method],
+        options=record.options,
+        seeds=[record.seed],
+        data_root=data_root if record.track != "sample" else None,
+        allow_partial=record.track == "partial",
+        protocol=record.protocol,
+        overrides=Overrides.model_validate(chosen),
+        oracle=record.scores is not None and record.scores.oracle is not None,
+        objective_options=record.objectives,
+        **(_backbone(record.backbone) if record.backbone is not None else {}),
+    )
+
+
+def _backbone(facts: BackboneFacts) -> dict[str, Any]:
+    weights = "none"
+    if facts.weights is not None:
+        weights = facts.weights.source
+        if weights == "file":
+            raise UserError(f"the weights of {facts.name} were a file of the user's")
+    sizes = {name: getattr(facts, name) for name in load_backbone(facts.name).sizes}
+    return {
+        "backbone": facts.name,
+        "backbone_sizes": sizes,
+        "weights": weights,
+        "patch_embedding": facts.patch_embedding,
+    }
+
+
+def _definition(record: Record, folder: Path | None) -> str:
+    if record.track != "demonstration":
+        return record.benchmark
+    for path in sorted(folder.glob("[!_]*.yaml")) if folder is not None else ():
+        try:
+            if read_benchmark(path).id == record.benchmark:
+                return str(path)
+        except UserError:
+            continue
+    raise UserError(f"the definition of {record.benchmark} is not here")
+
+
+def _made(record: Record, again: Record) -> dict[str, tuple[str, str]]:
+    old = {**record.environment, "device": record.device or ""}
+    new = {**again.environment, "device": again.device or ""}
+    names: Sequence[str] = [name for name in old if name in new and not name.endswith(" code")]
+    return {name: (old[name], new[name]) for name in names if old[name] != new[name]}
