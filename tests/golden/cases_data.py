@@ -127,23 +127,27 @@ def normalisation() -> Lines:
 def augmentation() -> Lines:
     """Which of the eight symmetries each window of a step gets."""
     source = bench().source(order_seed=4)
-    for name, module in (("by seed", get_protocol().pixels.augment(17)), ("of a stage", source.augmentation("segment"))):
-        found = []
+    for name, module in (
+        ("by seed", get_protocol().pixels.augment(17)),
+        ("of a stage", source.augmentation("segment")),
+    ):
+        found, follow = [], []
         for step in range(4):
             image = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(5, 2, 1, 1)
             turned, mask = module(image, image[:, 0].long(), step)  # type: ignore[misc]
-            assert torch.equal(turned[:, 1].long(), mask), "labels move with the pixels"
-            found += [symmetry_of(one) for one in mask]
+            found += [symmetry_of(one) for one in turned[:, 1].long()]
+            follow.append(int(torch.equal(turned[:, 1].long(), mask)))
         yield name, found
+        yield f"{name}: labels follow", follow
 
 
-def symmetry_of(mask: torch.Tensor) -> int:
+def symmetry_of(image: torch.Tensor) -> int:
     """The number of the symmetry that made (4, 4) of 0 to 15 in order."""
     plain = torch.arange(16).reshape(4, 4)
     for copy in range(8):
         axes = [axis for bit, axis in ((1, -1), (2, -2)) if copy & bit]
         one = plain.flip(axes) if axes else plain
-        if torch.equal(one.T if copy & 4 else one, mask):
+        if torch.equal(one.T if copy & 4 else one, image):
             return copy
     return -1
 

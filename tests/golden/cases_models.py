@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import torch
 from bench import SIZES, WAVELENGTHS
 from golden import Case, Numbers, families
-from sketches import shaken, sketch, without_dropout
+from sketches import norms, shaken, sketch, without_dropout
 from tiny import make_task
-from torch import nn
 
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
 from spectral_tl_bench.models.backbones.pyramid import stem_key
@@ -33,12 +31,6 @@ SMALL: dict[str, tuple[tuple[str, dict[str, int], int], ...]] = {
     "vit": (("compact", NARROW | {"patch": 8}, 32), ("ssl4eo-small", NARROW, 48)),
 }
 """By family: a backbone, the sizes that make it small, and the side of the images."""
-
-
-def state_of(module: nn.Module) -> list[float]:
-    """Root mean square of every tensor of a module, in the order of their names."""
-    floats = ((name, value) for name, value in sorted(module.state_dict().items()) if value.is_floating_point())
-    return [math.sqrt(float(value.double().square().mean())) for _, value in floats if value.numel()]
 
 
 def decoder() -> Lines:
@@ -90,7 +82,7 @@ def maps_of(spec: Backbone, name: str, side: int) -> Lines:
     """Numbers of one network."""
     network = spec.build(len(WAVELENGTHS), side)
     yield f"{name}: dropout", without_dropout(network.train())
-    yield f"{name}: weights", state_of(network)
+    yield f"{name}: weights", norms(dict(network.named_parameters()))
     images = torch.randn(2, len(WAVELENGTHS), side, side, generator=torch.Generator().manual_seed(5))
     trains = [parameter.numel() for parameter in network.parameters() if parameter.requires_grad]
     yield f"{name}: trainable", [len(trains), sum(trains)]

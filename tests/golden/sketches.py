@@ -21,7 +21,9 @@ def sketch(values: Any) -> list[float]:
     Args:
         values: Tensor or array of any shape.
     """
-    flat = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64).ravel()
+    flat = np.asarray(
+        values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64
+    ).ravel()
     places = np.arange(1, len(flat) + 1)
     root = math.sqrt(max(1, len(flat)))
     sums = [float(np.cos(frequency * places) @ flat) / root for frequency in FREQUENCIES]
