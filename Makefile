@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test quick lint slow newer clean
+.PHONY: demo test quick lint slow newer golden clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stbench run --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
@@ -31,6 +31,10 @@ slow: $(VENV)/.installed
 newer: $(VENV)/.installed
 	$(BIN)/python -m pytest -q tests/data tests/sample tests/test_benchmarks.py tests/test_bad_input.py tests/cli tests/runner \
 		tests/models tests/spectralx/test_parity.py tests/methods/test_peft_methods.py tests/methods/adapters
+
+# Golden values whose numerics version was raised, of one component (COMPONENT="method lora") or of all.
+golden: $(VENV)/.installed
+	$(BIN)/python -W ignore tests/golden/write.py $(if $(COMPONENT),"$(COMPONENT)")
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
