@@ -18,7 +18,7 @@ from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import BackboneFacts, Record
 from spectral_tl_bench.results.store import load_evidence, read_record
 from spectral_tl_bench.runner.run import Request, execute, plan
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
 TOLERANCE = 0.02
@@ -108,12 +108,12 @@ def moved_pixels(first: Evidence, second: Evidence) -> dict[str, float]:
     """
     shares = {}
     for name in first.matrices.keys() | second.matrices.keys():
-        one, other = first.matrices.get(name), second.matrices.get(name)
-        comparable = one is not None and other is not None and first.chips == second.chips and one.shape == other.shape
-        if comparable and np.array_equal(one.sum(axis=2), other.sum(axis=2)):
-            shares[name] = float(np.abs(one - other).sum() / 2 / max(1, one.sum()))
-        else:
-            shares[name] = 1.0
+        before, after = first.matrices.get(name), second.matrices.get(name)
+        shares[name] = 1.0
+        if before is None or after is None or first.chips != second.chips or before.shape != after.shape:
+            continue
+        if np.array_equal(before.sum(axis=2), after.sum(axis=2)):
+            shares[name] = float(np.abs(before - after).sum() / 2 / max(1, before.sum()))
     return shares
 
 

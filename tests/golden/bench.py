@@ -146,17 +146,21 @@ class Bench:
 
     def run(self, method: str, *more: object, steps: int = 4, rate: float = 1e-2, validations: int = 2) -> Run:
         """A run of a method through the command, in this process."""
-        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=self.root) as folder,
+            mock.patch.dict(os.environ, {"STBENCH_CACHE": f"{folder}/cache"}),  # nothing of another run is found again
+        ):
             arguments = [
-                "run", "--benchmark", self.root / "golden.yaml", "--method", method, "--out", folder, "--steps", steps,
+                "run", "--benchmark", self.root / "golden.yaml", "--method", method, "--out", f"{folder}/runs",
+                "--steps", steps,
                 "--batch-size", 4, "--learning-rate", rate, "--validations", validations, "--window", WINDOW,
                 "--stride", STRIDE, "--accelerator", "cpu", "--jobs", 1, "--backbone", "compact", "--weights", "none",
                 *(part for size in SIZES.items() for part in ("--backbone-size", "=".join(map(str, size)))), *more,
             ]  # fmt: skip
             command(*arguments)
-            (path,) = Path(folder).rglob("record.json")
+            (path,) = Path(folder, "runs").rglob("record.json")
             record = read_record(path)
-            stages = [stage_in(card.parent) for card in sorted(Path(folder).glob("stages/*/stage.json"))]
+            stages = [stage_in(card.parent) for card in sorted(Path(folder).glob("cache/stages/*/stage.json"))]
             return Run(record, evidence(record), load_file(path.parent / "selected.safetensors"), stages)
 
 

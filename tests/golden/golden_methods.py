@@ -21,7 +21,10 @@ ENTRIES = {
 
 
 class SmallNet(nn.Module):
-    """Two convolutions, the second over neighbours; in training half of what lies between is left out, by chance that all machines share."""
+    """Two convolutions, the second over neighbours.
+
+    In training half of what lies between is left out, by chance that all machines share.
+    """
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__()

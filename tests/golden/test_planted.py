@@ -159,7 +159,7 @@ identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 PLANTS: list[tuple[str, str, Plant]] = [
     ("data", "holes are pixels", after(rasters, "invalid_pixels", lambda holes: holes & False)),
     ("data", "labels upside down", after(rasters, "read_raw_label", lambda raw: raw[::-1])),
-    ("data", "deviations of a sample", after(BandStatistics, "of", lambda one: BandStatistics(one.mean, one.std * 1.01))),
+    ("data", "deviations of a sample", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
     ("splits", "fewer trials", put(splits, "TRIALS", 2)),
     ("splits", "another seed", shifted(splits)),
     ("windows", "another order", shifted(loaders)),
@@ -188,7 +188,7 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("training", "another chance", another_chance),
     ("training", "no augmentation", put(SourceData, "augmentation", lambda *_: None)),
     ("training", "pixels left out in closed form", sweep_without_the_end),
-    ("first stages", "a seed that moves with versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
+    ("first stages", "a seed of versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
     ("kept features", "features scaled", after(kept, "compute_features", lambda maps: [1.1 * one for one in maps])),
     ("kept features", "another order", shifted(feature_data)),
     ("kept features", "labels not turned", put(feature_data, "symmetry", lambda values, _: values)),
