@@ -50,8 +50,12 @@ def numerics_of(
 
 
 def stage_versions(versions: Mapping[str, str]) -> dict[str, str]:
-    """Those of them that a first stage without labels depends on."""
-    return _only(versions, ("data", "training", "normalisation", "augmentation", "windows"), ("method ",))
+    """Those of them that a first stage without labels depends on.
+
+    It draws its weights after those of the decoder that stands beside it, hence the decoder.
+    """
+    names = ("data", "training", "normalisation", "augmentation", "windows", "decoder")
+    return _only(versions, names, ("method ",))
 
 
 def feature_versions(versions: Mapping[str, str]) -> dict[str, str]:

@@ -23,13 +23,16 @@ from spectral_tl_bench.features import kept
 from spectral_tl_bench.files import digest, seed_from
 from spectral_tl_bench.methods import losses
 from spectral_tl_bench.methods.base import Method, Task
-from spectral_tl_bench.models import patch_embedding
-from spectral_tl_bench.models.backbones import networks, spectral
+from spectral_tl_bench.methods.registry import make_method
+from spectral_tl_bench.models import decoders, patch_embedding
+from spectral_tl_bench.models.backbones import load_backbone, networks, spectral
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
 from spectral_tl_bench.objectives import spectral as spectral_augmentation
 from spectral_tl_bench.objectives.swad import ValleyAverager
+from spectral_tl_bench.protocol.numerics import numerics_of, stage_versions
+from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.runner import seeds
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.stage_store import StageIdentity
@@ -159,7 +162,7 @@ identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 PLANTS: list[tuple[str, str, Plant]] = [
     ("data", "holes are pixels", after(rasters, "invalid_pixels", lambda holes: holes & False)),
     ("data", "labels upside down", after(rasters, "read_raw_label", lambda raw: raw[::-1])),
-    ("data", "deviations of a sample", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
+    ("data", "wider deviations", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
     ("splits", "fewer trials", put(splits, "TRIALS", 2)),
     ("splits", "another seed", shifted(splits)),
     ("windows", "another order", shifted(loaders)),
@@ -188,7 +191,7 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("training", "another chance", another_chance),
     ("training", "no augmentation", put(SourceData, "augmentation", lambda *_: None)),
     ("training", "pixels left out in closed form", sweep_without_the_end),
-    ("first stages", "a seed of versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
+    ("first stages", "a seed with versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
     ("kept features", "features scaled", after(kept, "compute_features", lambda maps: [1.1 * one for one in maps])),
     ("kept features", "another order", shifted(feature_data)),
     ("kept features", "labels not turned", put(feature_data, "symmetry", lambda values, _: values)),
@@ -246,6 +249,14 @@ def test_a_seed_that_moves_can_only_be_taken_back(plant, monkeypatch):
     plant(monkeypatch)
     found = complaint(CASES["seeds"])
     assert found is not None and found.startswith("the numbers of seeds moved: they must never, take the change back")
+
+
+def test_a_first_stage_depends_on_the_draws_of_the_decoder(monkeypatch):
+    after(decoders, "build_decoder", lambda module: (module, torch.rand(1))[0])(monkeypatch)
+    found = complaint(CASES["first stages"])
+    assert found is not None and found.startswith("the numbers of first stages moved")
+    versions = numerics_of(get_protocol(), "spectralx", make_method("spectralx"), {}, load_backbone("compact"))
+    assert "decoder" in stage_versions(versions)
 
 
 def test_every_component_is_planted_in():
