@@ -21,11 +21,13 @@ from spectral_tl_bench.runner.run import Request, execute, plan
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
-TOLERANCE = 0.02
-"""Share of the labelled pixels that may be predicted as another class when a cell is trained again.
+TOLERANCE, ELSEWHERE = 0.02, 0.10
+"""Share of the labelled pixels that may be predicted as another class when a cell is trained again: with the libraries
+that the record names, and with others.
 
-With the same libraries on the same kind of processor none are. Elsewhere sums of floating point numbers end in other
-digits, training carries them on, and pixels between two classes change sides.
+On the same machine with the same libraries none are. Elsewhere sums of floating point numbers end in other digits,
+training carries them on, and pixels between two classes change sides: 0 to 5 % of them in cells of the sample, trained
+with torch 2.14 instead of the records' 2.15. Another seed moves 19 % in the median, and less than 5 % in 1 of 100 rows.
 """
 
 
@@ -51,7 +53,12 @@ class Recomputed:
     @property
     def ok(self) -> bool:
         """Whether nothing speaks against the record; what cannot be trained here does not."""
-        return not self.failed and max(self.moved.values(), default=0.0) <= TOLERANCE
+        return not self.failed and max(self.moved.values(), default=0.0) <= self.allowed
+
+    @property
+    def allowed(self) -> float:
+        """The share of pixels that may have moved."""
+        return ELSEWHERE if self.elsewhere else TOLERANCE
 
 
 def choose(records: Iterable[Record], number: int, seed: int) -> list[Record]:

@@ -124,7 +124,7 @@ def _recompute(records: list[Record], number: int, seed: int, data_root: Path | 
     """Train some of the records again and say how far they lie from what is stored."""
     import tempfile
 
-    from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, recompute
+    from spectral_tl_bench.authoring.recompute import choose, recompute
 
     results = []
     for record in choose(records, number, seed):
@@ -136,7 +136,9 @@ def _recompute(records: list[Record], number: int, seed: int, data_root: Path | 
             say(f"{'failed' if result.failed else 'not recomputed'}: {name}: {result.reason}")
             continue
         share = max(result.moved.values())
-        verdict = "the same to the pixel" if share == 0 else f"{share:.3%} of the pixels moved, allowed {TOLERANCE:.0%}"
+        verdict = (
+            "the same to the pixel" if share == 0 else f"{share:.3%} of the pixels moved, allowed {result.allowed:.0%}"
+        )
         made = "".join(f"; {name} {old}, here {new}" for name, (old, new) in result.elsewhere.items())
         say(f"{'recomputed' if result.ok else 'refused'}: {name}: {verdict}{made}")
     trained = sum(bool(result.moved) for result in results)

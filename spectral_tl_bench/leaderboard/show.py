@@ -129,8 +129,12 @@ def _identity(record: Record) -> list[tuple[str, object]]:
     if identity is None:
         return [*facts, ("note", UNKNOWN_IDENTITY)]
     values = identity.model_dump(mode="json", exclude={"options", "objectives", "settings", "backbone"})
-    return [*facts, *((name, as_json(value) if isinstance(value, dict) else value or NOTHING)
-                      for name, value in values.items())]  # fmt: skip
+    return [*facts, *((name, _text(value)) for name, value in values.items())]
+
+
+def _text(value: object) -> str:
+    """A value of an identity."""
+    return NOTHING if value is None else value if isinstance(value, str) else as_json(value)
 
 
 def compare_identities(first: Record, second: Record, console: Console | None = None) -> None:
@@ -150,8 +154,7 @@ def compare_identities(first: Record, second: Record, console: Console | None = 
     elif not (different := one.differences(other)):
         _facts(screen, "identity", [("note", "the same: their numbers must be the same, too")])
     else:
-        rows = [(name, *(NOTHING if value is None else value if isinstance(value, str) else as_json(value)
-                         for value in values)) for name, values in different.items()]  # fmt: skip
+        rows = [(name, *map(_text, values)) for name, values in different.items()]
         _print_table(screen, ("identity", *head[1:]), rows, right=())
     made = [{**record.environment, "device": record.device or NOTHING} for record in (first, second)]
     names = sorted(made[0].keys() | made[1].keys())
