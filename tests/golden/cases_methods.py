@@ -88,6 +88,10 @@ def numbers_of(made: Method) -> Lines:
         yield f"{stage.name}: logits", logits_of(module, given)
     shaken(module)
     yield "shaken", logits_of(module, given)
+    if declared:
+        module.zero_grad(set_to_none=True)
+        cross_entropy(module, given[0]).backward()
+        yield "shaken: gradients", norms(by_kind(gradients_of(module).items()))
 
 
 def trained(module: nn.Module, stage: Stage, declared: set[str], given: list[Batch]) -> Lines:
@@ -107,13 +111,18 @@ def trained(module: nn.Module, stage: Stage, declared: set[str], given: list[Bat
         loss = (stage.loss or cross_entropy)(module, shown)
         loss.backward()
         losses.append(float(loss.detach()))
-        gradients = {name: one.grad for name, one in module.named_parameters() if one.grad is not None}
+        gradients = gradients_of(module)
         if step in (0, len(given) - 1):
             yield f"gradients of step {step + 1}", norms(by_kind(gradients.items()))
         move(module, gradients)
         if stage.after_step is not None:
             stage.after_step(module, step + 1, stage.steps)
     yield "losses", losses
+
+
+def gradients_of(module: nn.Module) -> dict[str, Tensor]:
+    """Gradients by name of the parameter."""
+    return {name: one.grad for name, one in module.named_parameters() if one.grad is not None}
 
 
 def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:

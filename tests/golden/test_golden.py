@@ -99,7 +99,7 @@ def test_numbers_that_move_need_another_version_before_they_are_written(invented
 @pytest.mark.parametrize(
     ("changes", "moved"),
     [
-        ({"loss": [0.5 + 4e-4, 1.0]}, False), ({"loss": [0.5, 1.0 + 9e-4]}, False), ({"loss": [0.5 + 2e-3, 1.0]}, True),
+        ({"loss": [0.5 + 4e-5, 1.0]}, False), ({"loss": [0.5, 1.0 + 9e-5]}, False), ({"loss": [0.5 + 2e-4, 1.0]}, True),
         ({"loss": [0.5]}, True), ({"loss": [0.5, float("nan")]}, True), ({"counts": [1, 3]}, True),
         ({"counts": [1.0, 2.0]}, False), ({"more": [1]}, True),
     ],
