@@ -54,10 +54,12 @@ class TrainingWindows(Dataset[dict[str, Any]]):
         masks, domains = [], []
         for row in rows:
             number, copy = divmod(row, self.copies)
-            one = self.windows[number]
-            here = (slice(one.line, one.line + self.size), slice(one.column, one.column + self.size))
-            masks.append(symmetry(torch.from_numpy(self.labels(one.dataset, one.number)[here].astype(np.int64)), copy))
-            domains.append(self.domains.index(one.domain))
+            window = self.windows[number]
+            area = (slice(window.line, window.line + self.size), slice(window.column, window.column + self.size))
+            masks.append(
+                symmetry(torch.from_numpy(self.labels(window.dataset, window.number)[area].astype(np.int64)), copy)
+            )
+            domains.append(self.domains.index(window.domain))
         return {"image": self.inputs.rows(rows), "mask": torch.stack(masks), "domain": torch.tensor(domains)}
 
 
@@ -143,9 +145,9 @@ class _EvaluationWindows(Dataset[dict[str, Any]]):
         chosen = [self.windows[row] for row in rows]
         return {
             "image": self.maps.rows(rows),
-            "chip": [one.chip for one in chosen],
-            "line": [one.line for one in chosen],
-            "column": [one.column for one in chosen],
+            "chip": [window.chip for window in chosen],
+            "line": [window.line for window in chosen],
+            "column": [window.column for window in chosen],
         }
 
 

@@ -46,19 +46,19 @@ class Cost:
     """What features took.
 
     Attributes:
-        here: Seconds in this run.
+        seconds: In this run.
         original: Seconds when they were computed, by this run or another.
         facts: For the record, by role.
     """
 
-    here: float = 0.0
+    seconds: float = 0.0
     original: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def elsewhere(self) -> float:
         """To be added to this run's time, so that features cost the same whoever computed them."""
-        return max(0.0, self.original - self.here)
+        return max(0.0, self.original - self.seconds)
 
 
 class FeatureRun:
@@ -98,7 +98,7 @@ class FeatureRun:
         windows = grid_windows(self._original.collection, self.window, self.window)[:1]
         image = WindowImages(self._original.collection, windows, self.window).rows([0]).to(self.device)
         maps, used = check_parts(self.module.to(self.device), self.normalise(image), title)
-        return [(len(one), *one.shape[1:]) for one in maps], used
+        return [(len(feature_map), *feature_map.shape[1:]) for feature_map in maps], used
 
     def shapes(self, rows: int) -> Shapes:
         """(rows, channels, height, width) of each level that is kept."""
@@ -171,7 +171,7 @@ class FeatureRun:
             identity, shapes, lambda: self._computed(images), self.limit, lambda line: self.say(f"{role}: {line}")
         )
         maps.wanted = self.kept
-        cost.here += time.monotonic() - started
+        cost.seconds += time.monotonic() - started
         cost.original += maps.card.seconds
         cost.facts[role] = {"features": identity.key[:16], "reused": reused, "windows": len(images)}
         return maps
@@ -190,6 +190,6 @@ class FeatureRun:
         facts: dict[str, Any] = {"fixed_windows": True, "copies": self.wanted.copies, "stored": self.stored}
         return facts | {
             "features": {**self.training.facts, **self.testing.facts},
-            "feature_seconds_here": round(self.training.here + self.testing.here, 3),
+            "feature_seconds_here": round(self.training.seconds + self.testing.seconds, 3),
             "feature_seconds": round(self.training.original + self.testing.original, 3),
         }

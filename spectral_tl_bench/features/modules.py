@@ -43,11 +43,11 @@ class FeatureMaps:
 
     def to(self, *arguments: Any, **more: Any) -> FeatureMaps:
         """The same on another device."""
-        return FeatureMaps([one.to(*arguments, **more) for one in self.maps], self.window)
+        return FeatureMaps([feature_map.to(*arguments, **more) for feature_map in self.maps], self.window)
 
     def pin_memory(self) -> FeatureMaps:
         """The same in memory that a GPU can read."""
-        return FeatureMaps([one.pin_memory() for one in self.maps], self.window)
+        return FeatureMaps([feature_map.pin_memory() for feature_map in self.maps], self.window)
 
 
 class _Noted(list[Tensor]):
@@ -73,7 +73,10 @@ class _Noted(list[Tensor]):
 
 def without(maps: list[Tensor], kept: Sequence[int]) -> list[Tensor]:
     """The same list with (B, 0) in the places that are not kept."""
-    return [one if place in kept else one.new_empty(len(one), 0) for place, one in enumerate(maps)]
+    return [
+        feature_map if place in kept else feature_map.new_empty(len(feature_map), 0)
+        for place, feature_map in enumerate(maps)
+    ]
 
 
 class HeadOnFeatures(nn.Module):
@@ -89,7 +92,7 @@ class HeadOnFeatures(nn.Module):
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Features to logits (B, K, H, W)."""
-        return self.decoder([one.float() for one in features.maps], (features.window, features.window))
+        return self.decoder([feature_map.float() for feature_map in features.maps], (features.window, features.window))
 
 
 class HeadOnImages(nn.Module):
@@ -108,7 +111,7 @@ class HeadOnImages(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) to logits (B, K, H, W)."""
         maps = compute_features(self._whole[0].to(images.device), images)
-        rounded = [one.to(self.dtype).float() for one in maps]
+        rounded = [feature_map.to(self.dtype).float() for feature_map in maps]
         return self.decoder(rounded, tuple(images.shape[-2:]))
 
 

@@ -200,14 +200,14 @@ def read_features(folder: Path, identity: FeatureIdentity) -> StoredMaps:
     if not len(card.shapes) == len(card.spots) == len(identity.kept):
         raise FeatureError("the card does not speak of every level", where=path)
     for level, shape, spots in zip(identity.kept, card.shapes, card.spots, strict=True):
-        one = level_file(folder, level)
+        file = level_file(folder, level)
         try:
-            array = np.load(one, mmap_mode="r")
-            whole = array.shape == shape and array.dtype.str == STORED[identity.dtype][1] and spot_digest(one) == spots
+            array = np.load(file, mmap_mode="r")
+            whole = array.shape == shape and array.dtype.str == STORED[identity.dtype][1] and spot_digest(file) == spots
         except (OSError, ValueError, EOFError) as error:
-            raise FeatureError(f"level {level} cannot be read: {error}", where=one) from None
+            raise FeatureError(f"level {level} cannot be read: {error}", where=file) from None
         if not whole:
-            raise FeatureError(f"level {level} is not what the card was written for", where=one)
+            raise FeatureError(f"level {level} is not what the card was written for", where=file)
     return StoredMaps(folder, card)
 
 

@@ -85,9 +85,11 @@ class WindowImages(Dataset[Tensor]):
     def __getitem__(self, row: int) -> Tensor:
         """One window (C, H, W) float32."""
         number, copy = divmod(row, self.copies)
-        one = self.windows[number]
-        dataset = self.collection.datasets[one.dataset]
-        return symmetry(dataset.read_window(one.number, one.line, one.column, self.size, self.size)["image"], copy)
+        window = self.windows[number]
+        dataset = self.collection.datasets[window.dataset]
+        return symmetry(
+            dataset.read_window(window.number, window.line, window.column, self.size, self.size)["image"], copy
+        )
 
     def rows(self, rows: list[int]) -> Tensor:
         """Several windows (B, C, H, W)."""

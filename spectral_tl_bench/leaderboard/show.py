@@ -69,8 +69,8 @@ def show(record: Record, console: Console | None = None) -> None:
     """
     blocks, places = {}, 0
     if record.status == "completed":  # before the first line: no half shown result
-        found = load_evidence(record)
-        blocks, places = check_scores(record, found), len(set(found.sites))
+        evidence = load_evidence(record)
+        blocks, places = check_scores(record, evidence), len(set(evidence.sites))
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     _facts(screen, "", _what(record))
     if record.error is not None:
@@ -147,11 +147,11 @@ def compare_identities(first: Record, second: Record, console: Console | None = 
     """
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     head = ("", first.fingerprint[:16], second.fingerprint[:16])
-    one, other = first.identity(), second.identity()
-    if one is None or other is None:
+    identity, other = first.identity(), second.identity()
+    if identity is None or other is None:
         unknown = ", ".join(each.fingerprint[:16] for each in (first, second) if each.identity() is None)
         _facts(screen, "identity", [("note", f"{unknown}: {UNKNOWN_IDENTITY}")])
-    elif not (different := one.differences(other)):
+    elif not (different := identity.differences(other)):
         _facts(screen, "identity", [("note", "the same: their numbers must be the same, too")])
     else:
         rows = [(name, *map(_text, values)) for name, values in different.items()]

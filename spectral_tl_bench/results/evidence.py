@@ -142,9 +142,9 @@ def from_table(table: pa.Table, num_classes: int, where: object) -> Evidence:
         RecordError: If it has other columns or types, or as in ``check_frame``.
     """
     if not table.schema.equals(SCHEMA):
-        found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+        columns = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
         expected = ", ".join(f"{field.name}: {field.type}" for field in SCHEMA)
-        raise RecordError(f"the evidence has the columns {found}", where=where, expected=expected)
+        raise RecordError(f"the evidence has the columns {columns}", where=where, expected=expected)
     texts = {name: table.column(name).to_pylist() for name in TEXT_COLUMNS}
     _check_text(texts, where)
     lists = table.column("matrix").combine_chunks()
@@ -189,21 +189,23 @@ def _checked(table: dict[str, list[str]], matrices: NDArray[np.int64], where: ob
     """Sort by checkpoint and chip, and check that every checkpoint was evaluated on the same pixels."""
     keys = list(zip(table["checkpoint"], table["chip"], strict=True))
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    found = sorted(set(table["checkpoint"]))
-    if not {"selected", "last"} <= set(found) <= set(_CHECKPOINTS):
+    checkpoints = sorted(set(table["checkpoint"]))
+    if not {"selected", "last"} <= set(checkpoints) <= set(_CHECKPOINTS):
         raise RecordError(
-            f"the evidence has the checkpoints {', '.join(found) or 'none'}",
+            f"the evidence has the checkpoints {', '.join(checkpoints) or 'none'}",
             where=where,
             expected="selected and last, and perhaps oracle",
         )
     if len(set(keys)) != len(keys):
-        twice = next(one for one, other in itertools.pairwise(order) if keys[one] == keys[other])
+        twice = next(row for row, next_row in itertools.pairwise(order) if keys[row] == keys[next_row])
         raise RecordError(f"chip {table['chip'][twice]!r} comes twice for one checkpoint", where=where)
-    rows = {name: [row for row in order if table["checkpoint"][row] == name] for name in found}
-    places = {name: [(table["chip"][r], table["domain"][r], table["site"][r]) for r in rows[name]] for name in found}
-    parts = {name: matrices[rows[name]] for name in found}
+    rows = {name: [row for row in order if table["checkpoint"][row] == name] for name in checkpoints}
+    places = {
+        name: [(table["chip"][r], table["domain"][r], table["site"][r]) for r in rows[name]] for name in checkpoints
+    }
+    parts = {name: matrices[rows[name]] for name in checkpoints}
     truth = {name: part.sum(axis=2) for name, part in parts.items()}
-    for name in found:
+    for name in checkpoints:
         if places[name] != places["selected"] or not np.array_equal(truth[name], truth["selected"]):
             chip = _first_difference(places[name], truth[name], places["selected"], truth["selected"])
             raise RecordError(
@@ -222,7 +224,7 @@ def _first_difference(
     other_truth: NDArray[np.int64],
 ) -> str:
     left, right = (
-        {place[0]: (place, row.tobytes()) for place, row in zip(found, rows, strict=True)}
-        for found, rows in ((places, truth), (others, other_truth))
+        {place[0]: (place, row.tobytes()) for place, row in zip(chip_places, rows, strict=True)}
+        for chip_places, rows in ((places, truth), (others, other_truth))
     )
     return min(chip for chip in left.keys() | right.keys() if left.get(chip) != right.get(chip))

@@ -101,16 +101,18 @@ def _centre(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _side_by_side(pictures: list[Image.Image], mode: str, background: int) -> Image.Image:
-    sheet = Image.new(mode, (sum(one.width for one in pictures), max(one.height for one in pictures)), background)
+    sheet = Image.new(
+        mode, (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)), background
+    )
     left = 0
-    for one in pictures:
-        sheet.paste(one, (left, 0))
-        left += one.width
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
     return sheet
 
 
 def _indexed(maps: list[NDArray[Any]], benchmark: Benchmark) -> bytes:
-    sheet = _side_by_side([Image.fromarray(one.astype(np.uint8)) for one in maps], "L", VOID)
+    sheet = _side_by_side([Image.fromarray(class_map.astype(np.uint8)) for class_map in maps], "L", VOID)
     picture = Image.fromarray(np.asarray(sheet), mode="P")
     palette = [value for cover in benchmark.labels.classes for value in cover.rgb]
     picture.putpalette(palette + list(_NEVER_SHOWN) * (256 - len(palette) // 3))
@@ -126,7 +128,7 @@ def _colour(images: list[NDArray[Any]], bands: tuple[int, ...]) -> bytes:
         np.nan_to_num((image - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]).clip(0, 1)
         for image in shown
     ]
-    tiles = [Image.fromarray((255 * one).round().astype(np.uint8).transpose(1, 2, 0)) for one in stretched]
+    tiles = [Image.fromarray((255 * image).round().astype(np.uint8).transpose(1, 2, 0)) for image in stretched]
     return _png(_side_by_side(tiles, "RGB", 0))
 
 

@@ -90,8 +90,8 @@ class Pair:
         """See ``Location``."""
         if record.pictures is None or record.evidence is None:
             return None
-        found = self.read(record, ["picture"]).column("picture")
-        return found[0].as_py() if len(found) else None
+        column = self.read(record, ["picture"]).column("picture")
+        return column[0].as_py() if len(column) else None
 
     def chips(self, record: Record, target: str) -> Path:
         """See ``Location``."""
@@ -106,8 +106,10 @@ class Pair:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RecordError(f"the evidence cannot be read: {reason}", where=self.rows) from None
             if not schema.equals(PAIR_SCHEMA):
-                found, wanted = (", ".join(f"{one.name}: {one.type}" for one in each) for each in (schema, PAIR_SCHEMA))
-                raise RecordError(f"the evidence has the columns {found}", where=self.rows, expected=wanted)
+                columns, wanted = (
+                    ", ".join(f"{column.name}: {column.type}" for column in each) for each in (schema, PAIR_SCHEMA)
+                )
+                raise RecordError(f"the evidence has the columns {columns}", where=self.rows, expected=wanted)
             self._opened.append((metadata, _groups(metadata, self.rows)))
         return self._opened[0]
 
@@ -115,11 +117,11 @@ class Pair:
 def _groups(metadata: pq.FileMetaData, where: Path) -> dict[str, int]:
     groups: dict[str, int] = {}
     for number in range(metadata.num_row_groups):
-        told = metadata.row_group(number).column(0).statistics
-        if told is None or not told.has_min_max or told.min != told.max or told.min in groups:
+        bounds = metadata.row_group(number).column(0).statistics
+        if bounds is None or not bounds.has_min_max or bounds.min != bounds.max or bounds.min in groups:
             raise RecordError("the evidence does not have one row group for each record", where=where,
                               fix="let `stbench submit` write it")  # fmt: skip
-        groups[told.min] = number
+        groups[bounds.min] = number
     return groups
 
 

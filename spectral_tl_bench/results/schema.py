@@ -163,8 +163,8 @@ class ScoreSet(_Strict):
 
     def blocks(self) -> dict[str, ScoreBlock]:
         """The blocks that are there, by checkpoint."""
-        found = {"selected": self.selected, "last": self.last}
-        return found if self.oracle is None else {**found, "oracle": self.oracle}
+        blocks = {"selected": self.selected, "last": self.last}
+        return blocks if self.oracle is None else {**blocks, "oracle": self.oracle}
 
 
 class EvidenceFacts(_Strict):

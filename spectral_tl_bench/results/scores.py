@@ -55,7 +55,7 @@ def block(matrices: Mapping[str, NDArray[np.int64]]) -> ScoreBlock:
     )
 
 
-def check_scores(record: Record, found: Evidence) -> dict[str, ScoreBlock]:
+def check_scores(record: Record, evidence: Evidence) -> dict[str, ScoreBlock]:
     """As ``store.verify``, for evidence that was loaded already.
 
     Returns:
@@ -65,19 +65,19 @@ def check_scores(record: Record, found: Evidence) -> dict[str, ScoreBlock]:
     if record.scores is None:
         raise RecordError("this record has no scores", where=record.path)
     stored = record.scores.blocks()
-    checkpoints = set(found.matrices)
+    checkpoints = set(evidence.matrices)
     if checkpoints != set(stored):
         raise RecordError(
             f"key 'scores' has {', '.join(sorted(stored))}, its evidence {', '.join(sorted(checkpoints))}",
             where=record.path,
         )
-    computed = {name: block(found.by_domain[name]) for name in stored}
+    computed = {name: block(evidence.by_domain[name]) for name in stored}
     for name, wanted in computed.items():
         for key in ScoreBlock.model_fields:
-            value, told = getattr(wanted, key), getattr(stored[name], key)
-            if not _same(value, told):
+            value, stored_value = getattr(wanted, key), getattr(stored[name], key)
+            if not _same(value, stored_value):
                 raise RecordError(
-                    f"key 'scores.{name}.{key}' is {told!r:.120}, but the evidence says {value!r:.120}",
+                    f"key 'scores.{name}.{key}' is {stored_value!r:.120}, but the evidence says {value!r:.120}",
                     where=record.path,
                     fix="the score was edited, or written by other code; run the cell again",
                 )

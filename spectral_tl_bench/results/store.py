@@ -153,17 +153,17 @@ def load_evidence(record: Record) -> Evidence:
         raise RecordError(
             "this record has no stored evidence", where=record.path, expected="a completed, stored record"
         )
-    found = record.location.evidence(record)
-    if record.evidence.earlier_file is None and found.sha256 != record.evidence.sha256:
+    evidence = record.location.evidence(record)
+    if record.evidence.earlier_file is None and evidence.sha256 != record.evidence.sha256:
         raise RecordError(CHANGED, where=record.path, fix=RESTORE)
-    _check_chips(record, found, record.path)
-    return found
+    _check_chips(record, evidence, record.path)
+    return evidence
 
 
-def target_digest(record: Record, found: Evidence) -> str:
+def target_digest(record: Record, evidence: Evidence) -> str:
     """A hash of the chips and their ground truth: equal where two records were evaluated on the same pixels."""
-    truth = found.matrices["selected"].sum(axis=2).tolist()
-    return digest(list(record.classes), found.chips, found.domains, truth)[:16]
+    truth = evidence.matrices["selected"].sum(axis=2).tolist()
+    return digest(list(record.classes), evidence.chips, evidence.domains, truth)[:16]
 
 
 def evidence(record: Record) -> pd.DataFrame:
@@ -183,16 +183,16 @@ def verify(record: Record) -> dict[str, ScoreBlock]:
     return check_scores(record, load_evidence(record))
 
 
-def _check_chips(record: Record, found: Evidence, where: object) -> None:
-    unknown = sorted(set(found.domains) - set(record.target_domains))
+def _check_chips(record: Record, evidence: Evidence, where: object) -> None:
+    unknown = sorted(set(evidence.domains) - set(record.target_domains))
     if unknown:
         raise RecordError(
             f"the evidence has chips of domain {unknown[0]!r}", where=where, expected=", ".join(record.target_domains)
         )
     wanted = record.data.chips.target if record.data is not None else None
-    if len(found.chips) != wanted:
+    if len(evidence.chips) != wanted:
         raise RecordError(
-            f"the evidence has {len(found.chips)} target chips, key 'data.chips.target' says {wanted}", where=where
+            f"the evidence has {len(evidence.chips)} target chips, key 'data.chips.target' says {wanted}", where=where
         )
 
 

@@ -88,11 +88,11 @@ def obtain(
 
 def _claimed(claim: Claim, finished: Callable[[], bool], waiting: Callable[[], None]) -> bool:
     """Wait until an entry is claimed, or finished by another process; whether it is to be made now."""
-    told = False
+    announced = False
     while not claim.take():
-        if not told:
+        if not announced:
             waiting()
-        told = True
+        announced = True
         claim.wait(finished)
         if finished():
             return False

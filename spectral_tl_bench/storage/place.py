@@ -96,15 +96,15 @@ class Kind:
 
     def entries(self) -> list[Entry]:
         """All finished entries, those first that were not used for longest."""
-        found = []
+        entries = []
         for path in paths_in(self.folder):
             # Hidden are signs of life and unfinished work; the tag is of the library that downloads weights.
             if not path.name.startswith(".") and path.name != "CACHEDIR.TAG":
                 try:
-                    found.append(Entry(self, path, size_of(path), path.lstat().st_mtime))
+                    entries.append(Entry(self, path, size_of(path), path.lstat().st_mtime))
                 except OSError:  # another process has removed it
                     continue
-        return sorted(found, key=lambda entry: (entry.used, entry.path.name))
+        return sorted(entries, key=lambda entry: (entry.used, entry.path.name))
 
 
 @dataclass(frozen=True)

@@ -75,20 +75,20 @@ def make_room(
         StorageError: If it does not fit, even without all that may be removed; nothing is removed then.
     """
     what = what or f"there is no room for another {kind.noun} ({in_words(size)})"
-    for one in (limit, cache_limit()):
-        if one is None:
+    for bound in (limit, cache_limit()):
+        if bound is None:
             continue
-        used = sum(size_of(member.folder) for member in one.kinds if member.folder.exists())
-        leaving = _leaving(one.kinds, used + size - one.size)
+        used = sum(size_of(member.folder) for member in bound.kinds if member.folder.exists())
+        leaving = _leaving(bound.kinds, used + size - bound.size)
         if leaving is None:
-            advice = f"raise {one.name}, or remove what is not needed with `stbench cache clear`"
+            advice = f"raise {bound.name}, or remove what is not needed with `stbench cache clear`"
             raise StorageError(
-                f"{what}, beside {in_words(used)} that are there; the limit is {in_words(one.size)} ({one.name})",
+                f"{what}, beside {in_words(used)} that are there; the limit is {in_words(bound.size)} ({bound.name})",
                 where=cache_folder(), fix="; or ".join(filter(None, (advice, fix))),
             )  # fmt: skip
         for entry in leaving:
             if remove(entry):
-                say(f"removed {entry.path} ({in_words(entry.size)}) to stay below {one.name}")
+                say(f"removed {entry.path} ({in_words(entry.size)}) to stay below {bound.name}")
     existing = next(path for path in (kind.folder, *kind.folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if size > 0.95 * free:

@@ -23,7 +23,7 @@ class Dfc2020(FolderLayout):
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
         """The chips of all seasons; of both folds where there are no folders by season."""
         seasons = [name for name in SEASONS if (base / name / "image").is_dir()]
-        pairs, labels, domains = {}, set(), {}
+        label_paths, labels, domains = {}, set(), {}
         known = {domain.id: domain.season for domain in benchmark.domains}
         for name in seasons or [name for name in FOLDS if (base / name / "image").is_dir()]:
             for city in sorted(path for path in (base / name / "image").iterdir() if path.is_dir()):
@@ -36,13 +36,13 @@ class Dfc2020(FolderLayout):
                             expected="ROIs0000_{season}_s2_{City}_p{n}.tif with the city's own season",
                         )
                     path = relative(image, base)
-                    pairs[path], domains[path] = dfc_label_path(path), match["city"]
+                    label_paths[path], domains[path] = dfc_label_path(path), match["city"]
             label_folder = base / name / "label"
             if label_folder.is_dir():
                 for city in sorted(path for path in label_folder.iterdir() if path.is_dir()):
                     labels |= {relative(label, base) for label in rasters_in(city)}
-        check_pairs(pairs, labels, base)
-        return [ChipFiles(PurePosixPath(i).stem, domains[i], "", i, label) for i, label in pairs.items()]
+        check_pairs(label_paths, labels, base)
+        return [ChipFiles(PurePosixPath(i).stem, domains[i], "", i, label) for i, label in label_paths.items()]
 
 
 def dfc_label_path(image: str) -> str:

@@ -36,12 +36,12 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
         )
     base, chips = _ask(layout, benchmark, root)
     wanted = {*benchmark.source, *benchmark.target}
-    found = Counter(chip.domain for chip in chips)
+    counts = Counter(chip.domain for chip in chips)
     for side in ("source", "target"):
-        missing = [name for name in getattr(benchmark, side) if not found[name]]
+        missing = [name for name in getattr(benchmark, side) if not counts[name]]
         if missing:
             state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
-            present = ", ".join(f"{name} ({count})" for name, count in sorted(found.items())) or "none"
+            present = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
             raise DataError(
                 f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
                 where=base,

@@ -59,11 +59,11 @@ def relative(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix()
 
 
-def check_pairs(pairs: Mapping[str, str], labels: Iterable[str], base: Path) -> None:
+def check_pairs(label_paths: Mapping[str, str], labels: Iterable[str], base: Path) -> None:
     """Refuse images without a label and labels without an image; examples of either are named.
 
     Args:
-        pairs: Where the label has to be, by image; relative to ``base``.
+        label_paths: Where the label has to be, by image; relative to ``base``.
         labels: The labels that are there.
         base: The dataset's own folder.
 
@@ -71,15 +71,15 @@ def check_pairs(pairs: Mapping[str, str], labels: Iterable[str], base: Path) -> 
         DataError: If there are any.
     """
     have_labels = set(labels)
-    bare = sorted(image for image, label in pairs.items() if label not in have_labels)
+    bare = sorted(image for image, label in label_paths.items() if label not in have_labels)
     if bare:
         raise DataError(
-            f"{len(bare)} of {len(pairs)} images have no label, for example {bare[0]}",
+            f"{len(bare)} of {len(label_paths)} images have no label, for example {bare[0]}",
             where=base,
-            expected=f"its label at {pairs[bare[0]]}",
+            expected=f"its label at {label_paths[bare[0]]}",
             fix="add the missing labels, or move the images away",
         )
-    orphans = sorted(have_labels - set(pairs.values()))
+    orphans = sorted(have_labels - set(label_paths.values()))
     if orphans:
         raise DataError(
             f"{len(orphans)} of {len(have_labels)} labels have no image, for example {orphans[0]}",

@@ -25,7 +25,7 @@ class Mts12(FolderLayout):
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
         """The chips of all folds; the domain is the half of the grid, the footprint comes from the name."""
-        pairs, labels, tiles = {}, set(), {}
+        label_paths, labels, tiles = {}, set(), {}
         for fold in FOLDS:
             if (base / "image" / fold).is_dir():
                 for image in rasters_in(base / "image" / fold):
@@ -37,14 +37,14 @@ class Mts12(FolderLayout):
                             expected="eopatch_id_{id}_col_{c}_row_{r}.tif",
                         )
                     path = relative(image, base)
-                    pairs[path] = relative(base / "label" / fold / f"{image.stem}_label.mat", base)
+                    label_paths[path] = relative(base / "label" / fold / f"{image.stem}_label.mat", base)
                     tiles[path] = (int(match["col"]), int(match["row"]))
             if (base / "label" / fold).is_dir():
                 labels |= {relative(label, base) for label in sorted((base / "label" / fold).glob("[!.]*.mat"))}
-        check_pairs(pairs, labels, base)
+        check_pairs(label_paths, labels, base)
         return [
             ChipFiles(PurePosixPath(i).stem, mts12_domain(tiles[i][1]), "", i, label, mts12_footprint(*tiles[i]))
-            for i, label in pairs.items()
+            for i, label in label_paths.items()
         ]
 
 

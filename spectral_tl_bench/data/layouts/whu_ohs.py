@@ -67,13 +67,13 @@ def read_side(folder: Path, base: Path) -> list[tuple[str, str, str]]:
             raise DataError(
                 "a folder is missing", where=folder / name, expected=f"{folder.name}/{{image,label}}/NAME.tif"
             )
-    pairs, labels = {}, set()
+    label_paths, labels = {}, set()
     for level in (".", *FOLDS):
         image_folder, label_folder = folder / "image" / level, folder / "label" / level
         if image_folder.is_dir():
             for image in rasters_in(image_folder):
-                pairs[relative(image, base)] = relative(label_folder / image.name, base)
+                label_paths[relative(image, base)] = relative(label_folder / image.name, base)
         if label_folder.is_dir():
             labels |= {relative(label, base) for label in rasters_in(label_folder)}
-    check_pairs(pairs, labels, base)
-    return [(PurePosixPath(image).stem, image, label) for image, label in pairs.items()]
+    check_pairs(label_paths, labels, base)
+    return [(PurePosixPath(image).stem, image, label) for image, label in label_paths.items()]

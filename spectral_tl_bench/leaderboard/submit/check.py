@@ -91,58 +91,58 @@ class Checker:
             return Checked(where, record, None, [refused(where, f"cannot be checked: {type(error).__name__}: {error}")])
 
     def _check(self, record: Record, where: str) -> Checked:
-        found = [refused(where, problem) for problem in _names(record)]
-        found += check_environment(record, where)
-        found += [
+        findings = [refused(where, problem) for problem in _names(record)]
+        findings += check_environment(record, where)
+        findings += [
             warning(where, f"key {quoted(key)} holds a path of a machine: {quoted(text)}")
             for key, text in _paths(record)
         ]
         try:
             benchmark = self.definitions.of(record)
         except RecordError as error:
-            return Checked(where, record, None, [*found, refused(where, flat(error))])
-        found += [refused(where, problem) for problem in disagreements(record, benchmark)]
+            return Checked(where, record, None, [*findings, refused(where, flat(error))])
+        findings += [refused(where, problem) for problem in disagreements(record, benchmark)]
         matrices = None
-        if not any_refused(found):
+        if not any_refused(findings):
             truth, notes = self._truth(record, where)
-            found += notes
-            found += [refused(where, problem) for problem in breaches(record, truth.chip_side if truth else None)]
-            found += [refused(where, problem) for problem in _track(record)]
+            findings += notes
+            findings += [refused(where, problem) for problem in breaches(record, truth.chip_side if truth else None)]
+            findings += [refused(where, problem) for problem in _track(record)]
             if truth is not None:
-                found += [refused(where, problem) for problem in check_split(record, truth)]
+                findings += [refused(where, problem) for problem in check_split(record, truth)]
                 if record.seed not in truth.by_seed:
                     kept = f"{min(truth.by_seed)} to {max(truth.by_seed)}" if truth.by_seed else "none"
                     reason = f"no division is kept for seed {record.seed}; those of seeds {kept} can be checked"
-                    found.append(refused(where, reason))
+                    findings.append(refused(where, reason))
             if record.status == "completed":
                 matrices, problems = _evidence(record, benchmark, truth)
-                found += [refused(where, problem) for problem in problems]
-            if not any_refused(found):
-                found += check_identity(record, benchmark, where)
-        return Checked(where, record, matrices, found)
+                findings += [refused(where, problem) for problem in problems]
+            if not any_refused(findings):
+                findings += check_identity(record, benchmark, where)
+        return Checked(where, record, matrices, findings)
 
     def _truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:
-        truth, found = self._find_truth(record, where)
+        truth, findings = self._find_truth(record, where)
         if truth is not None and record.data is not None and truth.kind != record.data.kind:
             # The sample's ground truth is kept, too: synthetic scenes must not pass for published data with it.
             kinds = {"sample": "synthetic scenes", "files": "files"}
             reason = f"key 'data.kind' says {kinds[record.data.kind]}, but its data are {kinds[truth.kind]}"
-            return None, [*found, refused(where, reason)]
-        return truth, found
+            return None, [*findings, refused(where, reason)]
+        return truth, findings
 
     def _find_truth(self, record: Record, where: str) -> tuple[Truth | None, list[Finding]]:
         if record.data is None:
             return None, []
         manifest = record.data.manifest_hash
         kept = self.truths.get((record.benchmark, record.benchmark_version, manifest))
-        here = self.samples.get(record.benchmark) if record.track == "sample" else None
-        if here is not None:
-            if manifest == here.manifest:
-                return here, []
-            if kept is None or same_pixels(kept, here):
+        sample = self.samples.get(record.benchmark) if record.track == "sample" else None
+        if sample is not None:
+            if manifest == sample.manifest:
+                return sample, []
+            if kept is None or same_pixels(kept, sample):
                 note = "the pixels of its sample differ from those that are made here; the ground truth is compared"
-                return here, [warning(where, note)]
-            return here, [refused(where, "its ground truth is not that of the sample as it is made here")]
+                return sample, [warning(where, note)]
+            return sample, [refused(where, "its ground truth is not that of the sample as it is made here")]
         if kept is not None:
             return kept, []
         known = [key for key in self.truths if key[0] == record.benchmark]
@@ -187,12 +187,12 @@ def read_evidence(record: Record) -> Evidence:
     return load_evidence(record)
 
 
-def matrices_of(found: Evidence) -> Matrices:
+def matrices_of(evidence: Evidence) -> Matrices:
     """What identifies the result that evidence holds."""
-    selected = found.matrices["selected"]
+    selected = evidence.matrices["selected"]
     predicted = selected.sum(axis=(0, 1))
     content = hashlib.sha256(selected.astype("<i8").tobytes()).hexdigest()
-    return Matrices(digest(found.chips, content), int((predicted > 0).sum()) <= 1)
+    return Matrices(digest(evidence.chips, content), int((predicted > 0).sum()) <= 1)
 
 
 def _paths(record: Record) -> list[tuple[str, str]]:
@@ -219,27 +219,27 @@ def _track(record: Record) -> list[str]:
 def _evidence(record: Record, benchmark: Benchmark, truth: Truth | None) -> tuple[Matrices | None, list[str]]:
     problems: list[str] = []
     try:
-        found = read_evidence(record)
-        problems += _texts(found)
+        evidence = read_evidence(record)
+        problems += _texts(evidence)
         if truth is not None:
-            problems += check_against(record, found, truth)
-        blocks = check_scores(record, found)
+            problems += check_against(record, evidence, truth)
+        blocks = check_scores(record, evidence)
         if "oracle" in blocks and blocks["oracle"].miou < max(blocks["selected"].miou, blocks["last"].miou) - _ROUNDING:
             problems.append("its oracle is worse on the target than another checkpoint, of which it is the best")
         picture = bound_picture(record)
         if picture is not None and record.pictures is not None:
             check_picture(picture, record.pictures, benchmark, record.path)
-            strange = set(record.pictures.chips) - set(found.chips)
+            strange = set(record.pictures.chips) - set(evidence.chips)
             if strange:
                 problems.append(f"the picture shows {quoted(min(strange))}, which is not a chip of the target")
     except RecordError as error:
         return None, [*problems, flat(error)]
-    return matrices_of(found), problems
+    return matrices_of(evidence), problems
 
 
-def _texts(found: Evidence) -> list[str]:
-    different = {("chip", text) for text in found.chips}
-    different |= {("domain", text) for text in found.domains} | {("site", text) for text in found.sites}
+def _texts(evidence: Evidence) -> list[str]:
+    different = {("chip", text) for text in evidence.chips}
+    different |= {("domain", text) for text in evidence.domains} | {("site", text) for text in evidence.sites}
     problems = (text_problem(text, f"evidence.{name}") for name, text in sorted(different))
     return [problem for problem in problems if problem is not None][:3]
 

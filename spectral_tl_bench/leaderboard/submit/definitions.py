@@ -28,10 +28,10 @@ class Definitions:
             self._own = {}
             for path in sorted(self.folder.glob("[!_]*.yaml")) if self.folder else []:
                 try:
-                    found = read_benchmark(path)
+                    benchmark = read_benchmark(path)
                 except UserError:
                     continue
-                self._own.setdefault(found.id, found)
+                self._own.setdefault(benchmark.id, benchmark)
         return self._own
 
     def of(self, record: Record) -> Benchmark:

@@ -84,8 +84,8 @@ def check_shared(folder: Path, where: str, records: Sequence[Record], redraw: Pa
             for name, path in content.items()
             if name != CHIPS_FILE
         }
-        owners = (one for one in records if folder.name.startswith(f"{one.benchmark}-"))
-        owner = next((one for one in owners if folder.name == f"{one.benchmark}-{_target(one)}"), None)
+        owners = (record for record in records if folder.name.startswith(f"{record.benchmark}-"))
+        owner = next((owner for owner in owners if folder.name == f"{owner.benchmark}-{_target(owner)}"), None)
         if owner is None:
             raise RecordError("no record shows these chips")
         if redraw is None:
@@ -95,10 +95,10 @@ def check_shared(folder: Path, where: str, records: Sequence[Record], redraw: Pa
             return []
         if about != json.loads((again / CHIPS_FILE).read_text(encoding="utf-8")):
             raise RecordError(f"{CHIPS_FILE} is not what is drawn here")
-        for name, found in pixels.items():
+        for name, picture in pixels.items():
             drawn = read_png((again / name).read_bytes(), 2 * SIDE, 3 if name == LABEL_FILE else 2, where)[0]
-            far = found.shape != drawn.shape or np.abs(found.astype(float) - drawn).mean() > _CLOSE
-            if far or (name == LABEL_FILE and not np.array_equal(found, drawn)):
+            far = picture.shape != drawn.shape or np.abs(picture.astype(float) - drawn).mean() > _CLOSE
+            if far or (name == LABEL_FILE and not np.array_equal(picture, drawn)):
                 raise RecordError(f"{name} is not what is drawn here")
     except (UserError, OSError) as error:
         return [refused(where, flat(error) if isinstance(error, UserError) else error)]

@@ -49,8 +49,8 @@ def check_identity(record: Record, benchmark: Benchmark, where: str) -> list[Fin
     if ours and f"method package {SUITE}" not in record.environment:
         return [refused(where, f"the method's name {quoted(name)} belongs to the suite, the record's method does not")]
     if record.numerics is None or record.definition is None:
-        found = _against_class(record, load_method(name), where) if ours else []
-        return [*found, warning(where, "its identity is not known: it comes from an earlier version of the suite")]
+        findings = _against_class(record, load_method(name), where) if ours else []
+        return [*findings, warning(where, "its identity is not known: it comes from an earlier version of the suite")]
     if record.definition != benchmark_digest(benchmark.model_dump(mode="json")):
         return [refused(where, "it was run on another definition of the benchmark than the one that stands here")]
     if name not in entries:
@@ -66,14 +66,18 @@ def _other_versions(record: Record, method: Method, objectives: dict[str, Any], 
     """Whether other components took part than here, or in other versions."""
     try:
         backbone = load_backbone(record.backbone.name) if record.backbone is not None else cast(Any, None)
-        here = numerics_of(get_protocol(record.protocol), record.method, method, objectives, backbone)
+        installed = numerics_of(get_protocol(record.protocol), record.method, method, objectives, backbone)
     except UserError as error:
         return [warning(where, f"its numerics versions cannot be compared: {error.what}")]
-    told = record.numerics or {}
-    if told.keys() != here.keys():
-        odd = ", ".join(sorted(told.keys() ^ here.keys()))
+    versions = record.numerics or {}
+    if versions.keys() != installed.keys():
+        odd = ", ".join(sorted(versions.keys() ^ installed.keys()))
         return [refused(where, f"key 'numerics' names other components than take part: {quoted(odd)}")]
-    other = [f"{name} {quoted(told[name])}, here {here[name]}" for name in here if told[name] != here[name]]
+    other = [
+        f"{name} {quoted(versions[name])}, here {installed[name]}"
+        for name in installed
+        if versions[name] != installed[name]
+    ]
     return [warning(where, f"made by other numerics versions: {'; '.join(other)}")] if other else []
 
 
@@ -83,8 +87,11 @@ def _made(name: str, options: str, objectives: str) -> tuple[Method, dict[str, A
 
 
 def _contradictions(record: Record, method: Method, objectives: dict[str, Any], where: str) -> list[Finding]:
-    found = {name: one.model_dump(mode="json") for name, one in objectives.items()}
-    said = {"options": (record.options, method.model_dump(mode="json")), "objectives": (record.objectives, found)}
+    objective_options = {name: objective.model_dump(mode="json") for name, objective in objectives.items()}
+    said = {
+        "options": (record.options, method.model_dump(mode="json")),
+        "objectives": (record.objectives, objective_options),
+    }
     return [*_unequal(said, record, where), *_against_class(record, type(method), where)]
 
 
@@ -101,8 +108,8 @@ def _against_class(record: Record, method: type[Method], where: str) -> list[Fin
 def _unequal(said: dict[str, tuple[Any, Any]], record: Record, where: str) -> list[Finding]:
     return [
         refused(
-            where, f"key '{key}' is {quoted(told)}, the installed method {quoted(record.method)} has {quoted(right)}"
+            where, f"key '{key}' is {quoted(value)}, the installed method {quoted(record.method)} has {quoted(right)}"
         )
-        for key, (told, right) in said.items()
-        if told != right
+        for key, (value, right) in said.items()
+        if value != right
     ]

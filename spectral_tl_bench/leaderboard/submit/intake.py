@@ -157,7 +157,7 @@ def _bound_sizes(
         )
     text = rows * EVIDENCE_TEXT
     most = [{"matrix": 8 * wanted[names.index("matrix")], "picture": PICTURE_BYTES}.get(name, text) for name in names]
-    if any(found > 2 * allowed + 65_536 for found, allowed in zip(size, most, strict=True)):
+    if any(unpacked > 2 * allowed + 65_536 for unpacked, allowed in zip(size, most, strict=True)):
         raise RecordError(f"the evidence unpacks to {sum(size):,} bytes, more than it can need", where=where)
 
 
@@ -230,21 +230,21 @@ def find_records(given: Path) -> Iterator[Path]:
         )
     count = 0
     for folder, folders, files in os.walk(given):
-        here = Path(folder)
+        parent = Path(folder)
         folders.sort()
-        links = [name for name in folders if (here / name).is_symlink()]
+        links = [name for name in folders if (parent / name).is_symlink()]
         if links:
-            raise RecordError("a folder of the runs is a symbolic link", where=here / links[0], fix="give its target")
-        if len(here.relative_to(given).parts) >= _DEEPEST_FOLDER:
+            raise RecordError("a folder of the runs is a symbolic link", where=parent / links[0], fix="give its target")
+        if len(parent.relative_to(given).parts) >= _DEEPEST_FOLDER:
             folders.clear()
         for name in sorted(files):
-            if name != RECORD_FILE and not is_pair(here / name):
+            if name != RECORD_FILE and not is_pair(parent / name):
                 continue
             count += 1
             if count > MOST_RECORDS:
                 raise RecordError(
                     f"there are more than {MOST_RECORDS:,} records", where=given, fix="submit fewer at once"
                 )
-            yield here / name
+            yield parent / name
     if not count:
         raise RecordError("there is no record in this folder", where=given, fix="run something first: stbench run")

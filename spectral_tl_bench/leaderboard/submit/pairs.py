@@ -35,40 +35,40 @@ def read_lines(path: Path, name: str) -> list[tuple[bytes, Checked]]:
     Raises:
         RecordError: If a file of the pair is missing, a link or too large.
     """
-    pair, found = Pair(path), []
+    pair, lines = Pair(path), []
     for number, line in enumerate(bound_pair(path), start=1):
         where = f"{name}, line {number}"
         try:
             if len(line) > RECORD_BYTES:
                 raise UserError(f"the record has {len(line):,} bytes, at most {RECORD_BYTES:,} are allowed")
             record = load(line, pair, where)
-            found.append((line, Checked(label(name, record), record)))
+            lines.append((line, Checked(label(name, record), record)))
         except UserError as error:
-            found.append((line, Checked(where, None, None, [refused(where, flat(error))])))
-    return found
+            lines.append((line, Checked(where, None, None, [refused(where, flat(error))])))
+    return lines
 
 
-def card(one: Checked, benchmarks: Collection[str]) -> Checked:
+def card(entry: Checked, benchmarks: Collection[str]) -> Checked:
     """A record that is on the leaderboard already and is not checked again, with what shows copies of it.
 
     Args:
-        one: The record as ``read_lines`` gives it.
+        entry: The record as ``read_lines`` gives it.
         benchmarks: Benchmarks whose evidence is looked at, to find copies.
     """
-    record, matrices = one.record, None
+    record, matrices = entry.record, None
     if record is not None and record.benchmark in benchmarks and record.status == "completed":
         with contextlib.suppress(UserError):  # what is wrong with it is told by --check
             matrices = matrices_of(read_evidence(record))
-    return Checked(one.where, record, matrices)
+    return Checked(entry.where, record, matrices)
 
 
 def known_records(results: Path) -> list[Checked]:
     """All records of the leaderboard; of a pair that cannot be read, one that has no record."""
-    found = []
+    records = []
     for path in pair_files(results):
         name = path.relative_to(results).as_posix()
         try:
-            found += [one for _, one in read_lines(path, name)]
+            records += [entry for _, entry in read_lines(path, name)]
         except UserError as error:
-            found.append(Checked(name, None, None, [refused(name, flat(error))]))
-    return found
+            records.append(Checked(name, None, None, [refused(name, flat(error))]))
+    return records

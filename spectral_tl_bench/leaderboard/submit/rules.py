@@ -80,45 +80,45 @@ def breaches(record: Record, chip_side: int | None) -> list[str]:
         item = error.errors()[0]
         key = ".".join(["settings", *map(str, item["loc"])])
         return [f"key {quoted(key)}: {shown(item['msg'])} (got {quoted(item['input'])})"]
-    found = []
+    problems = []
     if record.protocol != settings.protocol:
-        found.append(
+        problems.append(
             f"key 'protocol' is {quoted(record.protocol)}, key 'settings.protocol' {quoted(settings.protocol)}"
         )
     if not _written_alike(record.settings, settings.model_dump(mode="json")):
-        found.append("key 'settings' holds values of another kind than a run writes, such as true for 1")
+        problems.append("key 'settings' holds values of another kind than a run writes, such as true for 1")
     values = settings.model_dump()
     for bound in BOUNDS:
         value = _at(values, bound.key)
         if not bound.low <= value <= bound.high:
-            found.append(
+            problems.append(
                 f"key 'settings.{bound.key}' is {shown(value)}, allowed is {bound.low:g} to {bound.high:g}: {bound.why}"
             )
     for key, most in PRODUCTS:
         windows = _at(values, key) * settings.budget.batch_size
         if windows > most:
-            found.append(
+            problems.append(
                 f"key 'settings.{key}' times the batch size is {windows:,} windows, the published budget has {most:,}"
             )
     if settings.stride >= settings.window and (chip_side is None or settings.window < chip_side):
-        found.append(
+        problems.append(
             f"key 'settings.stride' is {settings.stride}, the window {settings.window} px: the protocol asks for "
             "windows that overlap, unless one covers the chip"
         )
     if chip_side is not None and settings.window > chip_side:
-        found.append(f"key 'settings.window' is {settings.window} px, the chips have {chip_side} px")
+        problems.append(f"key 'settings.window' is {settings.window} px, the chips have {chip_side} px")
     if record.seed > LARGEST_SEED:
-        found.append(f"key 'seed' is {shown(record.seed, 40)}, allowed is 0 to {LARGEST_SEED}")
-    return found + _stages(record, settings) + _measured(record)
+        problems.append(f"key 'seed' is {shown(record.seed, 40)}, allowed is 0 to {LARGEST_SEED}")
+    return problems + _stages(record, settings) + _measured(record)
 
 
-def _written_alike(found: dict[str, Any], complete: dict[str, Any]) -> bool:
+def _written_alike(values: dict[str, Any], complete: dict[str, Any]) -> bool:
     """Whether all that was found has the same JSON text; settings that came later than the record may be missing."""
     return all(
         _written_alike(value, complete[key])
         if isinstance(value, dict)
         else json.dumps(value) == json.dumps(complete[key])
-        for key, value in found.items()
+        for key, value in values.items()
     )
 
 
@@ -130,20 +130,20 @@ def _at(values: dict[str, Any], key: str) -> Any:
 
 def _measured(record: Record) -> list[str]:
     values = record.model_dump(include={"parameters", "seconds", "peak_memory_mb"}, exclude_none=True)
-    found = [
+    problems = [
         f"key '{key}' is {shown(_at(values, key), 40)}, allowed is 0 to {most:g}"
         for key, most in MEASURED
         if key.partition(".")[0] in values and _at(values, key) > most
     ]
     if record.parameters is not None and record.parameters.trainable > record.parameters.total:
-        found.append("key 'parameters' counts more trainable parameters than there are")
-    return found
+        problems.append("key 'parameters' counts more trainable parameters than there are")
+    return problems
 
 
 def _stages(record: Record, settings: RunSettings) -> list[str]:
     """Stages may be shorter than the budget, for example in closed form, but not longer."""
     most = max(settings.budget.steps, settings.budget.pretrain_steps, 1)
-    found = [
+    problems = [
         f"stage {quoted(stage.name)} has {stage.steps:,} steps, the budget allows {most:,}"
         for stage in record.stages
         if stage.steps > most
@@ -152,7 +152,7 @@ def _stages(record: Record, settings: RunSettings) -> list[str]:
         steps = [step for step, _ in record.selection.trace]
         values = [value for _, value in [*record.selection.trace, (0, record.selection.value)] if value is not None]
         if steps != sorted(steps) or max([record.selection.step, *steps]) > most:
-            found.append("key 'selection' names steps that are not those of the training")
+            problems.append("key 'selection' names steps that are not those of the training")
         if any(not 0 <= value <= 1 for value in values):
-            found.append("key 'selection' holds a validation mIoU outside 0 to 1")
-    return found
+            problems.append("key 'selection' holds a validation mIoU outside 0 to 1")
+    return problems

@@ -61,13 +61,13 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
         checked = []
         for number, path in enumerate(reversed(unique.values())):
             checked += _staged(path, work / f"new-{number}", checker)
-        benchmarks = {one.record.benchmark for one in checked if one.record is not None}
-        old = [card(one, benchmarks) for one in known_records(results)]
+        benchmarks = {entry.record.benchmark for entry in checked if entry.record is not None}
+        old = [card(entry, benchmarks) for entry in known_records(results)]
         replaced = _replaced(checked, old) if replace else []
-        old = [one for one in old if one not in replaced]
-        findings = [finding for one in checked for finding in one.findings]
-        new = [one.record for one in checked if one.record is not None]
-        findings += [_unreadable(one, new) for one in old if one.record is None]
+        old = [entry for entry in old if entry not in replaced]
+        findings = [finding for entry in checked for finding in entry.findings]
+        new = [entry.record for entry in checked if entry.record is not None]
+        findings += [_unreadable(entry, new) for entry in old if entry.record is None]
         findings += check_together(checked, old)
         stay, gone = _records(old), _records(replaced)
         findings += _clashes(new, stay)
@@ -77,7 +77,7 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
         for number, place in enumerate(sorted({_place(record) for record in [*new, *gone]})):
             folder = work / f"pair-{number}"
             folder.mkdir()
-            of_pair = [[one for one in records if _place(one) == place] for records in (stay, new, gone)]
+            of_pair = [[record for record in records if _place(record) == place] for records in (stay, new, gone)]
             moves += pair_moves(of_pair[0], of_pair[1], bool(of_pair[2]), results / place, folder)
         put_in_place(moves, results, work)
         return Submission(tuple(checked), tuple(findings), _targets(moves, results))
@@ -93,10 +93,12 @@ def _staged(path: Path, copy: Path, checker: Checker) -> list[Checked]:
             return [Checked(where, None, None, [refused(where, flat(error))])]
     where = shown(path, 300)
     try:
-        lines = [one for _, one in read_lines(stage_pair(path, copy), where)]
+        lines = [entry for _, entry in read_lines(stage_pair(path, copy), where)]
     except UserError as error:
         return [Checked(where, None, None, [refused(where, flat(error))])]
-    return [one if one.record is None else checker.check(one.record, label(where, one.record)) for one in lines]
+    return [
+        entry if entry.record is None else checker.check(entry.record, label(where, entry.record)) for entry in lines
+    ]
 
 
 def _place(record: Record) -> Path:
@@ -104,28 +106,28 @@ def _place(record: Record) -> Path:
 
 
 def _records(several: Sequence[Checked]) -> list[Record]:
-    return [one.record for one in several if one.record is not None]
+    return [entry.record for entry in several if entry.record is not None]
 
 
 def _targets(moves: Sequence[Move], results: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(target.relative_to(results) for _, target in moves if target.exists()))
 
 
-def _unreadable(one: Checked, new: Sequence[Record]) -> Finding:
+def _unreadable(entry: Checked, new: Sequence[Record]) -> Finding:
     """A record of the leaderboard that cannot be read: it would be lost if its file were written again."""
-    file = one.where.partition(",")[0]
+    file = entry.where.partition(",")[0]
     if any(_place(record).as_posix() == file for record in new):
-        return refused(one.where, "cannot be read and would be lost if the file were written again; mend it first")
-    return warning(one.where, "is on the leaderboard but cannot be read")
+        return refused(entry.where, "cannot be read and would be lost if the file were written again; mend it first")
+    return warning(entry.where, "is on the leaderboard but cannot be read")
 
 
 def _replaced(new: Sequence[Checked], old: Sequence[Checked]) -> list[Checked]:
-    places = {place_of(one.record) for one in new if one.record is not None}
-    prints = {one.record.fingerprint[:16] for one in new if one.record is not None}
+    places = {place_of(entry.record) for entry in new if entry.record is not None}
+    prints = {entry.record.fingerprint[:16] for entry in new if entry.record is not None}
     return [
-        one
-        for one in old
-        if one.record is not None and (place_of(one.record) in places or one.record.fingerprint[:16] in prints)
+        entry
+        for entry in old
+        if entry.record is not None and (place_of(entry.record) in places or entry.record.fingerprint[:16] in prints)
     ]
 
 

@@ -35,14 +35,14 @@ class Layout:
     """What lies below the results.
 
     Attributes:
-        pairs: Files of lines.
+        line_files: Those of published pairs.
         shared: Folders of drawn sample chips.
         reported: Tables of numbers from papers.
         files: All files, relative.
         findings: What has no place there.
     """
 
-    pairs: list[Path] = field(default_factory=list)
+    line_files: list[Path] = field(default_factory=list)
     shared: list[Path] = field(default_factory=list)
     reported: list[Path] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -75,13 +75,13 @@ def survey(results: Path) -> Layout:
     """
     if not results.is_dir():
         raise UserError("there are no results to check", where=results)
-    found = Layout()
-    _walk(results, results, found)
-    paths = {part for name in found.files for part in _prefixes(name)}
-    found.findings += [
+    layout = Layout()
+    _walk(results, results, layout)
+    paths = {part for name in layout.files for part in _prefixes(name)}
+    layout.findings += [
         refused(name, f"differs from {other} in nothing but case") for name, other in case_clashes(paths)
     ]
-    return found
+    return layout
 
 
 def check_tree(results: Path, checker: Checker, changes: Changes | None = None, replace: bool = False) -> TreeCheck:
@@ -101,7 +101,7 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
     new: list[Checked] = []
     others: list[Checked] = []
     lines_here: dict[str, set[bytes]] = {}
-    for path in layout.pairs:
+    for path in layout.line_files:
         name = path.relative_to(results).as_posix()
         try:
             lines = read_lines(path, name)
@@ -111,17 +111,17 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
             continue
         lines_here[name] = {line for line, _ in lines}
         before = set(changes.before.get(name, [line for line, _ in lines])) if changes is not None else set()
-        for line, one in lines:
+        for line, entry in lines:
             if line in before:
-                others.append(one)
-                findings += _kept(one) if changes is not None and name in changes.before else []
+                others.append(entry)
+                findings += _kept(entry) if changes is not None and name in changes.before else []
                 continue
-            new.append(one if one.record is None else checker.check(one.record, one.where))
+            new.append(entry if entry.record is None else checker.check(entry.record, entry.where))
             findings += new[-1].findings
     if changes is not None and not replace:
         findings += _touched(changes, lines_here)
-    benchmarks = {one.record.benchmark for one in new if one.record is not None}
-    old = [card(one, benchmarks) for one in others]
+    benchmarks = {entry.record.benchmark for entry in new if entry.record is not None}
+    old = [card(entry, benchmarks) for entry in others]
     findings += check_together(new, old)
     findings += _shared(layout, [*new, *old], checker, results)
     for path in layout.reported:
@@ -131,94 +131,94 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
 
 def _order(lines: Sequence[tuple[bytes, Checked]], pair: Pair, name: str) -> list[Finding]:
     """A pair holds records of its own track and method alone, as they are written, and no rows besides."""
-    records = [one.record for _, one in lines if one.record is not None]
-    found = []
-    for line, one in lines:
-        if one.record is None:
+    records = [entry.record for _, entry in lines if entry.record is not None]
+    findings = []
+    for line, entry in lines:
+        if entry.record is None:
             continue
-        wanted = pair_path(Path(), one.record.track, one.record.method).as_posix()
+        wanted = pair_path(Path(), entry.record.track, entry.record.method).as_posix()
         if wanted != name:
-            found.append(refused(one.where, f"its content says that it belongs to {wanted}"))
-        elif line.decode("utf-8") != record_line(one.record):
-            found.append(refused(one.where, "its line is not written as `stbench submit` writes it"))
+            findings.append(refused(entry.where, f"its content says that it belongs to {wanted}"))
+        elif line.decode("utf-8") != record_line(entry.record):
+            findings.append(refused(entry.where, "its line is not written as `stbench submit` writes it"))
     if records != sorted(records, key=place_in_pair):
-        found.append(refused(name, "its records are not in the order of benchmark, seed and fingerprint"))
+        findings.append(refused(name, "its records are not in the order of benchmark, seed and fingerprint"))
     if len(records) == len(lines):
         strays = set(pair.groups()) - {record.fingerprint for record in records if record.evidence is not None}
         if strays:
-            found.append(refused(pair.rows.name, f"holds rows of no record: {quoted(min(strays))}; submit again"))
-    return found
+            findings.append(refused(pair.rows.name, f"holds rows of no record: {quoted(min(strays))}; submit again"))
+    return findings
 
 
-def _kept(one: Checked) -> list[Finding]:
+def _kept(entry: Checked) -> list[Finding]:
     """A record that was there before: its line has not changed, so its evidence and picture must not have either."""
-    if one.record is None or one.record.evidence is None:
-        return one.findings
+    if entry.record is None or entry.record.evidence is None:
+        return entry.findings
     try:
-        read_evidence(one.record)
-        picture = bound_picture(one.record)
+        read_evidence(entry.record)
+        picture = bound_picture(entry.record)
     except UserError as error:
-        return [refused(one.where, flat(error))]
-    named = one.record.pictures
+        return [refused(entry.where, flat(error))]
+    named = entry.record.pictures
     if picture is not None and named is not None and hashlib.sha256(picture).hexdigest() != named.sha256:
-        return [refused(one.where, "the picture is not the one that the record was written with")]
+        return [refused(entry.where, "the picture is not the one that the record was written with")]
     return []
 
 
-def _touched(changes: Changes, here: dict[str, set[bytes]]) -> list[Finding]:
-    found = []
+def _touched(changes: Changes, lines: dict[str, set[bytes]]) -> list[Finding]:
+    findings = []
     for name, before in changes.before.items():
         for line in before:
-            if line not in here.get(name, ()):
+            if line not in lines.get(name, ()):
                 what = quoted(json.loads(line).get("fingerprint", "")[:16])
                 reason = (
                     "was on the leaderboard already and is changed or removed; a maintainer allows it with --replace"
                 )
-                found.append(refused(f"{name} ({what})", reason))
-    return found
+                findings.append(refused(f"{name} ({what})", reason))
+    return findings
 
 
 def _shared(layout: Layout, every: Sequence[Checked], checker: Checker, results: Path) -> list[Finding]:
-    shown = [one.record for one in every if one.record is not None and one.record.pictures is not None]
+    shown = [entry.record for entry in every if entry.record is not None and entry.record.pictures is not None]
     owners = [record for record in shown if record.track == "sample"]
-    found = []
+    findings = []
     with tempfile.TemporaryDirectory() as work:
         for number, folder in enumerate(layout.shared):
             redraw = Path(work, str(number)) if checker.samples.made else None
-            found += check_shared(folder, folder.relative_to(results).as_posix(), owners, redraw)
-    return found
+            findings += check_shared(folder, folder.relative_to(results).as_posix(), owners, redraw)
+    return findings
 
 
-def _walk(folder: Path, results: Path, found: Layout) -> None:
+def _walk(folder: Path, results: Path, layout: Layout) -> None:
     depth = len(folder.relative_to(results).parts)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         where = path.relative_to(results).as_posix()
         if entry.is_symlink() or not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-            found.findings.append(refused(where, "is a symbolic link, or no plain file"))
+            layout.findings.append(refused(where, "is a symbolic link, or no plain file"))
         elif entry.is_file(follow_symlinks=False):
-            found.files.append(where)
-            _file(path, where, depth, found)
+            layout.files.append(where)
+            _file(path, where, depth, layout)
         elif depth == 0 and entry.name.startswith(STAGING):
-            found.findings.append(refused(where, "is left from a submission that was interrupted; remove it"))
+            layout.findings.append(refused(where, "is left from a submission that was interrupted; remove it"))
         elif depth == 0 and entry.name not in (*TRACKS, REPORTED):
             reason = f"is no track; there are {', '.join(TRACKS)} and {REPORTED}"
-            found.findings.append(refused(where, reason))
+            layout.findings.append(refused(where, reason))
         elif depth == 0 or where == f"sample/{CHIPS}":
-            _walk(path, results, found)
+            _walk(path, results, layout)
         elif depth == 2 and where.startswith(f"sample/{CHIPS}/") and name_problem(entry.name) is None:
-            found.shared.append(path)
-            found.files += sorted(f"{where}/{one.name}" for one in path.iterdir())
+            layout.shared.append(path)
+            layout.files += sorted(f"{where}/{file.name}" for file in path.iterdir())
         else:
-            found.findings.append(refused(where, "is a folder where none belongs"))
+            layout.findings.append(refused(where, "is a folder where none belongs"))
 
 
-def _file(path: Path, where: str, depth: int, found: Layout) -> None:
+def _file(path: Path, where: str, depth: int, layout: Layout) -> None:
     reported = where.startswith(f"{REPORTED}/")
     if (depth == 0 or reported) and path.name in _DOCUMENTS:
         return
     if depth == 1 and reported and path.suffix == ".csv":
-        found.reported.append(path)
+        layout.reported.append(path)
         return
     if depth == 1 and not reported and path.suffix in (LINES, ROWS):
         problem = name_problem(path.stem)
@@ -226,11 +226,11 @@ def _file(path: Path, where: str, depth: int, found: Layout) -> None:
         if problem is None and not other.is_file():
             problem = f"stands alone; {other.name} belongs to it"
         if problem is not None:
-            found.findings.append(refused(where, problem))
+            layout.findings.append(refused(where, problem))
         elif path.suffix == LINES:
-            found.pairs.append(path)
+            layout.line_files.append(path)
         return
-    found.findings.append(refused(where, "does not belong here; only records and their evidence do"))
+    layout.findings.append(refused(where, "does not belong here; only records and their evidence do"))
 
 
 def _reported(path: Path, where: str) -> list[Finding]:

@@ -74,7 +74,7 @@ class Truth(BaseModel):
     @cached_property
     def by_seed(self) -> dict[int, SplitFacts]:
         """Divisions by seed."""
-        return {one.seed: one for one in self.splits}
+        return {facts.seed: facts for facts in self.splits}
 
     @cached_property
     def counts(self) -> dict[str, NDArray[np.int64]]:
@@ -144,39 +144,39 @@ def read_truths(root: Path | None) -> dict[tuple[str, str, str], Truth]:
         RecordError: If one cannot be read.
     """
     paths = sorted(root.glob(f"*/*/{ABOUT_FILE}")) if root is not None else []
-    found = [read_truth(path.parent) for path in paths]
-    return {(one.benchmark, one.version, one.manifest): one for one in found}
+    truths = [read_truth(path.parent) for path in paths]
+    return {(truth.benchmark, truth.version, truth.manifest): truth for truth in truths}
 
 
-def check_against(record: Record, found: Evidence, truth: Truth) -> list[str]:
+def check_against(record: Record, evidence: Evidence, truth: Truth) -> list[str]:
     """Where evidence says something else than the ground truth.
 
     Args:
         record: The record.
-        found: Its evidence.
+        evidence: Its evidence.
         truth: The truth of its benchmark.
     """
-    chips = set(found.chips)
+    chips = set(evidence.chips)
     missing, unknown = sorted(truth.rows.keys() - chips), sorted(chips - truth.rows.keys())
     if missing or unknown:
         first = f"{quoted(missing[0])} is missing" if missing else f"{quoted(unknown[0])} is not one of them"
         return [
             f"the evidence has {len(chips):,} chips, the target of {record.benchmark} has {len(truth.rows):,}: {first}"
         ]
-    wanted = np.stack([truth.counts[chip] for chip in found.chips])
+    wanted = np.stack([truth.counts[chip] for chip in evidence.chips])
     problems = []
-    for checkpoint, matrices in found.matrices.items():
+    for checkpoint, matrices in evidence.matrices.items():
         # No entry may exceed its row: else sums of int64 could wrap around to the right number.
         wrong = (matrices.sum(axis=2) != wanted).any(axis=1) | (matrices > wanted[:, :, None]).any(axis=(1, 2))
         if wrong.any():
             number = int(np.argmax(wrong))
             problems.append(
                 f"{int(wrong.sum()):,} confusion matrices ({checkpoint}) do not have the ground truth's pixels per "
-                f"class, for example chip {quoted(found.chips[number])}: rows add up to "
+                f"class, for example chip {quoted(evidence.chips[number])}: rows add up to "
                 f"{quoted(matrices[number].sum(axis=1).tolist(), 160)}, the ground truth has "
                 f"{quoted(wanted[number].tolist(), 160)}"
             )
-    for chip, domain, site in zip(found.chips, found.domains, found.sites, strict=True):
+    for chip, domain, site in zip(evidence.chips, evidence.domains, evidence.sites, strict=True):
         if (domain, site) != truth.rows[chip][:2]:
             problems.append(
                 f"chip {quoted(chip)} is said to lie in {quoted(domain)}, {quoted(site)}; it lies in "
@@ -191,21 +191,21 @@ def check_split(record: Record, truth: Truth) -> list[str]:
     facts = truth.by_seed.get(record.seed)
     if facts is None or record.data is None:
         return []
-    found: dict[str, tuple[object, object]] = {"data.split_hash": (record.data.split_hash, facts.hash)}
+    values: dict[str, tuple[object, object]] = {"data.split_hash": (record.data.split_hash, facts.hash)}
     for role in ("train", "validation", "target"):
-        found[f"data.chips.{role}"] = (getattr(record.data.chips, role), getattr(facts, role))
+        values[f"data.chips.{role}"] = (getattr(record.data.chips, role), getattr(facts, role))
     if record.majority_class is not None:
-        found["majority_class"] = (record.majority_class, facts.majority_class)
+        values["majority_class"] = (record.majority_class, facts.majority_class)
     return [
         f"key '{key}' is {quoted(value)}, for seed {record.seed} it is {quoted(wanted)}"
-        for key, (value, wanted) in found.items()
+        for key, (value, wanted) in values.items()
         if value != wanted
     ]
 
 
-def same_pixels(one: Truth, other: Truth) -> bool:
+def same_pixels(truth: Truth, other: Truth) -> bool:
     """Whether two truths have the same chips, places, and pixels per class."""
-    return one.classes == other.classes and one.rows == other.rows
+    return truth.classes == other.classes and truth.rows == other.rows
 
 
 __all__ = [
