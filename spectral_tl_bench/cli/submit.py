@@ -98,7 +98,7 @@ def submit(
         tree = check_tree(results, checker, changes, replace)
         _print(tree.checked, tree.findings)
         say(f"{len(tree.checked)} records: " + ("nothing has to be refused" if tree.ok else "refused"))
-        records = [one.record for one in tree.checked if one.record is not None]
+        records = [entry.record for entry in tree.checked if entry.record is not None]
         same = not recompute or (tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder))
         raise typer.Exit(0 if tree.ok and same else 1)
     done = submit_runs(runs, results, checker, replace)

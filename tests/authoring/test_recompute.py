@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from tiny import make_request, make_tree
 
 from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, moved_pixels, recompute, request_of

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 import pytest
-from spectral_tl_bench.training.fit import Hardware
+from spectral_tl_bench.training.hardware import Hardware
 from tiny import make_request
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
