@@ -113,14 +113,11 @@ def moved_pixels(first: Evidence, second: Evidence) -> dict[str, float]:
     Returns:
         From 0 to 1 by checkpoint; 1 where they are not of the same chips and ground truth.
     """
-    shares = {}
-    for name in first.matrices.keys() | second.matrices.keys():
-        one, other = first.matrices.get(name), second.matrices.get(name)
-        comparable = one is not None and other is not None and first.chips == second.chips and one.shape == other.shape
-        if comparable and np.array_equal(one.sum(axis=2), other.sum(axis=2)):
+    shares = dict.fromkeys(first.matrices.keys() | second.matrices.keys(), 1.0)
+    for name in first.matrices.keys() & second.matrices.keys() if first.chips == second.chips else ():
+        one, other = first.matrices[name], second.matrices[name]
+        if one.shape == other.shape and np.array_equal(one.sum(axis=2), other.sum(axis=2)):
             shares[name] = float(np.abs(one - other).sum() / 2 / max(1, one.sum()))
-        else:
-            shares[name] = 1.0
     return shares
 
 

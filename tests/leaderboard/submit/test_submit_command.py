@@ -34,7 +34,7 @@ def test_submit_then_check(stbench, world, record):
 def test_refusals_end_with_1_and_stand_on_one_line_each(stbench, world, record):
     edit(record.path, lambda value: value.update(device="\x1b[2J\n::error::<script>"))
     code, out, err = stbench(world.runs)
-    assert code == 1 and err == "" and out.endswith("nothing was copied\n") and world.files() == []
+    assert code == 1 and err == "" and out.endswith("nothing was published\n") and world.files() == []
     assert "\x1b" not in out and not any(line.startswith("::") for line in out.splitlines())
     assert "key 'device' holds a control character (U+001B)" in out
 
