@@ -29,7 +29,8 @@ SUITE = "spectral-tl-bench"
 KNOWN_CODE = {"976bc6c03589762f": "1"}
 """Numerics version of all components of the suite, by the hash of its code (``environment["suite code"]``).
 
-976bc6c03589762f made all results that were published under schema 1, and gives the numbers of the golden cases.
+976bc6c03589762f made all results that were published under schema 1; such that train no network come out again to the
+pixel (``stbench submit --check --recompute``).
 """
 
 

@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from spectral_tl_bench.training.hardware import Hardware
 from tiny import make_request, make_tree
 
 from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, moved_pixels, recompute, request_of
 from spectral_tl_bench.results.store import load_evidence, read_record
 from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.training.hardware import Hardware
 
 
 @pytest.fixture(scope="module")

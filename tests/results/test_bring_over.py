@@ -6,7 +6,6 @@ import hashlib
 import json
 
 import pytest
-from spectral_tl_bench.training.hardware import Hardware
 from tiny import make_request
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
@@ -14,6 +13,7 @@ from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.results.bring_over import KNOWN_CODE, bring_over
 from spectral_tl_bench.results.store import load_evidence, read_record, read_records, verify
 from spectral_tl_bench.runner.run import execute, plan
+from spectral_tl_bench.training.hardware import Hardware
 
 BENCHMARK = builtin_benchmarks()["mts12-n2s"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import pytest
 from submitting import World, cells_of, edit, fields_of, forge, reasons, truth_of, write_cell
 
+from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.submit import place
 from spectral_tl_bench.leaderboard.submit.truth import read_truths, write_truth
+from spectral_tl_bench.results.bring_over import KNOWN_CODE
 from spectral_tl_bench.results.store import load_evidence, read_record, read_records, target_digest, verify
 
 
@@ -240,3 +243,92 @@ def test_a_benchmark_that_takes_the_rank_from_others_is_pointed_out(world, recor
     write_cell(world.runs, cell)
     done = world.submit()
     assert any("rows without it lose their rank" in str(finding) for finding in done.findings), reasons(done)
+
+
+def test_published_files_are_runs_like_others(world, record):
+    assert world.submit().ok
+    elsewhere = World(world.root / "elsewhere")
+    for given in (world.results, world.results / "sample" / "pixel-mlp.jsonl"):
+        shutil.rmtree(elsewhere.root, ignore_errors=True)
+        done = elsewhere.submit(given)
+        assert done.ok, reasons(done)
+        assert elsewhere.files() == world.files() and elsewhere.check().ok
+        for name in world.files():
+            assert (elsewhere.results / name).read_bytes() == (world.results / name).read_bytes(), name
+
+
+def test_a_submission_touches_its_own_files_alone(world, record):
+    assert world.submit().ok
+    before = {name: (world.results / name).stat().st_mtime_ns for name in world.files()}
+    (cell,) = cells_of("frozen")
+    done = world.submit(write_cell(world.root / "more", cell))
+    assert done.ok and sorted(map(str, done.placed)) == ["sample/frozen.jsonl", "sample/frozen.parquet"]
+    assert {name: (world.results / name).stat().st_mtime_ns for name in before} == before
+    assert world.check().ok, reasons(world.check())
+
+
+def schema_1(record, code):
+    """Make a run's record one of schema 1."""
+    content = (record.path.parent / record.evidence.file).read_bytes()
+    known = {"file": record.evidence.file, "sha256": hashlib.sha256(content).hexdigest()}
+
+    def change(value):
+        for key in ("definition", "numerics", "given_stage", "earlier_fingerprint"):
+            del value[key]
+        value["environment"]["suite code"] = code
+        value.update(schema_version=1, fingerprint="ab" * 32, evidence=known)
+
+    edit(record.path, change)
+
+
+def test_a_run_of_schema_1_is_brought_over(world, record):
+    schema_1(record, next(iter(KNOWN_CODE)))
+    done = world.submit()
+    assert done.ok, reasons(done)
+    (published,) = read_records([world.results])
+    assert published.fingerprint == record.fingerprint and published.earlier_fingerprint == "ab" * 32
+    assert published.identity() == record.identity() and published.scores == record.scores
+    assert world.check().ok and "has the same fingerprint" in reasons(world.submit())
+
+
+def test_a_run_whose_identity_cannot_be_rebuilt_is_shown_and_not_dropped(world, record):
+    schema_1(record, "0" * 16)
+    done = world.submit()
+    assert done.ok and any("its identity is not known" in finding.reason for finding in done.findings)
+    (published,) = read_records([world.results])
+    assert published.identity() is None and published.fingerprint == "ab" * 32
+    assert world.check().ok
+    board = make_boards([published])["sample"]
+    assert "Of 1 of 1 results it is not known which code they belong to." in board.notes
+
+
+def test_changed_evidence_of_schema_1_is_refused(world, record):
+    schema_1(record, next(iter(KNOWN_CODE)))
+    path = record.path.parent / record.evidence.file
+    path.write_bytes(path.read_bytes() + b" ")
+    assert not world.submit().ok and world.files() == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_machine_that_stops_in_between_leaves_no_line_without_rows(world, record, monkeypatch, replace, after):
+    """Submitting again puts it right."""
+    assert world.submit().ok
+    (other,) = cells_of("pixel-mlp", seeds=(0 if replace else 1,))
+    more = write_cell(world.root / "more", other, quality=0.7, pictures=True)
+    real, calls = place._move, []
+
+    def stops(source, target):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(target)
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, "_move", stops)
+        world.submit(more, replace=replace)
+        raise KeyboardInterrupt  # where there was no move as late as that
+    for published in read_records([world.results]) if list(world.results.rglob("*.jsonl")) else []:
+        assert verify(published)
+    assert world.submit(more, replace=True).ok
+    assert world.check().ok, reasons(world.check())
