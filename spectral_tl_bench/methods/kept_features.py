@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from spectral_tl_bench.methods.base import KeptFeatures, Method
+
+
+def _number(value: Any) -> Any:
+    """A number that was typed; a choice among numbers takes no text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class OnKeptFeatures(Method):
@@ -15,7 +20,7 @@ class OnKeptFeatures(Method):
     cache: bool = Field(
         False, description="train on a fixed grid of windows, whose features are computed once and kept"
     )
-    cache_copies: Literal[1, 8] = Field(
+    cache_copies: Annotated[Literal[1, 8], BeforeValidator(_number)] = Field(
         1, description="with cache: 1 takes each training window as it is, 8 in all symmetries of the square"
     )
     cache_dtype: Literal["float32", "float16", "bfloat16"] = Field(
