@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO_FLAGS ?=
+TEST_JOBS ?= 2
 
 .PHONY: demo test quick lint slow newer golden clean
 
@@ -13,7 +14,7 @@ demo: $(VENV)/.installed
 	@echo; echo "The board (synthetic sample): $(OUT)/tables/board-sample.md, and $(OUT)/site/index.html"
 
 test: lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS)
 
 # Lint, types and the tests of what was touched, in a minute.
 quick: $(VENV)/.installed
