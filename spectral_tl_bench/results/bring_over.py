@@ -31,7 +31,7 @@ KNOWN_CODE = {"976bc6c03589762f": "1"}
 
 976bc6c03589762f (commit 012d057) made all results that were published under schema 1. On one machine, with one set of
 libraries, it and the code that knows numerics versions gave the same confusion matrices and validation traces, bit for
-bit, in all of 15 short cells: floors, networks, tuners, both readings of SpectralX, an objective, kept features, oracles.
+bit, in all of 15 short cells: a floor, networks, tuners, both readings of SpectralX, an objective, kept features.
 """
 
 
