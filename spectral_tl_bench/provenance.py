@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,20 +24,26 @@ def environment(package: str, package_version: str, module: str) -> dict[str, st
         package_version: Its version.
         module: Module of the method's class, whose package's code is hashed.
     """
-    facts = {
+    return {
         "python": platform.python_version(),
         "platform": platform.system().lower(),
         "spectral-tl-bench": __version__,
         f"method package {package}": package_version,
         "suite code": package_code("spectral_tl_bench"),
         "method code": package_code(module),
+        **versions_of(LIBRARIES),
     }
-    for name in LIBRARIES:
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Versions of installed distributions, by name."""
+    versions = {}
+    for name in names:
         try:
-            facts[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            facts[name] = "not installed"
-    return facts
+            versions[name] = "not installed"
+    return versions
 
 
 @functools.cache

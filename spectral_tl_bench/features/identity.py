@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from spectral_tl_bench.features.modules import DECODER
 from spectral_tl_bench.features.store import FeatureIdentity
 from spectral_tl_bench.methods.base import KeptFeatures, Task
 from spectral_tl_bench.models.weights import weights_digest
-from spectral_tl_bench.provenance import package_code
+from spectral_tl_bench.provenance import package_code, versions_of
 
 CONTENT_DIGITS = 16
 LIBRARIES = ("torch", "timm")
@@ -85,13 +84,7 @@ def code_of(module: nn.Module) -> Mapping[str, str]:
     modules = {type(child).__module__ for child in frozen[1:]}  # the first is the whole, the decoder's code with it
     modules |= {extractor.__module__} if extractor is not None else set()
     packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench", "spectralx"})
-    code = {package: package_code(package) for package in packages}
-    for library in LIBRARIES:
-        try:
-            code[library] = version(library)
-        except PackageNotFoundError:
-            code[library] = "unknown"
-    return code
+    return {package: package_code(package) for package in packages} | versions_of(LIBRARIES)
 
 
 __all__ = ["Identify", "code_of"]

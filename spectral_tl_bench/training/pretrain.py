@@ -8,7 +8,6 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
 from spectral_tl_bench.models.weights import weights_digest
+from spectral_tl_bench.provenance import versions_of
 from spectral_tl_bench.training.gradient import GradientStage, train_stage
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import LossTrace, Say
@@ -126,5 +126,5 @@ def train_shared(
 
 
 def _versions() -> Mapping[str, str]:
-    names = ("torch", "torchgeo", "lightning", "timm", "safetensors")
-    return {"python": platform.python_version(), "spectral-tl-bench": __version__} | {n: version(n) for n in names}
+    libraries = versions_of(("torch", "torchgeo", "lightning", "timm", "safetensors"))
+    return {"python": platform.python_version(), "spectral-tl-bench": __version__, **libraries}

@@ -142,7 +142,7 @@ def test_versions_and_libraries_are_in_the_key(tree, base, monkeypatch):
     _, module = build(cell_of(tree))
     code = code_of(module)
     assert set(code) == {"torch", "timm"} and code["torch"] == version("torch")
-    monkeypatch.setattr(identity_module, "version", lambda name: "0.0")
+    monkeypatch.setattr(identity_module, "versions_of", lambda names: dict.fromkeys(names, "0.0"))
     assert code_of(module)["timm"] == "0.0"
 
 
