@@ -5,6 +5,7 @@ Each step is a command in a new virtual environment, as the documentation has it
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -88,8 +89,11 @@ def test_from_nothing_to_the_leaderboard(stranger: Stranger) -> None:
     said = stranger.stbench("submit", home / "runs", at=checkout)
     assert "4 records are in leaderboard/results" in said
     assert "fingerprint" not in said, "it was computed again: the method is installed here"
-    for benchmark in BENCHMARKS:
-        assert len(list((checkout / "leaderboard" / "results" / "sample" / benchmark / NAME).iterdir())) == 2
+    published = checkout / "leaderboard" / "results" / "sample"
+    lines = [json.loads(line) for line in (published / f"{NAME}.jsonl").read_text().splitlines()]
+    assert [(line["benchmark"], line["seed"]) for line in lines] == [(b, s) for b in sorted(BENCHMARKS) for s in (0, 1)]
+    assert all(line["numerics"][f"method {NAME}"].startswith(NAME) for line in lines), "its package's version"
+    assert (published / f"{NAME}.parquet").is_file()
     assert "4 records: nothing has to be refused" in stranger.stbench("submit", "--check", at=checkout)
 
     stranger.stbench("report", at=checkout)
