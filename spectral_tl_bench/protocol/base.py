@@ -39,6 +39,11 @@ class Protocol:
     window: int
     small_window: int
 
+    @property
+    def version(self) -> str:
+        """The numerics version of each part; budget and window, which a run may change, stand in its settings."""
+        return ", ".join(f"{name} {getattr(part, 'numerics_version', '?')}" for name, part in self.parts().items())
+
     def parts(self) -> dict[str, Any]:
         """What numbers depend on; each part has a ``name`` and a ``numerics_version``."""
         return {

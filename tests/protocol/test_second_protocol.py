@@ -161,6 +161,11 @@ def test_the_selected_checkpoint_is_that_of_the_protocol_s_metric(whole):
     assert whole.selection.value(np.zeros((2, 2), np.int64)) == 0
 
 
+def test_a_protocol_has_a_version(whole):
+    assert STRICT.version == "normalisation 1, augmentation 1, windows 1, metric 1, selection 1"
+    assert whole.version == "normalisation 7, augmentation ?, windows 3, metric 2, selection 1"
+
+
 def test_unknown_names(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no protocol 'stric'") as caught:
         get_protocol("stric")
