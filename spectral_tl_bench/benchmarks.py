@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spectral_tl_bench.errors import BenchmarkError, nearest
 from spectral_tl_bench.plugins import imported, installed
@@ -23,6 +23,7 @@ LAYOUTS = "spectral_tl_bench.layouts"
 """The entry-point group of the layouts."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+PerBand = Annotated[float, Field(allow_inf_nan=False)] | tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -52,11 +53,15 @@ class Labels(_Strict):
         classes: The classes, in the order of the logits.
         void: Raw values without ground truth.
         other: What any further raw value is: an error (the default), or void as well.
+        align: Where a label lies: where its georeference says, or pixel for pixel on its image whatever that says.
+        nodata: What a label file's own nodata value and mask hide: void, or nothing, because they are wrong.
     """
 
     classes: Annotated[tuple[LandCover, ...], Field(min_length=2, max_length=VOID)]
     void: tuple[int, ...] = ()
     other: Literal["error", "void"] = "error"
+    align: Literal["georeference", "pixels"] = "georeference"
+    nodata: Literal["void", "ignore"] = "void"
 
     @model_validator(mode="after")
     def _disjoint(self) -> Labels:
@@ -86,6 +91,9 @@ class Domain(_Strict):
         season: Season, where the dataset has one.
         chips: Number of chips in the published dataset, if known.
         lon_lat: Approximate centre in degrees, for maps only; exact footprints come from the files.
+        scale: Where its files are in a unit of their own: reflectance = stored value * scale + offset, one number or
+            one per band. By default the files' tags say it, or they are in the sensor's unit.
+        offset: See ``scale``.
     """
 
     id: Identifier
@@ -93,6 +101,26 @@ class Domain(_Strict):
     season: str = ""
     chips: Annotated[int, Field(ge=0)] | None = None
     lon_lat: tuple[float, float] | None = None
+    scale: PerBand | None = None
+    offset: PerBand | None = None
+
+    @property
+    def has_unit(self) -> bool:
+        """Whether the benchmark says in what unit its files are."""
+        return self.scale is not None or self.offset is not None
+
+    def unit(self, bands: int, default: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Scales and offsets, one per band each.
+
+        Args:
+            bands: Number of bands.
+            default: The sensor's scale, where only an offset is given.
+        """
+        scale, offset = (
+            value if isinstance(value, tuple) else (float(other if value is None else value),) * bands
+            for value, other in ((self.scale, default), (self.offset, 0.0))
+        )
+        return scale, offset
 
 
 class LayoutChoice(_Strict):
@@ -149,7 +177,10 @@ class Benchmark(_Strict):
         target: Ids of the domains to test on; equal to ``source`` for an in-domain reference.
         labels: Classes and label map.
         split: How validation (and an in-domain test part) is cut.
-        nodata: Pixels that are NaN, infinite, or nodata in every band: an error, or filled with the band mean.
+        nodata: What becomes of values that are no measurement (NaN, nodata, masked): refused; filled with the mean of
+            the band; or filled, and their pixels void.
+        nodata_in: Whether a file's nodata value counts in any band by itself, or only in all bands of a pixel; by
+            default 0, which is often data, only in all, and any other value in any.
         void_chips: Chips without one labelled pixel: an error, or skipped with a notice.
     """
 
@@ -170,11 +201,24 @@ class Benchmark(_Strict):
     target: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     labels: Labels
     split: Split = Split()
-    nodata: Literal["error", "fill"] = "error"
+    nodata: Literal["refuse", "fill", "void"] = "refuse"
+    nodata_in: Literal["any", "all"] | None = None
     void_chips: Literal["error", "skip"] = "error"
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _earlier_word(cls, value: object) -> object:
+        return "refuse" if value == "error" else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Benchmark:
+        for domain in self.domains:
+            for name in ("scale", "offset"):
+                value = getattr(domain, name)
+                if isinstance(value, tuple) and len(value) != len(self.sensor.bands):
+                    raise ValueError(f"{name} of domain {domain.id!r} has {len(value)} numbers, not one per band")
+                if name == "scale" and (value == 0 or (isinstance(value, tuple) and 0 in value)):
+                    raise ValueError(f"scale of domain {domain.id!r} is 0")
         known = [domain.id for domain in self.domains]
         if len(set(known)) != len(known):
             raise ValueError("domain ids must be unique")

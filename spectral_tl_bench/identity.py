@@ -77,13 +77,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def benchmark_digest(definition: Mapping[str, Any]) -> str:
     """A hash of the parts of a benchmark's definition that can change a number on it: no title, colour or note.
 
+    How files are read (units, alignment, which nodata counts) is not in it either: what that does to pixels and labels
+    stands in the manifest.
+
     Args:
         definition: ``Benchmark.model_dump(mode="json")``.
     """
-    texts = {"title", "citation", "notes", "groups", "layout", "expected"}
+    texts = {"title", "citation", "notes", "groups", "layout", "expected", "nodata_in"}
     facts = {key: value for key, value in definition.items() if key not in texts}
+    facts["nodata"] = "error" if definition["nodata"] == "refuse" else definition["nodata"]  # the word of schema 1
     facts["labels"] = {
-        **definition["labels"],
+        **{key: value for key, value in definition["labels"].items() if key not in ("align", "nodata")},
         "classes": [{key: cover[key] for key in ("name", "raw")} for cover in definition["labels"]["classes"]],
     }
     facts["domains"] = [domain["id"] for domain in definition["domains"]]

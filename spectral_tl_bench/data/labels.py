@@ -19,19 +19,16 @@ MATLAB_VARIABLE = "label"
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 
 
-def read_raw_label(path: Path) -> np.ndarray[Any, Any]:
-    """Read a label file as it is.
+def whole_numbers(raw: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    """Raw label values (H, W) as integers.
 
     Args:
-        path: A one-band raster, or a MATLAB file with a 2-D variable ``label``.
-
-    Returns:
-        Raw values (H, W), integers.
+        raw: As stored.
+        path: The file, for messages.
 
     Raises:
-        DataError: If the file is missing, unreadable, or not one layer of whole numbers.
+        DataError: If they are not one layer of whole numbers.
     """
-    raw = _read_matlab(path) if path.suffix == ".mat" else _read_raster(path)
     if raw.ndim != 2:
         raise DataError(f"the label has shape {raw.shape}", where=path, expected="one layer (height, width)")
     if raw.dtype.kind == "f":
@@ -45,17 +42,12 @@ def read_raw_label(path: Path) -> np.ndarray[Any, Any]:
     return raw
 
 
-def _read_raster(path: Path) -> np.ndarray[Any, Any]:
-    with open_raster(path) as source:
-        if source.count != 1:
-            raise DataError(f"the label has {source.count} bands", where=path, expected="one band")
-        try:
-            return source.read(1)
-        except rasterio.errors.RasterioError as error:
-            raise DataError(f"the pixels cannot be read: {error}", where=path) from None
+def read_matlab(path: Path) -> np.ndarray[Any, Any]:
+    """The variable ``label`` of a MATLAB file.
 
-
-def _read_matlab(path: Path) -> np.ndarray[Any, Any]:
+    Raises:
+        DataError: If the file is missing, unreadable or has no such variable.
+    """
     from scipy.io import loadmat
 
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,30 @@ class BandStatistics:
 
     @classmethod
     def of(cls, index: ChipIndex, chips: Sequence[str]) -> BandStatistics:
-        """The statistics of all valid pixels of the given chips, from the sums in the index."""
+        """The statistics of all measured values of the given chips, from the sums in the index.
+
+        Raises:
+            DataError: If a band has none.
+        """
         frame = index.frame.loc[list(chips)]
-        pixels = float(frame["valid_pixels"].sum())
+        pixels = np.sum(frame["band_count"].tolist(), axis=0).astype(np.float64)
+        if not pixels.all():
+            bands = ", ".join(str(band + 1) for band in np.flatnonzero(pixels == 0))
+            raise DataError(f"band {bands} has no measured value in {len(frame)} chips", where=index.root)
         mean = np.sum(frame["band_sum"].tolist(), axis=0) / pixels
         variance = np.sum(frame["band_square_sum"].tolist(), axis=0) / pixels - mean**2
         return cls(mean, np.sqrt(np.maximum(variance, 0.0)))
+
+    @property
+    def constant(self) -> np.ndarray[Any, Any]:
+        """Bands (C,), bool, whose values differ by rounding alone, on their own scale: radiances of 1e-7 may vary."""
+        return self.std <= 1e-6 * np.abs(self.mean)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether a band varies by so little that it was once taken for constant, whatever its scale."""
+        once = self.std < 1e-6 * np.maximum(1.0, np.abs(self.mean))
+        return bool((once != self.constant).any())
 
 
 class Normalise(nn.Module):
@@ -45,7 +64,7 @@ class Normalise(nn.Module):
 
     def __init__(self, statistics: BandStatistics) -> None:
         super().__init__()
-        constant = statistics.std < 1e-6 * np.maximum(1.0, np.abs(statistics.mean))
+        constant = statistics.constant
         scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, statistics.std))
         self.register_buffer(
             "mean", torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None], persistent=False

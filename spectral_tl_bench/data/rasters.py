@@ -23,8 +23,11 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
-from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index, invalid_pixels
-from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
+from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
+from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index
+from spectral_tl_bench.data.labels import LabelMap
+from spectral_tl_bench.data.placement import Grid, Turn
+from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 
 GeoQuery = tuple[slice, slice, slice]
@@ -74,9 +77,9 @@ class ChipCache:
 class SpectralChips(RasterDataset):
     """Labelled chips of one CRS as a TorchGeo ``RasterDataset``.
 
-    Samples are dictionaries: ``image`` (C, H, W) float32 in the file's own unit, ``mask`` (H, W) int64 with
-    classes 0..K-1 and void 255, ``invalid`` (H, W) bool for pixels without a measurement (their image values
-    are ``fill``), ``crs``, ``bounds`` (the query), ``chip`` and ``domain`` (names), ``line`` and ``column`` (the
+    Samples are dictionaries: ``image`` (C, H, W) float32 in the benchmark's unit, north up, ``mask`` (H, W) int64
+    with classes 0..K-1 and void 255, ``invalid`` (H, W) bool for pixels of which a band is unmeasured (its value is
+    ``fill``), ``crs``, ``bounds`` (the query), ``chip`` and ``domain`` (names), ``line`` and ``column`` (the
     window's upper left pixel in its chip).
 
     Args:
@@ -84,7 +87,7 @@ class SpectralChips(RasterDataset):
         index: The chip index.
         chips: Names of the chips to hold, all of one CRS; by default all of the index.
         cache: Chips kept in memory, shared between datasets.
-        fill: Value per band (C,) for pixels without a measurement; by default 0.
+        fill: Value per band (C,) for what is unmeasured; by default 0.
         transforms: Called with every sample.
         labels: Whether labels are read; without, they are not even known by name, and every mask is void.
 
@@ -113,7 +116,7 @@ class SpectralChips(RasterDataset):
         self.band_indexes = None
         self.chip_cache = cache or ChipCache()
         self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
-        self.label_map = LabelMap(benchmark.labels)
+        self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         if not labels:
             frame = frame.drop(columns=["label", "class_counts"])
@@ -182,16 +185,19 @@ class SpectralChips(RasterDataset):
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
         row = self._rows[number]
-        image, mask, invalid = self.chip_cache.get(row["chip"], lambda: self._load(row))
+        image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
         window = (slice(line, line + height), slice(column, column + width))
         pixels = image[:, *window].astype(np.float32)
-        holes = invalid[window] if invalid.size else np.zeros((height, width), dtype=bool)
-        if holes.any():
-            pixels[:, holes] = self.fill[:, None]
+        if len(row["gain"]):
+            pixels = Unit(row["gain"], row["bias"])(image[:, *window]).astype(np.float32)
+        invalid = np.zeros((height, width), dtype=bool)
+        if holes.size:
+            missing = np.broadcast_to(holes[:, *window], pixels.shape)
+            pixels, invalid = np.where(missing, self.fill[:, None, None], pixels), missing.any(axis=0)
         return {
             "image": torch.from_numpy(pixels),
             "mask": torch.from_numpy(mask[window].astype(np.int64)),
-            "invalid": torch.from_numpy(holes.copy()),
+            "invalid": torch.from_numpy(invalid),
             "chip": row["chip"],
             "domain": row["domain"],
             "line": line,
@@ -199,20 +205,42 @@ class SpectralChips(RasterDataset):
         }
 
     def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-        path = self.root / row["image"]
-        with open_raster(path) as source:
-            try:
-                image, nodata = source.read(), source.nodata
-            except rasterio.errors.RasterioError as error:
-                raise DataError(f"the pixels cannot be read: {error}", where=path) from None
-        if image.shape != (len(self.all_bands), row["height"], row["width"]):
-            raise DataError("the image has changed since it was indexed", where=path, fix="run again")
-        invalid = invalid_pixels(image, nodata)
+        image = self._image(row)
+        holes = image.holes.values
+        kept = np.zeros(0, dtype=bool)
+        if holes is not None:
+            kept = holes[:1] if (holes == holes[:1]).all() else holes
         if "label" in row:
-            mask = self.label_map(read_raw_label(self.root / row["label"]))
+            mask = self._classes(row, image.grid, image.turn, image.holes.values)
         else:
-            mask = np.full(image.shape[1:], VOID, dtype=np.uint8)
-        return image, mask, invalid if invalid.any() else np.zeros(0, dtype=bool)
+            mask = np.full(image.pixels.shape[1:], VOID, dtype=np.uint8)
+        return image.pixels, mask, kept
+
+    def _image(self, row: dict[Any, Any]) -> Image:
+        path = self.root / row["image"]
+        image = read_image(path, row["domain"], self.rules)
+        if image.pixels.shape != (len(self.all_bands), row["height"], row["width"]):
+            raise DataError("the image has changed since it was indexed", where=path, fix="run again")
+        return image
+
+    def _classes(
+        self, row: dict[Any, Any], grid: Grid, turn: Turn, holes: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any]:
+        label = read_label(self.root / row["label"], grid, turn, self.rules)
+        mask = self.label_map(label.raw)
+        if label.hidden is not None:
+            mask[label.hidden] = VOID
+        if self.rules.nodata == "void" and holes is not None:
+            mask[holes.any(axis=0)] = VOID
+        return mask
+
+    def classes(self, number: int) -> np.ndarray[Any, Any]:
+        """The classes of chip ``number`` (H, W), uint8 with void; its image is read only where that changes them."""
+        row = self._rows[number]
+        if self.rules.nodata == "void" and row["nodata_pixels"]:
+            image = self._image(row)
+            return self._classes(row, image.grid, image.turn, image.holes.values)
+        return self._classes(row, *read_grid(self.root / row["image"]), None)
 
     def chip_rows(self) -> list[dict[Any, Any]]:
         """The index rows of the chips, in the order of their slots."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from spectral_tl_bench.data.index import content_key
 from spectral_tl_bench.data.loaders import BandStatistics
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.features.modules import DECODER
@@ -65,7 +66,7 @@ class Identify:
     def __call__(self, collection: ChipCollection, stride: int, copies: int, kept: tuple[int, ...]) -> FeatureIdentity:
         """The identity of the features of all windows of a collection."""
         chips = tuple(
-            (str(row["chip"]), str(row["content"])[:CONTENT_DIGITS], int(row["height"]), int(row["width"]))
+            (str(row["chip"]), content_key(row, CONTENT_DIGITS), int(row["height"]), int(row["width"]))
             for _, _, row in collection.chips()
         )
         return FeatureIdentity.model_validate(

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from spectral_tl_bench.data.grid import grid
-from spectral_tl_bench.data.labels import read_raw_label
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection
 from spectral_tl_bench.files import seed_from
 
@@ -112,7 +111,7 @@ class ChipLabels:
         row = chips.chip_rows()[number]
 
         def load() -> tuple[np.ndarray[Any, Any], ...]:
-            return (chips.label_map(read_raw_label(chips.root / row["label"])),)
+            return (chips.classes(number),)
 
         return self._cache.get(row["chip"], load)[0]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.source import DataSource, Track
 from spectral_tl_bench.data.splits import SplitTable, make_split
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs, benchmark_digest
@@ -39,6 +40,7 @@ class OpenBenchmark:
     track: Track
     notes: tuple[str, ...]
     _splits: dict[int, SplitTable] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _statistics: dict[int, BandStatistics] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def chip_size(self) -> int:
@@ -59,6 +61,16 @@ class OpenBenchmark:
         if seed not in self._splits:
             self._splits[seed] = make_split(self.benchmark, self.index, seed)
         return self._splits[seed]
+
+    def statistics(self, seed: int) -> BandStatistics:
+        """Those of the training chips, from benchmark and seed.
+
+        Raises:
+            DataError: If the source cannot be cut by place, or a band has no measured value.
+        """
+        if seed not in self._statistics:
+            self._statistics[seed] = BandStatistics.of(self.index, self.split(seed).chips("train"))
+        return self._statistics[seed]
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,12 @@ class Cell:
 
     def numerics(self) -> dict[str, str]:
         """The numerics version of every component that takes part."""
-        return numerics_of(self.protocol, self.method_name, self.method, self.objectives, self.backbone)
+        versions = numerics_of(self.protocol, self.method_name, self.method, self.objectives, self.backbone)
+        # Only there has the rule for constant bands moved a number; results on all other data stay what they are.
+        return {**versions, "normalisation": f"{versions['normalisation']}, tiny bands"} if self._tiny() else versions
+
+    def _tiny(self) -> bool:
+        return self.protocol.pixels.normalise is Normalise and self.opened.statistics(self.seed).tiny
 
 
 @dataclass(frozen=True)

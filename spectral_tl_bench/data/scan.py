@@ -1,0 +1,124 @@
+"""One chip opened and summed up: a row of the index."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectral_tl_bench.data.chip import Image, Label, ReadingRules, read_image, read_label
+from spectral_tl_bench.data.layouts import ChipFiles
+from spectral_tl_bench.data.placement import PlacementError, Turn, name_of
+from spectral_tl_bench.errors import DataError
+
+
+def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any]:
+    """Open one chip and sum it up.
+
+    Args:
+        base: Folder that the chip's paths start from.
+        chip: The chip.
+        rules: How files are read.
+
+    Returns:
+        A row of the index; ``problem`` is empty, or says what is wrong with the chip.
+    """
+    row: dict[str, Any] = {
+        "chip": chip.chip, "domain": chip.domain, "site": chip.site, "image": chip.image, "label": chip.label,
+        "crs": "", "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "height": 0, "width": 0, "bands": 0,
+        "labels": [], "label_counts": [], "band_count": [], "band_sum": [], "band_square_sum": [], "band_low": [],
+        "gain": [], "bias": [], "tagged": False, "turned": False, "placed": False, "valid_pixels": 0,
+        "nodata_pixels": 0, "nodata_bands": "", "nodata": "", "zeros": 0, "label_hidden": 0, "label_nodata": [],
+        "content": "", "fault": "", "problem": "",
+    }  # fmt: skip
+    try:
+        image = read_image(base / chip.image, chip.domain, rules)
+        label = read_label(base / chip.label, image.grid, image.turn, rules)
+    except DataError as error:
+        expected = f"; expected: {error.expected}" if error.expected else ""
+        problem = f"{error.what}{expected}" + (f" ({error.where})" if error.where else "")
+        return row | {"fault": "place" if isinstance(error, PlacementError) else "file", "problem": problem}
+    return row | _place(image, chip) | _label_facts(label, image, rules) | _band_facts(image) | {
+        "placed": image.grid.transform is None or label.georeferenced or chip.label.endswith(".mat"),
+        "turned": image.turn != Turn(),
+        "content": _content(image, label, rules),
+    }  # fmt: skip
+
+
+def _place(image: Image, chip: ChipFiles) -> dict[str, Any]:
+    """Size, and where the file, or the chip's name, says that it lies."""
+    count, height, width = image.pixels.shape
+    facts: dict[str, Any] = {"height": height, "width": width, "bands": count}
+    if image.transform is not None and image.grid.crs is not None:
+        number, t = image.grid.crs.to_epsg(), image.transform
+        facts |= {"crs": name_of(image.grid.crs) if number else image.grid.crs.to_wkt()}
+        facts |= {"xmin": t.c, "ymin": t.f + height * t.e, "xmax": t.c + width * t.a, "ymax": t.f}
+    elif chip.footprint:
+        facts |= dict(zip(("crs", "xmin", "ymin", "xmax", "ymax"), chip.footprint, strict=True))
+    return facts
+
+
+def _label_facts(label: Label, image: Image, rules: ReadingRules) -> dict[str, Any]:
+    """A histogram of the pixels that count, and what was hidden."""
+    facts: dict[str, Any] = {}
+    counted = np.ones(label.raw.shape, dtype=bool)
+    if label.hidden is not None:
+        counted &= ~label.hidden
+        facts |= {"label_hidden": int((label.hidden & np.isin(label.raw, rules.classes)).sum())}
+        facts |= {"label_nodata": [] if label.nodata is None else [float(label.nodata)]}
+    if rules.nodata == "void" and image.holes.values is not None:
+        counted &= ~image.holes.values.any(axis=0)
+    values, counts = np.unique(label.raw if counted.all() else label.raw[counted], return_counts=True)
+    return facts | {"labels": values.astype(np.int64).tolist(), "label_counts": counts.astype(np.int64).tolist()}
+
+
+def _band_facts(image: Image) -> dict[str, Any]:
+    """Sums per band over measured values, in the benchmark's unit, and what is not measured."""
+    pixels, holes, unit = image.pixels, image.holes.values, image.unit
+    flat = (pixels if unit is None else unit(pixels)).reshape(len(pixels), -1).astype(np.float64)
+    facts: dict[str, Any] = {"zeros": image.holes.zeros, "tagged": image.tagged}
+    if unit is not None:
+        facts |= {"gain": list(unit.gain), "bias": list(unit.bias)}
+    measured = np.full(len(flat), flat.shape[1], dtype=np.int64)
+    invalid = 0
+    if holes is not None:
+        hidden = holes.reshape(len(flat), -1)
+        flat[hidden] = 0.0
+        measured -= hidden.sum(axis=1)
+        invalid = int(hidden.any(axis=0).sum())
+        bands = [str(band + 1) for band in range(len(hidden)) if hidden[band].any()]
+        facts |= {"nodata_bands": "all" if len(bands) == len(hidden) else ", ".join(bands)}
+        facts |= {"nodata": ", ".join(f"{reason} {count}" for reason, count in image.holes.reasons.items())}
+    return facts | {
+        "band_count": measured.tolist(),
+        "band_sum": flat.sum(axis=1).tolist(),
+        "band_square_sum": np.einsum("bp,bp->b", flat, flat).tolist(),
+        "band_low": _low(flat, holes),
+        "valid_pixels": flat.shape[1] - invalid,
+        "nodata_pixels": invalid,
+    }
+
+
+def _low(flat: np.ndarray[Any, Any], holes: np.ndarray[Any, Any] | None) -> list[float]:
+    """First percentile per band of about 4,000 pixels; NaN where a band holds none."""
+    some = slice(None, None, max(1, flat.shape[1] // 4096))
+    values = flat[:, some]
+    if holes is not None:
+        values = np.where(holes.reshape(len(flat), -1)[:, some], np.nan, values)
+    return [float(np.percentile(band[~np.isnan(band)], 1)) if (~np.isnan(band)).any() else np.nan for band in values]
+
+
+def _content(image: Image, label: Label, rules: ReadingRules) -> str:
+    """A hash of what is read. Sums and histograms do not change when pixels or labels change places; this does."""
+    found = hashlib.sha256(image.pixels.tobytes() + label.raw.astype(np.int64).tobytes())
+    holes = image.holes.values
+    # Pixels that miss all bands are told by the values and by valid_pixels; manifests from before masks counted stay.
+    if holes is not None and ("mask" in image.holes.reasons or (holes != holes[:1]).any()):
+        found.update(b"unmeasured" + np.packbits(holes).tobytes())
+    if image.unit is not None:
+        found.update(b"unit" + np.array(image.unit, dtype=np.float64).tobytes())
+    if label.hidden is not None and np.isin(label.raw[label.hidden], rules.classes).any():
+        found.update(b"hidden" + np.packbits(label.hidden).tobytes())
+    return found.hexdigest()
