@@ -243,6 +243,11 @@ class Benchmark(_Strict):
         return next(domain for domain in self.domains if domain.id == name)
 
     @property
+    def nodata_key(self) -> str:
+        """``nodata`` as seeds and identities know it: an earlier word stands in them, and they must not move."""
+        return "error" if self.nodata == "refuse" else self.nodata
+
+    @property
     def in_domain(self) -> bool:
         """Whether this is a reference without a gap."""
         return self.gap == "none"

@@ -85,7 +85,7 @@ def benchmark_digest(definition: Mapping[str, Any]) -> str:
     """
     texts = {"title", "citation", "notes", "groups", "layout", "expected", "nodata_in"}
     facts = {key: value for key, value in definition.items() if key not in texts}
-    facts["nodata"] = "error" if definition["nodata"] == "refuse" else definition["nodata"]  # the word of schema 1
+    facts["nodata"] = "error" if definition["nodata"] == "refuse" else definition["nodata"]  # as Benchmark.nodata_key
     facts["labels"] = {
         **{key: value for key, value in definition["labels"].items() if key not in ("align", "nodata")},
         "classes": [{key: cover[key] for key in ("name", "raw")} for cover in definition["labels"]["classes"]],

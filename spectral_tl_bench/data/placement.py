@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,9 +79,9 @@ class Grid:
                 expected="lines along an axis of the CRS; `gdalwarp` makes such an image",
             )
         t = self.transform
-        mapped = [t * corner for corner in self.corners()]
+        xs, ys = at(t, self.corners())
         wide, high = (abs(t.b), abs(t.d)) if turn.transpose else (abs(t.a), abs(t.e))
-        return turn, Affine(wide, 0, min(x for x, _ in mapped), 0, -high, max(y for _, y in mapped))
+        return turn, Affine(wide, 0, float(xs.min()), 0, -high, float(ys.max()))
 
 
 def _quarter(matrix: Affine, height: int, width: int, downward: int) -> Turn | None:
@@ -132,9 +133,7 @@ def on_image(label: Grid, image: Grid) -> tuple[Turn, Window]:
     if turn is None:
         angle = np.degrees(np.arctan2(matrix.d, matrix.a))
         raise PlacementError(f"the label is rotated by {angle:.3g} degrees against its image", expected="one direction")
-    inside = [~matrix * corner for corner in image.corners()]
-    left, top = (min(values) for values in zip(*inside, strict=True))
-    right, bottom = (max(values) for values in zip(*inside, strict=True))
+    left, top, right, bottom = _extent(~matrix, image)
     column, line = round(left), round(top)
     off = max(abs(left - column), abs(top - line))
     if off > TOLERANCE:
@@ -158,21 +157,28 @@ def _pixel_for_pixel(label: Grid, image: Grid) -> tuple[Turn, Window]:
     return Turn(), Window(0, 0, label.width, label.height)
 
 
+def at(matrix: Affine, points: Sequence[tuple[float, float]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Where a matrix puts points: all first and all second coordinates."""
+    x, y = np.array(points, dtype=np.float64).T
+    return matrix.a * x + matrix.b * y + matrix.c, matrix.d * x + matrix.e * y + matrix.f
+
+
 def _relative(label: Grid, image: Grid, here: Affine, there: Affine) -> Affine:
     """(column, line) of the label to (column, line) of the image."""
-    if label.crs is None or image.crs is None or label.crs == image.crs:
-        return ~there * here
-    xs, ys = zip(*(here * corner for corner in label.corners()), strict=True)
-    columns, lines = np.array(~there * np.array(_between(label.crs, image.crs)(xs, ys)))
+    xs, ys = at(here, label.corners())
+    same = label.crs is None or image.crs is None or label.crs == image.crs
+    if not same:
+        xs, ys = _between(label.crs, image.crs)(xs, ys)
+    columns, lines = at(~there, list(zip(xs, ys, strict=True)))
     if not (np.isfinite(columns).all() and np.isfinite(lines).all()):
         raise PlacementError(_systems(label, image), expected="one CRS")
     matrix = Affine(
         (columns[1] - columns[0]) / label.width, (columns[2] - columns[0]) / label.height, columns[0],
         (lines[1] - lines[0]) / label.width, (lines[2] - lines[0]) / label.height, lines[0],
     )  # fmt: skip
-    last = matrix * (label.width, label.height)
-    straight = max(abs(last[0] - columns[3]), abs(last[1] - lines[3])) <= TOLERANCE
-    if not straight or _quarter(matrix, label.height, label.width, 1) is None:
+    (right,), (bottom,) = at(matrix, [(label.width, label.height)])
+    straight = max(abs(right - columns[3]), abs(bottom - lines[3])) <= TOLERANCE
+    if not same and not (straight and _quarter(matrix, label.height, label.width, 1) is not None):
         raise PlacementError(_systems(label, image), expected="one CRS")
     return matrix
 
@@ -203,16 +209,22 @@ def _size(t: Affine) -> str:
     return f"{np.hypot(t.a, t.d):.6g} x {np.hypot(t.b, t.e):.6g}"
 
 
+def _extent(matrix: Affine, grid: Grid) -> tuple[float, float, float, float]:
+    """Least and greatest coordinates of a grid's corners."""
+    xs, ys = at(matrix, grid.corners())
+    return float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+
+
 def _apart(label: Grid, image: Grid, matrix: Affine) -> str:
     """How a label lies that covers only a part of its image, or nothing."""
-    mapped = [matrix * corner for corner in label.corners()]
-    left, top = (min(values) for values in zip(*mapped, strict=True))
-    right, bottom = (max(values) for values in zip(*mapped, strict=True))
+    left, top, right, bottom = _extent(matrix, label)
     wide = max(0.0, min(right, image.width) - max(left, 0.0))
     high = max(0.0, min(bottom, image.height) - max(top, 0.0))
     share = wide * high / (image.width * image.height)
+    if (label.height, label.width) != (image.height, image.width):
+        return f"image is {image.height}x{image.width} px, its label {label.height}x{label.width}, {share:.0%} of it"
     systems = "" if label.crs == image.crs else f" ({_systems(label, image)})"
     return (
         f"the label starts {left:+.6g} columns and {top:+.6g} lines from its image's transform and covers "
-        f"{share:.0%} of it{systems}"
+        f"{share:.0%} of the image{systems}"
     )

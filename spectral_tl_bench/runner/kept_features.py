@@ -49,7 +49,7 @@ def on_features(
             fix="leave out cache=true",
         )
     identify = Identify(
-        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata, hardware.device,
+        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata_key, hardware.device,
         feature_versions(cell.numerics()),
     )  # fmt: skip
     run = FeatureRun(

@@ -11,7 +11,9 @@ from hypothesis.extra import numpy as arrays
 from scipy.io import savemat
 
 from spectral_tl_bench.benchmarks import VOID, Labels
-from spectral_tl_bench.data.labels import LabelMap, read_raw_label
+from spectral_tl_bench.data.chip import ReadingRules, read_label
+from spectral_tl_bench.data.labels import LabelMap
+from spectral_tl_bench.data.placement import Grid, Turn
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.sample.rasters import write_mat
 
@@ -71,6 +73,12 @@ def test_255_classes_fit_and_do_not_meet_void():
 # ------------------------------------------------------------------------------------------------------------ files
 
 GOOD = np.arange(12).reshape(3, 4)
+RULES = ReadingRules(1, 1.0, {}, "refuse", None, "georeference", "void", ())
+
+
+def read_raw(path, size: tuple[int, int] = GOOD.shape) -> np.ndarray:
+    """The values of a label whose image has a size and says no more."""
+    return read_label(path, Grid(None, None, *size), Turn(), RULES).raw
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
@@ -78,14 +86,14 @@ def test_rasters_and_matlab_files_give_the_same_values(tmp_path, dtype):
     write(tmp_path / "a.tif", GOOD, dtype)
     savemat(tmp_path / "a.mat", {"label": GOOD.astype(dtype)})
     for name in ("a.tif", "a.mat"):
-        raw = read_raw_label(tmp_path / name)
+        raw = read_raw(tmp_path / name)
         assert raw.dtype.kind in "iu"
         np.testing.assert_array_equal(raw, GOOD)
 
 
-def refusal(path) -> str:
+def refusal(path, size: tuple[int, int] = GOOD.shape) -> str:
     with pytest.raises(DataError) as caught:
-        read_raw_label(path)
+        read_raw(path, size)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -128,7 +136,7 @@ def test_a_file_that_ends_early_anywhere_is_refused_in_plain_words(tmp_path, suf
     content = whole.read_bytes()
     for length in np.linspace(0, len(content) - 64, 40).astype(int):
         path.write_bytes(content[:length])
-        refusal(path)
+        refusal(path, array.shape)
 
 
 def test_damaged_matlab_files_never_raise_anything_else(tmp_path):
@@ -140,7 +148,7 @@ def test_damaged_matlab_files_never_raise_anything_else(tmp_path):
         damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(bytes(damaged))
         try:
-            read_raw_label(path)
+            read_raw(path, (32, 32))
         except DataError:
             refused += 1
     assert refused > 50

@@ -122,8 +122,9 @@ def test_chips_of_two_crs_or_pixel_sizes_do_not_go_into_one_dataset(indexed, own
         SpectralChips(benchmark, index)
     profile = {"driver": "GTiff", "height": 16, "width": 16, "dtype": "uint16", "crs": "EPSG:32633"}
     transform = rasterio.Affine(20, 0, 500_000, 0, -20, 5_000_000)
-    with rasterio.open(own.image("e0_0"), "w", count=3, transform=transform, **profile) as file:
-        file.write(np.ones((3, 16, 16), dtype="uint16"))
+    for path, count in ((own.image("e0_0"), 3), (own.label("e0_0"), 1)):
+        with rasterio.open(path, "w", count=count, transform=transform, **profile) as file:
+            file.write(np.ones((count, 16, 16), dtype="uint16"))
     benchmark = own.benchmark()
     with pytest.raises(DataError, match="different pixel sizes"):
         open_datasets(benchmark, build_index(benchmark, own.root))
@@ -359,7 +360,8 @@ def test_holes_get_the_fill_value_and_are_marked(own):
     holes = np.zeros((16, 16), dtype=bool)
     holes[2, 3] = holes[9, 9] = True
     np.testing.assert_array_equal(sample["invalid"].numpy(), holes)
-    np.testing.assert_array_equal(sample["image"].numpy(), np.where(holes, fill[:, None, None], pixels))
+    missing = np.isnan(pixels) | (pixels == -1)
+    np.testing.assert_array_equal(sample["image"].numpy(), np.where(missing, fill[:, None, None], pixels))
     np.testing.assert_array_equal(sample["mask"].numpy(), truth(dataset, 0)[1], "labels of holes stay")
 
 
@@ -387,9 +389,9 @@ def test_band_statistics_leave_out_holes(own):
     pixels[0, :4] = np.nan
     own.write_raster(own.image("e0_0"), pixels, "e0_0")
     statistics = BandStatistics.of(build_index(own.benchmark(nodata="fill"), own.root), ["e0_0", "e0_1"])
-    good = np.concatenate([pixels[:, 4:].reshape(3, -1), own.pixels("e0_1").reshape(3, -1)], axis=1).astype(float)
-    np.testing.assert_allclose(statistics.mean, good.mean(axis=1))
-    np.testing.assert_allclose(statistics.std, good.std(axis=1))
+    both = np.concatenate([pixels.reshape(3, -1), own.pixels("e0_1").reshape(3, -1)], axis=1).astype(float)
+    np.testing.assert_allclose(statistics.mean, np.nanmean(both, axis=1))
+    np.testing.assert_allclose(statistics.std, np.nanstd(both, axis=1))
 
 
 @pytest.mark.parametrize("value", [0, 7, 4_001, 60_000])

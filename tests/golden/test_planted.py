@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectral_tl_bench.data import loaders, rasters, samplers, splits, transforms, windows
+from spectral_tl_bench.data import chip, loaders, rasters, samplers, splits, transforms, windows
 from spectral_tl_bench.data.loaders import BandStatistics, EvaluationData, Normalise, SourceData
 from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.evaluation import evaluate, metrics
@@ -160,8 +160,8 @@ def sweep_without_the_end(patch: Patch) -> None:
 identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 
 PLANTS: list[tuple[str, str, Plant]] = [
-    ("data", "holes are pixels", after(rasters, "invalid_pixels", lambda holes: holes & False)),
-    ("data", "labels upside down", after(rasters, "read_raw_label", lambda raw: raw[::-1])),
+    ("data", "holes are pixels", after(chip, "unmeasured", lambda holes: holes._replace(values=None))),
+    ("data", "labels upside down", after(rasters, "read_label", lambda label: label._replace(raw=label.raw[::-1]))),
     ("data", "wider deviations", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
     ("splits", "fewer trials", put(splits, "TRIALS", 2)),
     ("splits", "another seed", shifted(splits)),
