@@ -148,7 +148,8 @@ def drop_void_chips(
         return frame, {}, []
     names = list(frame.index[void])
     if benchmark.void_chips == "error":
-        _fail(f"{len(names)} of {len(frame)} chips have no labelled pixel", base, names, ["all void"] * len(names),
+        why = frame.loc[void, "valid_pixels"].map(lambda pixels: "all void" if pixels else "no pixel has all bands")
+        _fail(f"{len(names)} of {len(frame)} chips have no labelled pixel", base, names, why,
               fix="remove these chips, or set `void_chips: skip` in the benchmark")  # fmt: skip
     for side in ("source", "target"):
         if not frame[~void]["domain"].isin(getattr(benchmark, side)).any():
@@ -166,6 +167,12 @@ def notes_on(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
         notes.append(
             f"{len(holes)} chips have NaN, masked or nodata pixels: {int(holes['nodata_pixels'].sum())} px, {done}"
         )
+    for side in ("source", "target"):
+        counts = frame.loc[frame["domain"].isin(getattr(benchmark, side)), "band_count"]
+        dead = np.flatnonzero(np.sum(counts.tolist(), axis=0) == 0)
+        if len(dead):
+            names = ", ".join(benchmark.sensor.band_names[band] for band in dead)
+            notes.append(f"no chip of the {side} has a measurement in {names}")
     for column, text in (
         ("zeros", "the nodata value 0 in some bands only, which is taken for data (nodata_in)"),
         ("label_hidden", "a class value where the label's mask or nodata value hides it: void"),

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.index import ChipIndex
-from spectral_tl_bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,10 @@ class BandStatistics:
     def of(cls, index: ChipIndex, chips: Sequence[str]) -> BandStatistics:
         """The statistics of all measured values of the given chips, from the sums in the index.
 
-        Raises:
-            DataError: If a band has none.
+        A band without one is constant: it says nothing.
         """
         frame = index.frame.loc[list(chips)]
-        pixels = np.sum(frame["band_count"].tolist(), axis=0).astype(np.float64)
-        if not pixels.all():
-            bands = ", ".join(str(band + 1) for band in np.flatnonzero(pixels == 0))
-            raise DataError(f"band {bands} has no measured value in {len(frame)} chips", where=index.root)
+        pixels = np.maximum(np.sum(frame["band_count"].tolist(), axis=0), 1).astype(np.float64)
         mean = np.sum(frame["band_sum"].tolist(), axis=0) / pixels
         variance = np.sum(frame["band_square_sum"].tolist(), axis=0) / pixels - mean**2
         return cls(mean, np.sqrt(np.maximum(variance, 0.0)))

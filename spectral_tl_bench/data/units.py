@@ -99,7 +99,9 @@ def _summary(rows: pd.DataFrame) -> _Summary:
     count = np.maximum(np.sum(rows["band_count"].tolist(), axis=0), 1)
     mean = np.sum(rows["band_sum"].tolist(), axis=0) / count
     square = np.sum(rows["band_square_sum"].tolist(), axis=0) / count
-    return _Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nanmedian(rows["band_low"].tolist(), axis=0))
+    low = np.array(rows["band_low"].tolist(), dtype=np.float64)
+    low[:, np.isnan(low).all(axis=0)] = 0.0  # bands without a measurement, which have no deviation either
+    return _Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nanmedian(low, axis=0))
 
 
 def _suspicion(source: _Summary, target: _Summary) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AwareDatetime,
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     JsonValue,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -71,7 +72,7 @@ class BackboneFacts(_Strict):
 
 
 class ChipCounts(_Strict):
-    """Number of chips on each side of the walls."""
+    """Number of chips, or pixels, on each side of the walls."""
 
     train: Count
     validation: Count
@@ -87,6 +88,8 @@ class DataFacts(_Strict):
         split_hash: Hash of the division into training, validation and target.
         manifest_hash: Hash of the list of files.
         notes: What a reader must know, for example chips that were left out.
+        unit: The unit of the pixels, and how the files' values became it; None in records of before it was asked.
+        unmeasured: Pixels of which a band is no measurement, on each side of the walls; None likewise.
     """
 
     kind: Literal["sample", "files"]
@@ -94,6 +97,14 @@ class DataFacts(_Strict):
     split_hash: str
     manifest_hash: str
     notes: tuple[Text, ...] = ()
+    unit: Text | None = None
+    unmeasured: ChipCounts | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what an earlier record does not say: published ones are compared byte by byte."""
+        absent = {name for name in ("unit", "unmeasured") if getattr(self, name) is None}
+        return {key: value for key, value in values(self).items() if key not in absent}
 
 
 class Parameters(_Strict):

@@ -66,7 +66,7 @@ class OpenBenchmark:
         """Those of the training chips, from benchmark and seed.
 
         Raises:
-            DataError: If the source cannot be cut by place, or a band has no measured value.
+            DataError: If the source cannot be cut by place.
         """
         if seed not in self._statistics:
             self._statistics[seed] = BandStatistics.of(self.index, self.split(seed).chips("train"))

@@ -15,12 +15,15 @@ from spectral_tl_bench.runner.definitions import Cell
 
 def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
     """Which pixels the run sees."""
+    index, roles = cell.opened.index, ("train", "validation", "target")
     return {
         "kind": cell.opened.source.kind,
-        "chips": {role: len(split.chips(role)) for role in ("train", "validation", "target")},
+        "chips": {role: len(split.chips(role)) for role in roles},
         "split_hash": split.hash,
-        "manifest_hash": cell.opened.index.manifest,
+        "manifest_hash": index.manifest,
         "notes": [*cell.opened.notes, *split.notes],
+        "unit": index.unit,
+        "unmeasured": {role: int(index.frame.loc[split.chips(role), "nodata_pixels"].sum()) for role in roles},
     }
 
 

@@ -138,7 +138,7 @@ def _open_all(
         try:
             chips = _open(benchmark, own_folder, request)
             for seed in request.seeds:
-                chips.statistics(seed)
+                chips.split(seed)
         except UserError as error:
             broken.append((benchmark.id, error))
             continue

@@ -1,0 +1,59 @@
+"""``stbench data``: what the suite reads in the files of a benchmark, before anything trains on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectral_tl_bench.console import print_rows, say
+
+data_app = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.add_typer(data_app, name="data")
+
+
+@data_app.callback()
+def _group() -> None:
+    pass
+
+
+@data_app.command("check")
+def check(
+    benchmark: Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the cut into training and validation.")] = 0,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Also look at an incomplete copy of a dataset.")
+    ] = False,
+) -> None:
+    """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
+    from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.source import locate, open_index
+    from spectral_tl_bench.data.splits import make_split
+
+    for number, (chosen, own_folder) in enumerate(resolve(benchmark)):
+        source = locate(chosen, own_folder, data_root)
+        index, track, notes = open_index(chosen, source, own_folder is not None, allow_partial)
+        split = make_split(chosen, index, seed)
+        say(("\n" if number else "") + f"{chosen.id}  {chosen.title}")
+        say(source.line)
+        say(f"track: {track}")
+        say(f"unit: {index.unit}")
+        rows = [("domain", "side", "chips", "px", "unmeasured px", "CRS")]
+        for domain, chips in index.frame.groupby("domain", sort=True):
+            side = "source" if domain in chosen.source else "target"
+            systems = sorted({crs if len(crs) < 40 else crs[:36] + " ..." for crs in chips["crs"]})
+            rows.append((
+                str(domain), side, str(len(chips)), str(int((chips["height"] * chips["width"]).sum())),
+                str(int(chips["nodata_pixels"].sum())), ", ".join(systems),
+            ))  # fmt: skip
+        print_rows(rows, right=(2, 3, 4))
+        for note in (*notes, *split.notes):
+            say(note)
