@@ -118,10 +118,12 @@ def read_image(path: Path, domain: str, rules: ReadingRules) -> Image:
         if pixels.dtype.kind not in "iuf":
             raise DataError(f"the image holds {pixels.dtype} pixels", where=path, expected="integers or floats")
         holes = unmeasured(source, bands, pixels, rules.nodata_in)
-        tags = tuple(tuple(values[band - 1] for band in bands) for values in (source.scales, source.offsets))
-    said = tagged(*tags)
-    given = rules.units.get(domain) or (tags if said else None)
-    unit = unit_of(*given, rules.scale) if given is not None and len(bands) == rules.bands else None
+        scales, offsets = (tuple(values[band - 1] for band in bands) for values in (source.scales, source.offsets))
+    said = tagged(scales, offsets)
+    unit = None
+    if (domain in rules.units or said) and len(bands) == rules.bands:
+        scales, offsets = rules.units.get(domain, (scales, offsets))
+        unit = unit_of(scales, offsets, rules.scale)
     if holes.values is not None:
         holes = holes._replace(values=turn(holes.values))
     return Image(turn(pixels), holes, unit, said, grid, turn, transform)

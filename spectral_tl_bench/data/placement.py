@@ -122,12 +122,13 @@ def on_image(label: Grid, image: Grid) -> tuple[Turn, Window]:
     """
     if label.transform is None or image.transform is None:
         return _pixel_for_pixel(label, image)
+    systems = "" if _same_crs(label, image) else f" ({_systems(label, image)})"
     matrix = _relative(label, image, label.transform, image.transform)
     turn = _quarter(matrix, label.height, label.width, 1)
     sizes = np.hypot(matrix.a, matrix.d), np.hypot(matrix.b, matrix.e)
     if max(abs(size - 1) * length for size, length in zip(sizes, (label.width, label.height), strict=True)) > TOLERANCE:
         raise PlacementError(
-            f"the label has pixels of {_size(label.transform)}, its image of {_size(image.transform)}",
+            f"the label has pixels of {_size(label.transform)}, its image of {_size(image.transform)}{systems}",
             expected="one pixel size",
         )
     if turn is None:
@@ -138,11 +139,12 @@ def on_image(label: Grid, image: Grid) -> tuple[Turn, Window]:
     off = max(abs(left - column), abs(top - line))
     if off > TOLERANCE:
         raise PlacementError(
-            f"the label lies {off:.2f} pixels beside its image's pixels", expected="whole pixels between the two"
+            f"the label lies {off:.2f} pixels beside its image's pixels{systems}",
+            expected="whole pixels between the two",
         )
     width, height = round(right - left), round(bottom - top)
     if column < 0 or line < 0 or column + width > label.width or line + height > label.height:
-        raise PlacementError(_apart(label, image, matrix), expected="a label that covers its image")
+        raise PlacementError(_apart(label, image, matrix) + systems, expected="a label that covers its image")
     return turn, Window(column, line, width, height)
 
 
@@ -166,12 +168,12 @@ def at(matrix: Affine, points: Sequence[tuple[float, float]]) -> tuple[np.ndarra
 def _relative(label: Grid, image: Grid, here: Affine, there: Affine) -> Affine:
     """(column, line) of the label to (column, line) of the image."""
     xs, ys = at(here, label.corners())
-    same = label.crs is None or image.crs is None or label.crs == image.crs
+    same = _same_crs(label, image)
     if not same:
         xs, ys = _between(label.crs, image.crs)(xs, ys)
+        if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+            raise PlacementError(_systems(label, image), expected="one CRS")
     columns, lines = at(~there, list(zip(xs, ys, strict=True)))
-    if not (np.isfinite(columns).all() and np.isfinite(lines).all()):
-        raise PlacementError(_systems(label, image), expected="one CRS")
     matrix = Affine(
         (columns[1] - columns[0]) / label.width, (columns[2] - columns[0]) / label.height, columns[0],
         (lines[1] - lines[0]) / label.width, (lines[2] - lines[0]) / label.height, lines[0],
@@ -181,6 +183,10 @@ def _relative(label: Grid, image: Grid, here: Affine, there: Affine) -> Affine:
     if not same and not (straight and _quarter(matrix, label.height, label.width, 1) is not None):
         raise PlacementError(_systems(label, image), expected="one CRS")
     return matrix
+
+
+def _same_crs(label: Grid, image: Grid) -> bool:
+    return label.crs is None or image.crs is None or label.crs == image.crs
 
 
 def _between(here: CRS, there: CRS) -> Any:
@@ -223,8 +229,7 @@ def _apart(label: Grid, image: Grid, matrix: Affine) -> str:
     share = wide * high / (image.width * image.height)
     if (label.height, label.width) != (image.height, image.width):
         return f"image is {image.height}x{image.width} px, its label {label.height}x{label.width}, {share:.0%} of it"
-    systems = "" if label.crs == image.crs else f" ({_systems(label, image)})"
     return (
         f"the label starts {left:+.6g} columns and {top:+.6g} lines from its image's transform and covers "
-        f"{share:.0%} of the image{systems}"
+        f"{share:.0%} of the image"
     )

@@ -190,10 +190,11 @@ class SpectralChips(RasterDataset):
         pixels = image[:, *window].astype(np.float32)
         if len(row["gain"]):
             pixels = Unit(row["gain"], row["bias"])(image[:, *window]).astype(np.float32)
-        invalid = np.zeros((height, width), dtype=bool)
+        invalid: np.ndarray[Any, Any] = np.zeros((height, width), dtype=bool)
         if holes.size:
             missing = np.broadcast_to(holes[:, *window], pixels.shape)
-            pixels, invalid = np.where(missing, self.fill[:, None, None], pixels), missing.any(axis=0)
+            pixels = np.where(missing, self.fill[:, None, None], pixels)
+            invalid = np.asarray(missing.any(axis=0))
         return {
             "image": torch.from_numpy(pixels),
             "mask": torch.from_numpy(mask[window].astype(np.int64)),

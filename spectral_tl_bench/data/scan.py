@@ -67,7 +67,9 @@ def _label_facts(label: Label, image: Image, rules: ReadingRules) -> dict[str, A
     if label.hidden is not None:
         counted &= ~label.hidden
         facts |= {"label_hidden": int((label.hidden & np.isin(label.raw, rules.classes)).sum())}
-        facts |= {"label_nodata": [] if label.nodata is None else [float(label.nodata)]}
+        facts |= {
+            "label_nodata": [float(label.nodata)] if label.nodata is not None and np.isfinite(label.nodata) else []
+        }
     if rules.nodata == "void" and image.holes.values is not None:
         counted &= ~image.holes.values.any(axis=0)
     values, counts = np.unique(label.raw if counted.all() else label.raw[counted], return_counts=True)

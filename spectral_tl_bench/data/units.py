@@ -111,11 +111,11 @@ def _suspicion(source: _Summary, target: _Summary) -> str | None:
     spread = float(np.median(target.std[usable] / source.std[usable]))
     level = float(np.median(target.mean[usable] / source.mean[usable]))
     if max(spread, 1 / spread) >= FACTOR and level > 0 and max(level / spread, spread / level) < 2.5:
-        return f"times {spread:.2g}"
+        return f"times about {spread:.2g}"
     # Haze and seasons move bands by different amounts; an offset moves the darkest pixels of all bands alike.
     shift = target.low[usable] - source.low[usable]
     middle = float(np.median(shift))
     alike = np.abs(shift - middle) <= 0.3 * abs(middle)
     if usable.sum() >= 3 and middle and alike.all() and abs(middle) > 0.5 * float(np.median(source.std[usable])):
-        return f"plus {middle:.3g}"
+        return f"plus about {middle:.2g}"
     return None

@@ -99,16 +99,17 @@ def _equal(layer: np.ndarray[Any, Any], value: float | None) -> Mask:
 def _hidden(source: Any, bands: Sequence[int]) -> Mask | None:
     """Where masks hide pixels (C or 1, H, W). GDAL lets one kind of mask win; nodata values are looked at anyway."""
     alphas = [number for number, colour in enumerate(source.colorinterp, start=1) if colour is ColorInterp.alpha]
-    layers = []
+    layers: list[Mask | None] = []
     for band in bands:
         flags = source.mask_flag_enums[band - 1]
         named = MaskFlags.alpha in flags and set(alphas) <= set(bands)  # a band of the benchmark, and no alpha
         if MaskFlags.all_valid in flags or named or flags == [MaskFlags.nodata]:
             layers.append(None)
         else:
-            layers.append(source.read_masks(band) == 0)
+            mask = source.read_masks(band) == 0
             if MaskFlags.per_dataset in flags:
-                return layers[-1][None]
+                return mask[None]
+            layers.append(mask)
     if all(layer is None for layer in layers):
         return None
     shape = (source.height, source.width)
