@@ -138,7 +138,7 @@ def read_grid(path: Path) -> tuple[Grid, Turn]:
 
 def _pixels(source: Any, path: Path, bands: list[int]) -> np.ndarray[Any, Any]:
     try:
-        return source.read(bands)
+        return source.read() if len(bands) == source.count else source.read(bands)
     except rasterio.errors.RasterioError as error:
         raise DataError(f"the pixels cannot be read: {error}", where=path) from None
 
