@@ -90,6 +90,8 @@ def show_benchmark(
     place = f"blocks of {split.block:g} m" if split.place == "grid" else "sites"
     say(f"split     validation: {split.validation:.0%} of the source, cut by {place}"
         + (f"; test: {split.test:.0%}" if split.test else ""))  # fmt: skip
+    align = "where their georeferences say" if benchmark.labels.align == "georeference" else "pixel for pixel"
+    say(f"reading   unmeasured values: {benchmark.nodata}; labels lie {align}")
     say("classes")
     for number, cover in enumerate(benchmark.labels.classes):
         say(f"  {number:2d}  {cover.colour}  {cover.name}  (raw {', '.join(map(str, cover.raw))})")

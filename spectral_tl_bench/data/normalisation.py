@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from spectral_tl_bench.data.index import ChipIndex
 
 
+SMALLEST = 1e-37
+"""A deviation below it has no inverse in float32."""
+
+
 @dataclass(frozen=True)
 class BandStatistics:
     """Mean and standard deviation per band (C,), float64, in the files' unit."""
@@ -35,7 +39,7 @@ class BandStatistics:
     @property
     def constant(self) -> np.ndarray[Any, Any]:
         """Bands (C,), bool, whose values differ by rounding alone, on their own scale: radiances of 1e-7 may vary."""
-        return self.std <= 1e-6 * np.abs(self.mean)
+        return (self.std <= 1e-6 * np.abs(self.mean)) | (self.std < SMALLEST)
 
     @property
     def tiny(self) -> bool:

@@ -52,7 +52,8 @@ def unmeasured(
     """
     found: dict[str, Mask] = {}
     if pixels.dtype.kind == "f":
-        found["not finite"] = ~np.isfinite(pixels)
+        with np.errstate(over="ignore"):  # methods get float32, in which 1e300 is infinite
+            found["not finite"] = ~np.isfinite(pixels.astype(np.float32, copy=False))
     nodata, zeros = _nodata(source, bands, pixels, nodata_in)
     if nodata is not None:
         found["nodata"] = nodata

@@ -114,6 +114,12 @@ def test_what_is_not_finite_is_no_measurement(tmp_path, value, nodata):
     assert found(write(tmp_path / "a.tif", values, nodata=nodata)) == {(2, 0, 1)}
 
 
+def test_what_float32_cannot_hold_is_no_measurement(tmp_path):
+    values = pixels("float64")
+    values[0, 2, 2] = 1e300
+    assert found(write(tmp_path / "a.tif", values)) == {(0, 2, 2)}
+
+
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("nodata", [None, 9])
 def test_a_mask_hides_pixels_whatever_their_values(tmp_path, inside, nodata):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +10,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import rasterio
 import torch
 from bench import SIDE, STRIDE, WINDOW, bench
 from golden import Case, Numbers
+from rasterio.transform import Affine
 from sketches import positions, sketch
 from torch import nn
 
 from spectral_tl_bench.benchmarks import VOID, Split
+from spectral_tl_bench.data.chip import ReadingRules, read_image, read_label
 from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.data.layouts import ChipFiles
 from spectral_tl_bench.data.loaders import BandStatistics, EvaluationData, TargetImages
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
+from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator, evaluate
 from spectral_tl_bench.evaluation.metrics import confusion, majority_matrix, released_from_strict, released_score, score
@@ -47,6 +53,44 @@ def data() -> Lines:
         yield f"holes of {row['chip']}", positions(sample["invalid"])
     source = bench().source()
     yield "class pixels", [*map(int, source.class_pixels), source.majority_class]
+
+
+def reading() -> Lines:
+    """A chip whose files say a lot: turned, in a unit of its own, with a mask, a hole in one band and a wider label."""
+    values = (np.arange(3 * 12 * 10).reshape(3, 12, 10) * 7919 % 997).astype(np.int16)
+    values[1, 4, 5] = -1
+    mask = np.full((12, 10), 255, dtype=np.uint8)
+    mask[:2, 3:] = 0
+    label = (np.arange(14 * 13).reshape(14, 13) * 31 % 4).astype(np.int32)
+    chip = ChipFiles("a", "north", "", "image.tif", "label.tif")
+    rules = ReadingRules(3, 0.0001, {}, "void", None, "georeference", "void", (1, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        place = {"driver": "GTiff", "crs": "EPSG:32633"}
+        with rasterio.open(
+            base / chip.image, "w", count=3, height=12, width=10, dtype="int16", nodata=-1,
+            transform=Affine(0, 10, 500_000, 10, 0, 5_000_000), **place,
+        ) as file:  # fmt: skip
+            file.write(values)
+            file.write_mask(mask)
+            file.scales, file.offsets = (0.0001, 0.0002, 0.0001), (-0.1, 0.0, 0.05)
+        with rasterio.open(
+            base / chip.label, "w", count=1, height=14, width=13, dtype="int32", nodata=3,
+            transform=Affine(10, 0, 499_990, 0, 10, 4_999_980), **place,
+        ) as file:  # fmt: skip
+            file.write(label[None])
+        image = read_image(base / chip.image, "north", rules)
+        found = read_label(base / chip.label, image.grid, image.turn, rules)
+        row = scan_chip(base, chip, rules)
+    yield "pixels", positions(image.pixels)
+    yield "holes", positions(image.holes.values)
+    yield "label", positions(found.raw)
+    yield "hidden", positions(found.hidden)
+    yield "counts", [*row["labels"], *row["label_counts"], *row["band_count"], row["valid_pixels"]]
+    yield "content", [int(row["content"][:12], 16)]
+    yield "unit", [*row["gain"], *(value / 1000 for value in row["bias"])]
+    yield "sums", [*row["band_sum"]]
+    yield "corner", [row["xmin"], row["ymax"]]
 
 
 def ground() -> ChipIndex:
@@ -195,6 +239,7 @@ def evaluation() -> Lines:
 
 CASES = [
     Case("data", data, ("data",)),
+    Case("reading", reading, ("data",)),
     Case("splits", splits, ("data",)),
     Case("windows", windows, ("windows", "data")),
     Case("normalisation", normalisation, ("normalisation", "windows", "data")),

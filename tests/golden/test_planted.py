@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import CASES
@@ -13,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectral_tl_bench.data import chip, loaders, rasters, samplers, splits, transforms, windows
+from spectral_tl_bench.data import chip, loaders, placement, rasters, samplers, splits, transforms, unmeasured, windows
 from spectral_tl_bench.data.loaders import BandStatistics, EvaluationData, Normalise, SourceData
 from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.evaluation import evaluate, metrics
@@ -157,12 +158,19 @@ def sweep_without_the_end(patch: Patch) -> None:
     patch.setattr(SourceData, "sweep_loader", lambda self, labelled: list(original(self, labelled))[:-1])
 
 
+def transposed_alone(self: placement.Turn, array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.swapaxes(-1, -2)) if self.transpose else array
+
+
 identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 
 PLANTS: list[tuple[str, str, Plant]] = [
     ("data", "holes are pixels", after(chip, "unmeasured", lambda holes: holes._replace(values=None))),
     ("data", "labels upside down", after(rasters, "read_label", lambda label: label._replace(raw=label.raw[::-1]))),
     ("data", "wider deviations", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
+    ("reading", "masks are not looked at", put(unmeasured, "_hidden", lambda *_: None)),
+    ("reading", "turned by transposing alone", put(placement.Turn, "__call__", transposed_alone)),
+    ("reading", "offsets are not applied", after(chip, "unit_of", lambda unit: unit._replace(bias=(0.0,) * 3))),
     ("splits", "fewer trials", put(splits, "TRIALS", 2)),
     ("splits", "another seed", shifted(splits)),
     ("windows", "another order", shifted(loaders)),
