@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from spectral_tl_bench.data.index import ChipIndex
 
-
 SMALLEST = 1e-37
 """A deviation below it has no inverse in float32."""
 
