@@ -2,7 +2,8 @@
 
 What is kept per chip (footprint, label histogram, sums per band) is enough to check the data before anything
 trains, to cut splits, to compute band statistics of any split and to name the data in a fingerprint, so pixels
-are read once for all of these. The index is cached under a key made of every file's size and time.
+are read once for all of these. The index is cached under a key made of the size and times of every file that pixels
+come from.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
+from spectral_tl_bench.data.copies import check_copies, check_one_file_each
+from spectral_tl_bench.data.labels import LabelMap, read_raw_label
 from spectral_tl_bench.data.layouts import ChipFiles, find_chips
+from spectral_tl_bench.data.opening import open_raster
+from spectral_tl_bench.data.stamps import stamp_chips
 from spectral_tl_bench.errors import DataError, StorageError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
@@ -39,7 +43,8 @@ class ChipIndex:
         root: Folder that the paths in ``frame`` start from.
         frame: One row per chip, indexed by chip name: domain, site, image, label, crs, xmin, ymin, xmax, ymax,
             height, width, labels (raw values), label_counts, band_sum, band_square_sum (float64 per band),
-            valid_pixels, nodata_pixels, content (a hash of pixels and labels).
+            valid_pixels, nodata_pixels, content (a hash of pixels and labels), image_files and label_files (stamps
+            of every file that was read for it).
         skipped: Chips that were left out: (domain, reason) by name.
         notes: Facts about the data that belong into the record.
     """
@@ -59,13 +64,14 @@ class ChipIndex:
         )
 
 
-def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) -> ChipIndex:
+def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False) -> ChipIndex:
     """Find, open and check every chip of a benchmark.
 
     Args:
         benchmark: The benchmark.
         root: Data root.
         workers: Threads that read; by default one per core.
+        trusted: Whether links and VRTs may lead out of the data root.
 
     Returns:
         The index.
@@ -74,41 +80,45 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
     """
     base, chips = find_chips(benchmark, root)
-    frame = _kept_scan(base, chips, workers).set_index("chip")
+    check_one_file_each(base, chips)
+    frame = _kept_scan(base, chips, workers, root, trusted).set_index("chip")
     _check(benchmark, base, frame)
+    copies = check_copies(benchmark, base, frame)
     frame, skipped, notes = _drop_void_chips(benchmark, base, frame)
+    notes += copies
+    if trusted:
+        notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
     filled = int((frame["nodata_pixels"] > 0).sum())
     if filled:
         notes.append(f"{filled} chips have NaN or nodata pixels, filled with the band mean")
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes))
 
 
-def _kept_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.DataFrame:
-    stamps = []
-    for chip in chips:
-        stamp: list[Any] = [chip.chip, chip.domain, chip.site, chip.image, chip.label]
-        for relative in (chip.image, chip.label):
-            try:
-                status = (base / relative).stat()
-            except OSError:
-                status = None
-            stamp += [status and status.st_size, status and status.st_mtime_ns]
-        stamps.append(stamp)
-    key = digest(INDEX_VERSION, str(base.resolve()), stamps)
+def _kept_scan(base: Path, chips: list[ChipFiles], workers: int | None, root: Path, trusted: bool) -> pd.DataFrame:
+    workers = workers or os.cpu_count() or 1
+    stamps = stamp_chips(base, chips, (root, base), trusted, workers)
+    refused = [(chip.chip, stamp.problem) for chip, stamp in zip(chips, stamps, strict=True) if stamp.problem]
+    if refused:  # before GDAL sees any of them
+        _fail(f"{len(refused)} of {len(chips)} chips are not read", base, *zip(*refused, strict=True))
+    names = [[chip.chip, chip.domain, chip.site, chip.image, chip.label] for chip in chips]
+    key = digest(INDEX_VERSION, str(base.resolve()), names, [(stamp.image, stamp.label) for stamp in stamps])
 
     def scan() -> pd.DataFrame:
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             frame = pd.DataFrame(pool.map(lambda chip: scan_chip(base, chip), chips))
         broken = frame[frame["problem"] != ""]
-        if len(broken):  # before anything is kept: a file may be mended without a change of size and time
+        if len(broken):  # before anything is kept: what is mended need not look different
             _fail(f"{len(broken)} of {len(frame)} chips cannot be used", base, broken["chip"], broken["problem"],
                   fix="replace these files; a partial download is the usual cause")  # fmt: skip
         return frame
 
     try:
-        return obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
+        frame = obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
     except StorageError:  # nothing can be kept: it only takes longer
-        return scan()
+        frame = scan()
+    image_files: list[Any] = [stamp.image for stamp in stamps]
+    label_files: list[Any] = [stamp.label for stamp in stamps]
+    return frame.assign(image_files=image_files, label_files=label_files)
 
 
 def scan_chip(base: Path, chip: ChipFiles) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index, invalid_pixels
-from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
+from spectral_tl_bench.data.labels import LabelMap, read_raw_label
+from spectral_tl_bench.data.opening import open_raster
+from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.errors import DataError
 
 GeoQuery = tuple[slice, slice, slice]
@@ -116,7 +118,7 @@ class SpectralChips(RasterDataset):
         self.label_map = LabelMap(benchmark.labels)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         if not labels:
-            frame = frame.drop(columns=["label", "class_counts"])
+            frame = frame.drop(columns=["label", "class_counts", "label_files"])
         systems = frame["crs"].unique()
         if len(systems) != 1:
             raise DataError(
@@ -182,7 +184,7 @@ class SpectralChips(RasterDataset):
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
         row = self._rows[number]
-        image, mask, invalid = self.chip_cache.get(row["chip"], lambda: self._load(row))
+        image, mask, invalid = self.chip_cache.get(row["chip"], lambda: self._load_unchanged(row))
         window = (slice(line, line + height), slice(column, column + width))
         pixels = image[:, *window].astype(np.float32)
         holes = invalid[window] if invalid.size else np.zeros((height, width), dtype=bool)
@@ -197,6 +199,10 @@ class SpectralChips(RasterDataset):
             "line": line,
             "column": column,
         }
+
+    def _load_unchanged(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+        check_unchanged(row)
+        return self._load(row)
 
     def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
         path = self.root / row["image"]

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from spectral_tl_bench.data.grid import grid
 from spectral_tl_bench.data.labels import read_raw_label
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection
+from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.files import seed_from
 
 
@@ -112,6 +113,7 @@ class ChipLabels:
         row = chips.chip_rows()[number]
 
         def load() -> tuple[np.ndarray[Any, Any], ...]:
+            check_unchanged({"label_files": row["label_files"]})
             return (chips.label_map(read_raw_label(chips.root / row["label"])),)
 
         return self._cache.get(row["chip"], load)[0]
