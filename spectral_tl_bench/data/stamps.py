@@ -119,7 +119,7 @@ class Walk:
             )  # fmt: skip
 
     def _resolved(self, path: Path) -> str:
-        if path.is_symlink() or path.name == "..":
+        if os.path.islink(path):  # noqa: PTH114, which raises for what is too long a name
             return os.path.realpath(path)
         folder = str(path.parent)
         if folder not in self._real:

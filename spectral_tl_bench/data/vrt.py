@@ -107,10 +107,10 @@ class _Reader:
         self._text.clear()
 
     def _end(self, _name: str) -> None:
-        name, text = self._open.pop(), "".join(self._text).strip()
+        name, text = self._open.pop(), "".join(self._text)
         self._text.clear()
         if name in _SOURCES:
-            if not _PLAIN.fullmatch(text) or text.startswith("/vsi"):
+            if not _PLAIN.fullmatch(text) or text.startswith("/vsi") or text != text.strip():
                 raise DataError(
                     f"the VRT reads {_short(text)}, which is no plain file", where=self.path,
                     expected="files on this machine: no server, no archive, no part of a file, no VRT within a name",
