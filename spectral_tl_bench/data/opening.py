@@ -251,4 +251,4 @@ def _not_a_raster(path: Path, head: bytes) -> DataError:
             name, fix = "text", "download it again, or name the right file"
     if not name:
         return DataError("the file cannot be read as a raster: its format is unknown", where=path, expected=known)
-    return DataError(f"this is a {name} file", where=path, expected=known, fix=fix)
+    return DataError(f"this file is {name}", where=path, expected=known, fix=fix)

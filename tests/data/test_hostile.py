@@ -316,7 +316,7 @@ def test_a_reference_system_beside_a_raster_is_not_looked_up(own, served):
                                   ])  # fmt: skip
 def test_descriptions_of_servers_are_no_rasters(own, served, text):
     own.image(CHIP).write_text(text.format(url=served))
-    assert "this is a text file" in refusal(own, trusted=True)
+    assert "this file is text" in refusal(own, trusted=True)
 
 
 @pytest.mark.parametrize("which", ["image", "label", "matlab"])
