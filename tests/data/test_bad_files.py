@@ -76,7 +76,7 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "page": (constant(b"<!DOCTYPE html><title>404</title>"), "this is a web page that was saved as a raster"),
     "login": (constant(b"\n <html lang=en><form>Sign in</form></html>"), "this is a web page that was saved"),
     "xhtml": (constant(b'<?xml version="1.0"?><html xmlns="x"/>'), "this is a web page that was saved as a raster"),
-    "error of a bucket": (constant(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'), "this file is text"),
+    "error of a bucket": (constant(b'<?xml version="1.0"?><Error><Code>Denied</Code></Error>'), "this file is text"),
     "json": (constant(b'{"message": "rate limit exceeded"}'), "this file is text"),
     "grid of text": (constant(b"ncols 2\nnrows 2\n1 2\n3 4\n"), "this file is text"),
     "zeros": (constant(bytes(5000)), "the file begins with zeros only"),
