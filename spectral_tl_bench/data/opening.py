@@ -173,8 +173,6 @@ def _check_size(source: Any, path: Path) -> None:
 
 def _check_blocks(source: Any, path: Path) -> None:
     """Refuse blocks that would fill the memory however few pixels are read."""
-    if source.driver == "VRT":
-        return
     for (height, width), dtype in zip(source.block_shapes, source.dtypes, strict=True):
         if height * width * _pixel_bytes(dtype) > MOST_BLOCK_BYTES:
             raise DataError(

@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.errors import DataError
+from spectral_tl_bench.sample import write_mts12
 
 
 def refusal(own) -> str:
@@ -92,3 +94,13 @@ def test_a_row_that_is_there_twice(own):
     own.rows.append(own.rows[3])
     own.write_table()
     assert "1 chip names occur more than once, for example 'e1_1'" in refusal(own)
+
+
+def test_published_data_are_what_they_are_and_get_a_note(tmp_path):
+    write_mts12(tmp_path / "MTS12", chip=16, north=8, south=4)
+    benchmark = builtin_benchmarks()["mts12-n2s"]
+    first = build_index(benchmark, tmp_path)
+    north, south = (first.frame[first.frame["domain"] == side].iloc[0]["image"] for side in ("north", "south"))
+    shutil.copyfile(first.root / north, first.root / south)
+    (note,) = [note for note in build_index(benchmark, tmp_path).notes if "same pixels" in note]
+    assert note.endswith("; 1 images are in source and target")

@@ -86,9 +86,9 @@ class TableLayout(Layout):
             )
         records = table[used].to_dict("records")
         for number, record in enumerate(records):
-            for column, value in record.items():
+            for name, value in record.items():
                 if problem := text_problem(str(value)):
-                    raise DataError(f"row {number + 2} of the table has {problem}, in column {column!r}", where=path)
+                    raise DataError(f"row {number + 2} of the table has {problem}, in column {name!r}", where=path)
         return [
             ChipFiles(
                 chip=str(record[self.chip]).removesuffix(".tif"),
