@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.session import DummySession
 
 from spectral_tl_bench.data.vrt import MARK, vrt_sources
 from spectral_tl_bench.errors import DataError
@@ -77,7 +78,7 @@ def open_raster(path: Path, *, lossless: bool = False) -> Iterator[Any]:
     if driver == "VRT":
         path = Path(os.path.realpath(path))
         _check_sources(path, (), set())
-    with rasterio.Env(**_GUARDED), _opened(path, driver) as source:
+    with rasterio.Env(DummySession(), **_GUARDED), _opened(path, driver) as source:
         _check_size(source, path)
         if lossless:
             _check_lossless(source, path)
@@ -158,7 +159,7 @@ def _check_sources(vrt: Path, above: tuple[Path, ...], seen: set[Path]) -> None:
 
 @functools.lru_cache(4096)
 def _check_source(path: Path, driver: str, _size: int, _time: int) -> None:
-    with rasterio.Env(**_GUARDED), _opened(path, driver):
+    with rasterio.Env(DummySession(), **_GUARDED), _opened(path, driver):
         pass
 
 

@@ -18,6 +18,7 @@ from spectral_tl_bench.errors import DataError
 MARK = b"<VRTDataset"
 LONGEST = 16 * 1024**2
 """Bytes of XML that are read at most."""
+DEEPEST_ELEMENT = 64
 
 _SOURCES = frozenset({"sourcefilename", "sourcedataset"})
 _KINDS = frozenset({"", "vrtrasterband", "vrtsourcedrasterband", "vrtderivedrasterband", "vrtwarpedrasterband",
@@ -37,7 +38,7 @@ _REFUSED = {
 _FREE = frozenset({"mdi", "description", "category"})
 """Elements for people, in which an address is only text."""
 _SUSPICIOUS = re.compile(r"/vsi|\\vsi|://")
-_PLAIN = re.compile(r"(?:(?:\.\.?/)*(?!\.\.?/)|/)(?:(?!\.\.(?:/|$))[^/:<>\"|?*\x00-\x1f]+(?:/|$))+")
+_PLAIN = re.compile(r"(?:(?:\.\.?/)*(?!\.\.?/)|/)(?:(?!\.\.(?:/|$))[^/\\:<>\"|?*\x00-\x1f]+(?:/|$))+")
 """Folders and a file; upwards only in front, because GDAL and the system disagree on ``link/..``."""
 
 
@@ -76,6 +77,8 @@ class _Reader:
         parser = expat.ParserCreate("utf-8")  # whatever the file says: GDAL reads bytes
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = lambda *_: self._refuse("a document type (DOCTYPE)")
+        # GDAL would take the first piece of a name for the whole.
+        parser.CommentHandler = parser.ProcessingInstructionHandler = parser.StartCdataSectionHandler = self._piece
         parser.StartElementHandler = self._start
         parser.CharacterDataHandler = self._text.append
         parser.EndElementHandler = self._end
@@ -86,8 +89,9 @@ class _Reader:
         attributes = {key.lower(): value for key, value in attributes.items()}
         if not self._open and name != "vrtdataset":
             self._refuse(f"<{name}> as its outermost element")
-        if self._open and self._open[-1] in _SOURCES:
-            self._refuse("elements within the name of a file")
+        self._piece()
+        if len(self._open) == DEEPEST_ELEMENT:
+            self._refuse(f"elements that are nested {DEEPEST_ELEMENT} deep")
         for word in (name, *(attributes.keys() - {"subclass", "relativetovrt"})):
             if word in _REFUSED:
                 self._refuse(_REFUSED[word])
@@ -105,6 +109,10 @@ class _Reader:
             self._relative = relative == "1"
         self._open.append(name)
         self._text.clear()
+
+    def _piece(self, *_: object) -> None:
+        if self._open and self._open[-1] in _SOURCES:
+            self._refuse("more than text within the name of a file")
 
     def _end(self, _name: str) -> None:
         name, text = self._open.pop(), "".join(self._text)

@@ -110,7 +110,6 @@ ELSEWHERE: dict[str, Callable[[Path], str]] = {
     ),
     "capitals": lambda path: three(path).replace("SourceFilename", "sOURCEfILENAME"),
     "entities": lambda path: three("".join(f"&#{ord(letter)};" for letter in str(path))),
-    "cdata": lambda path: three(f"<![CDATA[{path}]]>"),
     "warped": lambda path: vrt(top=f"<GDALWarpOptions><SourceDataset>{path}</SourceDataset></GDALWarpOptions>").replace(
         "<VRTDataset", '<VRTDataset subClass="VRTWarpedDataset"', 1
     ),
@@ -176,6 +175,10 @@ PROGRAMS = {
         vrt("<SimpleSource><SourceFilename>copy.tif<relativeToVRT>1</relativeToVRT></SourceFilename></SimpleSource>"),
         "within the name of a file",
     ),
+    "a comment in a name": (vrt(source("copy.tif<!-- -->/x")), "within the name of a file"),
+    "characters in a name": (vrt(source("<![CDATA[copy.tif]]>")), "within the name of a file"),
+    "an instruction in a name": (vrt(source("copy.tif<?x?>/x")), "within the name of a file"),
+    "nested": (vrt("<a>" * 70 + "</a>" * 70), "nested 64 deep"),
     "place of no kind": (vrt(source("copy.tif", 2)), "relativeToVRT='2'"),
     "steps": (
         vrt(top="<ProcessingSteps><Step/></ProcessingSteps>").replace("<VRT", '<VRT', 1),
