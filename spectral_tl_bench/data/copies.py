@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def check_one_file_each(base: Path, chips: Sequence[ChipFiles]) -> None:
             status = (base / chip.image).stat()
         except (OSError, ValueError):  # said when it is opened
             continue
-        file = status.st_dev, status.st_ino
-        other = first.setdefault(file, chip) if status.st_ino else chip  # some network disks number nothing
-        if other is not chip:
+        other = first.setdefault((status.st_dev, status.st_ino), chip)
+        # Some network disks give one number to several files.
+        linked = status.st_nlink > 1 or os.path.realpath(base / other.image) == os.path.realpath(base / chip.image)
+        if other is not chip and linked:
             raise DataError(
                 f"the images of the chips {other.chip!r} and {chip.chip!r} are one file: {other.image}, {chip.image}",
                 where=base, expected="an image for each chip",

@@ -57,7 +57,7 @@ class Walk:
     def __init__(self, roots: Iterable[Path], trusted: bool = False) -> None:
         self._roots = tuple({os.path.realpath(root).rstrip(os.sep) + os.sep for root in roots})
         self._trusted = trusted
-        self._names: dict[str, dict[str, Path]] = {}
+        self._names: dict[str, dict[str, Path] | None] = {}
         self._real: dict[str, str] = {}
 
     def chip(self, base: Path, chip: ChipFiles) -> ChipStamps:
@@ -94,12 +94,12 @@ class Walk:
         return list(found)
 
     def _sidecars(self, path: Path) -> list[Path]:
-        folder = str(path.parent)
-        names = self._names.get(folder)
-        if names is None:
-            names = self._names[folder] = {other.name.lower(): other for other in path.parent.iterdir()}
-        wanted = (f"{start}{end}".lower() for start in (path.name, path.stem) for end in SIDECARS)
-        found = [names[name] for name in dict.fromkeys(wanted) if name in names]
+        wanted = dict.fromkeys(f"{start}{end}" for start in (path.name, path.stem) for end in SIDECARS)
+        names = self._names_in(path.parent)
+        if names is None:  # a folder that may be entered, and not listed
+            found = [other for name in wanted if (other := path.parent / name).exists()]
+        else:
+            found = [names[name.lower()] for name in wanted if name.lower() in names]
         found = [other for other in found if other != path]
         for other in found:
             self._check(other)
@@ -107,6 +107,15 @@ class Walk:
             if other.suffix.lower() in (".msk", ".ovr") and driver_of(other) != "GTiff":
                 raise DataError("a mask or overview beside a raster is no GeoTIFF", where=other, fix="remove it")
         return found
+
+    def _names_in(self, folder: Path) -> dict[str, Path] | None:
+        if str(folder) not in self._names:
+            try:
+                names = {other.name.lower(): other for other in folder.iterdir()}
+            except OSError:
+                names = None
+            self._names[str(folder)] = names
+        return self._names[str(folder)]
 
     def _check(self, path: Path) -> None:
         if self._trusted:
@@ -140,6 +149,7 @@ def stamp_chips(
     base: Path, chips: list[ChipFiles], roots: Iterable[Path], trusted: bool, workers: int
 ) -> list[ChipStamps]:
     """The stamps of all chips, in their order, taken when no file can change again without another time."""
+    base = base.resolve()  # however the folder is called, its files are the same
     walk = Walk(roots, trusted)
     with ThreadPoolExecutor(workers) as pool:
         stamps = list(pool.map(lambda chip: walk.chip(base, chip), chips))

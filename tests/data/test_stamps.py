@@ -116,19 +116,18 @@ INSTEAD = [".tfw", ".TFW", ".tifw", ".wld", ".hdr", ".aux.xml", ".tab", ".aux"]
 
 
 @pytest.mark.parametrize("where", ["image", "label", "source"])
-@pytest.mark.parametrize("ending", [*BESIDE, *INSTEAD])
-def test_a_file_beside_a_raster_is_noticed_when_it_comes_changes_and_goes(mosaic, monkeypatch, where, ending):
+def test_a_file_beside_a_raster_is_noticed_when_it_comes_changes_and_goes(mosaic, where):
     path = {"image": mosaic.image("w0_0"), "label": mosaic.label("w0_0")}.get(where, mosaic.root / "source.tif")
-    other = Path(ending.format(path)) if "{}" in ending else path.with_suffix(ending)
-    walk = lambda: stamps.Walk([mosaic.root]).files(mosaic.image(CHIP) if where == "source" else path)  # noqa: E731
-    assert other not in walk()
-    shutil.copyfile(path, other)  # masks have to be TIFFs; of the others only the stamp is looked at here
-    assert other in walk()
-    before = stamps.stamp(other)
-    os.utime(other, (1, 1))
-    assert stamps.stamp(other) != before
-    other.unlink()
-    assert other not in walk()
+    chip = mosaic.image(CHIP) if where == "source" else path
+    for ending in (*BESIDE, *INSTEAD):
+        other = Path(ending.format(path)) if "{}" in ending else path.with_suffix(ending)
+        assert other not in stamps.Walk([mosaic.root]).files(chip)
+        shutil.copyfile(path, other)  # masks have to be TIFFs; of the others only the stamp is looked at here
+        assert other in stamps.Walk([mosaic.root]).files(chip), ending
+        before = stamps.stamp(other)
+        os.utime(other, (1, 1))
+        assert stamps.stamp(other) != before
+        other.unlink()
 
 
 def test_a_mask_that_comes_later_is_looked_at(own, monkeypatch):
@@ -136,6 +135,27 @@ def test_a_mask_that_comes_later_is_looked_at(own, monkeypatch):
     assert opened(own, monkeypatch) == 0
     own.write_raster(Path(f"{own.image(CHIP)}.msk"), np.full((1, 16, 16), 255, "uint8"), CHIP)
     assert opened(own, monkeypatch) == 10
+
+
+def test_a_folder_that_cannot_be_listed_is_asked_for_each_file(own, monkeypatch):
+    mask = Path(f"{own.image(CHIP)}.msk")
+    own.write_raster(mask, np.full((1, 16, 16), 255, "uint8"), CHIP)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert stamps.Walk([own.root]).files(own.image(CHIP)) == [own.image(CHIP), mask]
+
+
+def test_the_index_is_found_however_the_folder_is_called(own, monkeypatch, tmp_path):
+    build(own)
+    (tmp_path / "link").symlink_to(own.root)
+    monkeypatch.chdir(own.root.parent)
+    for name in (Path(own.root.name), tmp_path / "link"):
+        with monkeypatch.context() as patch:
+            patch.setattr(index_module, "scan_chip", lambda *_: pytest.fail("a chip was opened"))
+            assert len(build_index(own.benchmark(), name).frame) == 10
 
 
 def test_the_status_time_alone_costs_a_scan_and_changes_nothing(own, monkeypatch):
