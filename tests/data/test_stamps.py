@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from vrts import three
 
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data import stamps
@@ -38,17 +39,6 @@ def opened(own, monkeypatch) -> int:
     return len(seen)
 
 
-def vrt(name: str) -> str:
-    bands = "".join(
-        f'<VRTRasterBand dataType="UInt16" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{name}'
-        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>" for band in (1, 2, 3)
-    )  # fmt: skip
-    return (
-        '<VRTDataset rasterXSize="16" rasterYSize="16"><SRS>EPSG:32633</SRS>'
-        f"<GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>{bands}</VRTDataset>"
-    )
-
-
 def replace_unseen(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Put another raster of the same size and time in place of one."""
     status = path.stat()
@@ -66,8 +56,8 @@ def replace_unseen(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> No
 def mosaic(own):
     """The data set with one image as a VRT over a VRT over a GeoTIFF."""
     own.image(CHIP).rename(own.root / "source.tif")
-    (own.root / "inner.vrt").write_text(vrt("source.tif"))
-    own.image(CHIP).write_text(vrt("../inner.vrt"))
+    (own.root / "inner.vrt").write_text(three("source.tif", 1))
+    own.image(CHIP).write_text(three("../inner.vrt", 1))
     return own
 
 
@@ -107,7 +97,7 @@ def test_changed_pixels_are_noticed(mosaic, what, unseen):
 def test_another_source_of_the_same_look_is_noticed(mosaic):
     first = build(mosaic)
     mosaic.write_raster(mosaic.root / "sourc2.tif", turn(mosaic.pixels(CHIP)), CHIP)
-    (mosaic.root / "inner.vrt").write_text(vrt("sourc2.tif"))
+    (mosaic.root / "inner.vrt").write_text(three("sourc2.tif", 1))
     assert build(mosaic).manifest != first.manifest
 
 
