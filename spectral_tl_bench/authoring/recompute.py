@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,9 @@ def choose(records: Iterable[Record], number: int, seed: int) -> list[Record]:
     return sorted(completed, key=lambda record: digest(seed, record.fingerprint))[:number]
 
 
-def recompute(record: Record, work: Path, data_root: Path | None, definitions: Path | None, say: Say) -> Recomputed:
+def recompute(
+    record: Record, work: Path, data_root: Path | None, definitions: Path | None, say: Say, trusted: bool = False
+) -> Recomputed:
     """Train the cell of a record again and compare.
 
     Args:
@@ -82,12 +84,13 @@ def recompute(record: Record, work: Path, data_root: Path | None, definitions: P
         data_root: Where the data are, if not on the sample.
         definitions: Where users' benchmarks are kept, ``docs/examples``.
         say: Prints one line.
+        trusted: Whether links and VRTs may lead out of the data root.
     """
     known = record.identity()
     if known is None:
         return Recomputed(record, reason="its identity is not known")
     try:
-        cells, broken = plan(request_of(record, data_root, definitions), say)
+        cells, broken = plan(replace(request_of(record, data_root, definitions), trust_data=trusted), say)
         if not cells:
             raise broken[0][1]
         cell = cells[0]

@@ -179,6 +179,9 @@ def probe_method(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
     ] = None,
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
+    ] = False,
     chips: Annotated[int, typer.Option(min=2, help="Number of images.")] = 16,
     bands: Annotated[int, typer.Option(min=1, help="Channels of random images.")] = 13,
     window: Annotated[int | None, typer.Option(min=8, help="Side of the images in pixels.")] = None,
@@ -209,6 +212,7 @@ def probe_method(
             spec,
             benchmark=benchmark,
             data_root=data_root,
+            trust_data=trust_data,
             chips=chips,
             bands=bands,
             window=window,

@@ -77,6 +77,9 @@ def run(
         bool,
         typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
     ] = False,
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
+    ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     compile_steps: Annotated[
@@ -112,7 +115,7 @@ def run(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding,
         seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
-        protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
+        trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
     _run(request, out, lambda: checked_hardware(accelerator, feature_cache_limit), workers, jobs, fresh)

@@ -56,6 +56,9 @@ def submit(
     data_root: Annotated[
         Path | None, typer.Option(help="With --write-truth and --recompute: where the data are.")
     ] = None,
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
+    ] = False,
 ) -> None:
     """Check records and publish them on the leaderboard, all or none."""
     runs = run or []
@@ -76,7 +79,7 @@ def submit(
         raise UserError("--write-truth stands by itself", fix="write the ground truth first, submit runs after it")
     truth = truth or results.parent / "truth"
     if write_truth:
-        _write(write_truth, data_root, truth)
+        _write(write_truth, data_root, trust_data, truth)
         return
     if not check and results == RESULTS and not results.parent.is_dir():
         raise UserError(
@@ -99,7 +102,9 @@ def submit(
         _print(tree.checked, tree.findings)
         say(f"{len(tree.checked)} records: " + ("nothing has to be refused" if tree.ok else "refused"))
         records = [entry.record for entry in tree.checked if entry.record is not None]
-        same = not recompute or (tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder))
+        same = not recompute or (
+            tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder, trust_data)
+        )
         raise typer.Exit(0 if tree.ok and same else 1)
     done = submit_runs(runs, results, checker, replace)
     _print(done.checked, done.findings)
@@ -111,16 +116,18 @@ def submit(
     say(f"{len(done.checked)} records are in {results}; next: stbench report, then a pull request (docs/submit.md)")
 
 
-def _write(names: Sequence[str], data_root: Path | None, truth: Path) -> None:
+def _write(names: Sequence[str], data_root: Path | None, trusted: bool, truth: Path) -> None:
     from spectral_tl_bench.leaderboard.submit.measured import measure_named
     from spectral_tl_bench.leaderboard.submit.truth import write_truth
 
     for name in names:
-        measured = measure_named(name, data_root)
+        measured = measure_named(name, data_root, trusted)
         say(f"{write_truth(measured, truth)}: {len(measured.rows)} target chips")
 
 
-def _recompute(records: list[Record], number: int, seed: int, data_root: Path | None, definitions: Path) -> bool:
+def _recompute(
+    records: list[Record], number: int, seed: int, data_root: Path | None, definitions: Path, trusted: bool
+) -> bool:
     """Train some of the records again and say how far they lie from what is stored."""
     import tempfile
 
@@ -130,7 +137,7 @@ def _recompute(records: list[Record], number: int, seed: int, data_root: Path | 
     for record in choose(records, number, seed):
         name = f"{record.track}/{record.method} on {record.benchmark}, seed {record.seed}, {record.fingerprint[:16]}"
         with tempfile.TemporaryDirectory() as work:
-            result = recompute(record, Path(work), data_root, definitions, lambda _: None)
+            result = recompute(record, Path(work), data_root, definitions, lambda _: None, trusted)
         results.append(result)
         if result.reason:
             say(f"{'failed' if result.failed else 'not recomputed'}: {name}: {result.reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def check_readable(base: Path, frame: pd.DataFrame) -> None:
     ):  # fmt: skip
         broken = frame[frame["fault"] == fault]
         if len(broken):
-            _fail(f"{len(broken)} of {len(frame)} {what}", base, broken["chip"], broken["problem"], fix=fix)
+            fail(f"{len(broken)} of {len(frame)} {what}", base, broken["chip"], broken["problem"], fix=fix)
 
 
 def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
@@ -47,14 +47,14 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     """
     wrong = frame[frame["bands"] != len(benchmark.sensor.bands)]
     if len(wrong):
-        _fail(f"{len(wrong)} of {len(frame)} images have another number of bands than the sensor", base, wrong.index,
+        fail(f"{len(wrong)} of {len(frame)} images have another number of bands than the sensor", base, wrong.index,
               wrong["bands"].map(lambda bands: f"{bands} bands"),
               expected=f"{len(benchmark.sensor.bands)} bands: {', '.join(benchmark.sensor.band_names)}")  # fmt: skip
     shapes = frame[["height", "width"]].apply(tuple, axis=1)
     if shapes.nunique() > 1:
         usual = shapes.mode().iloc[0]
         other = shapes[shapes != usual]
-        _fail(f"chips have mixed sizes: {len(other)} of {len(frame)} are not {usual[0]}x{usual[1]} px",
+        fail(f"chips have mixed sizes: {len(other)} of {len(frame)} are not {usual[0]}x{usual[1]} px",
               base, other.index, other.map(lambda shape: f"{shape[0]}x{shape[1]} px"),
               expected="one chip size within a benchmark")  # fmt: skip
     label_map = LabelMap(benchmark.labels)
@@ -62,7 +62,7 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     bad = unknown[unknown.map(len) > 0]
     if len(bad):
         known = label_map.known
-        _fail(f"{len(bad)} of {len(frame)} labels hold values outside the label map", base, bad.index,
+        fail(f"{len(bad)} of {len(frame)} labels hold values outside the label map", base, bad.index,
               bad.map(lambda values: f"value {', '.join(map(str, values[:5]))}"),
               expected=f"one of {', '.join(map(str, known))}",
               fix="add the value to labels.classes or labels.void, or set labels.other: void")  # fmt: skip
@@ -72,13 +72,13 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
         text = (
             holes["nodata_pixels"].map("{} px".format) + " in bands " + holes["nodata_bands"] + ": " + holes["nodata"]
         )
-        _fail(f"{len(holes)} of {len(frame)} images have NaN or nodata pixels, or a mask", base, holes.index, text,
+        fail(f"{len(holes)} of {len(frame)} images have NaN or nodata pixels, or a mask", base, holes.index, text,
               fix="mend the images, or set `nodata: fill` in the benchmark (unmeasured values get the band mean) or "
               "`nodata: void` (their pixels do not count)")  # fmt: skip
     _check_units(benchmark, base, frame)
     empty = frame[frame["band_count"].map(max) == 0]
     if len(empty):
-        _fail(f"{len(empty)} of {len(frame)} images hold no valid pixel at all", base, empty.index,
+        fail(f"{len(empty)} of {len(frame)} images hold no valid pixel at all", base, empty.index,
               empty["image"], fix="replace these files")  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _check_hidden_classes(benchmark: Benchmark, base: Path, frame: pd.DataFrame)
     said = frame["label_nodata"].map(lambda values: names.get(int(values[0])) if len(values) else None)
     wrong = frame[said.notna() & (frame["label_hidden"] > 0)]
     if len(wrong):
-        _fail(f"{len(wrong)} of {len(frame)} labels call a class nodata", base, wrong.index,
+        fail(f"{len(wrong)} of {len(frame)} labels call a class nodata", base, wrong.index,
               wrong["label_nodata"].map(lambda values: f"nodata value {values[0]:g} is class ")
               + said[wrong.index].map(repr),
               fix="take the tag out of the files (`gdal_edit.py -unsetnodata`), or set `labels: {nodata: ignore}` in "
@@ -101,13 +101,13 @@ def _check_units(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     tagged = free[free["tagged"].astype(bool)]
     if 0 < len(tagged) < len(free):
         where = tagged.groupby("domain").size().map("{} of its images".format)
-        _fail(f"{len(tagged)} of {len(free)} images carry scale and offset tags, the others none", base, where.index,
+        fail(f"{len(tagged)} of {len(free)} images carry scale and offset tags, the others none", base, where.index,
               where, expected="tags in all of them, or in none",
               fix="give the domains `scale` and `offset` in the benchmark (reflectance = stored value * scale + "
               "offset): they win over the tags")  # fmt: skip
 
 
-def _fail(
+def fail(
     what: str,
     base: Path,
     chips: Iterable[Any],
@@ -115,7 +115,20 @@ def _fail(
     *,
     expected: str | None = None,
     fix: str | None = None,
-) -> None:
+) -> NoReturn:
+    """Refuse chips of one kind of fault: how many, up to five of them, and what to do.
+
+    Args:
+        what: The fault, with numbers.
+        base: Folder that the chips' paths start from.
+        chips: Names.
+        details: What was found, one for each.
+        expected: What would have been right.
+        fix: What to do next.
+
+    Raises:
+        DataError: Always.
+    """
     examples = [f"{chip}: {detail}" for chip, detail in zip(chips, details, strict=True)]
     more = f"\n    and {len(examples) - 5} more" if len(examples) > 5 else ""
     raise DataError(what + ":\n    " + "\n    ".join(examples[:5]) + more, where=base, expected=expected, fix=fix)
@@ -149,7 +162,7 @@ def drop_void_chips(
     names = list(frame.index[void])
     if benchmark.void_chips == "error":
         why = frame.loc[void, "valid_pixels"].map(lambda pixels: "all void" if pixels else "no pixel has all bands")
-        _fail(f"{len(names)} of {len(frame)} chips have no labelled pixel", base, names, why,
+        fail(f"{len(names)} of {len(frame)} chips have no labelled pixel", base, names, why,
               fix="remove these chips, or set `void_chips: skip` in the benchmark")  # fmt: skip
     for side in ("source", "target"):
         if not frame[~void]["domain"].isin(getattr(benchmark, side)).any():

@@ -16,7 +16,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.labels import open_raster, read_matlab, whole_numbers
+from spectral_tl_bench.data.labels import read_matlab, whole_numbers
+from spectral_tl_bench.data.opening import open_raster
 from spectral_tl_bench.data.placement import Grid, PlacementError, Turn, on_image
 from spectral_tl_bench.data.units import Unit, tagged, unit_of
 from spectral_tl_bench.data.unmeasured import Unmeasured, data_bands, unmeasured
@@ -178,7 +179,7 @@ def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules) -> Labe
                 f"image is {image.height}x{image.width} px, its label {raw.shape[0]}x{raw.shape[1]}", where=path
             )
         return Label(turn(raw), None, None, False)
-    with open_raster(path) as source:
+    with open_raster(path, lossless=True) as source:
         if source.count != 1 and len(data_bands(source, 1)) != 1:
             raise DataError(f"the label has {source.count} bands", where=path, expected="one band")
         grid = Grid.of(source)

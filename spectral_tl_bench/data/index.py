@@ -2,7 +2,8 @@
 
 What is kept per chip (footprint, label histogram, sums per band) is enough to check the data before anything
 trains, to cut splits, to compute band statistics of any split and to name the data in a fingerprint, so pixels
-are read once for all of these. The index is cached under a key made of every file's size and time.
+are read once for all of these. The index is cached under a key made of the size and times of every file that pixels
+come from.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, notes_on
+from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, fail, notes_on
 from spectral_tl_bench.data.chip import ReadingRules
+from spectral_tl_bench.data.copies import check_copies, check_one_file_each
 from spectral_tl_bench.data.layouts import ChipFiles, find_chips
 from spectral_tl_bench.data.scan import scan_chip
+from spectral_tl_bench.data.stamps import stamp_chips
 from spectral_tl_bench.data.units import suspicions, unit_line
 from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import digest
@@ -43,7 +46,8 @@ class ChipIndex:
             height, width, labels (raw values), label_counts (of pixels that count), band_count, band_sum,
             band_square_sum (float64 per band, of measured values in the benchmark's unit), band_low (1st percentile),
             gain and bias (see ``units.Unit``; empty where values are as stored), valid_pixels (measured in all
-            bands), nodata_pixels (not so), nodata (pixels by reason), content (a hash of what is read).
+            bands), nodata_pixels (not so), nodata (pixels by reason), content (a hash of what is read), image_files
+            and label_files (stamps of every file that was read for it).
         skipped: Chips that were left out: (domain, reason) by name.
         notes: Facts about the data that belong into the record.
         unit: The unit of the pixels, and how the files' values became it.
@@ -77,13 +81,14 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
     return (digest(content, int(row["valid_pixels"])) if row["nodata_pixels"] else content)[:digits]
 
 
-def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) -> ChipIndex:
+def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False) -> ChipIndex:
     """Find, open and check every chip of a benchmark.
 
     Args:
         benchmark: The benchmark.
         root: Data root.
         workers: Threads that read; by default one per core.
+        trusted: Whether links and VRTs may lead out of the data root.
 
     Returns:
         The index.
@@ -92,36 +97,43 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None) ->
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
     """
     base, chips = find_chips(benchmark, root)
-    frame = _kept_scan(base, chips, ReadingRules.of(benchmark), workers).set_index("chip")
+    check_one_file_each(base, chips)
+    rules = ReadingRules.of(benchmark)
+    frame = _kept_scan(base, chips, rules, workers, root, trusted).set_index("chip")
     check(benchmark, base, frame)
+    copies = check_copies(benchmark, base, frame)
     frame, skipped, notes = drop_void_chips(benchmark, base, frame)
-    notes += [*notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    notes += [*copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    if trusted:
+        notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
 
 
-def _kept_scan(base: Path, chips: list[ChipFiles], rules: ReadingRules, workers: int | None) -> pd.DataFrame:
-    stamps = []
-    for chip in chips:
-        stamp: list[Any] = [chip.chip, chip.domain, chip.site, chip.image, chip.label]
-        for relative in (chip.image, chip.label):
-            try:
-                status = (base / relative).stat()
-            except OSError:
-                status = None
-            stamp += [status and status.st_size, status and status.st_mtime_ns]
-        stamps.append(stamp)
-    key = digest(INDEX_VERSION, str(base.resolve()), stamps, asdict(rules))
+def _kept_scan(
+    base: Path, chips: list[ChipFiles], rules: ReadingRules, workers: int | None, root: Path, trusted: bool
+) -> pd.DataFrame:
+    workers = workers or os.cpu_count() or 1
+    stamps = stamp_chips(base, chips, (root, base), trusted, workers)
+    refused = [(chip.chip, stamp.problem) for chip, stamp in zip(chips, stamps, strict=True) if stamp.problem]
+    if refused:  # before GDAL sees any of them
+        fail(f"{len(refused)} of {len(chips)} chips are not read", base, *zip(*refused, strict=True))
+    names = [[chip.chip, chip.domain, chip.site, chip.image, chip.label] for chip in chips]
+    files = [(stamp.image, stamp.label) for stamp in stamps]
+    key = digest(INDEX_VERSION, str(base.resolve()), names, files, asdict(rules))
 
     def scan() -> pd.DataFrame:
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             frame = pd.DataFrame(pool.map(lambda chip: scan_chip(base, chip, rules), chips))
-        check_readable(base, frame)  # before anything is kept: a file may be mended without a change of size and time
+        check_readable(base, frame)  # before anything is kept: what is mended need not look different
         return frame
 
     try:
-        return obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
+        frame = obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
     except StorageError:  # nothing can be kept: it only takes longer
-        return scan()
+        frame = scan()
+    image_files: list[Any] = [stamp.image for stamp in stamps]
+    label_files: list[Any] = [stamp.label for stamp in stamps]
+    return frame.assign(image_files=image_files, label_files=label_files)
 
 
 def _place_local(frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_ima
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.placement import Grid, Turn
+from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 
@@ -119,7 +120,7 @@ class SpectralChips(RasterDataset):
         self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         if not labels:
-            frame = frame.drop(columns=["label", "class_counts"])
+            frame = frame.drop(columns=["label", "class_counts", "label_files"])
         systems = frame["crs"].unique()
         if len(systems) != 1:
             raise DataError(
@@ -206,6 +207,7 @@ class SpectralChips(RasterDataset):
         }
 
     def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+        check_unchanged(row)
         image = self._image(row)
         holes = image.holes.values
         kept = np.zeros(0, dtype=bool)
@@ -238,6 +240,7 @@ class SpectralChips(RasterDataset):
     def classes(self, number: int) -> np.ndarray[Any, Any]:
         """The classes of chip ``number`` (H, W), uint8 with void; its image is read only where that changes them."""
         row = self._rows[number]
+        check_unchanged(row)
         if self.rules.nodata == "void" and row["nodata_pixels"]:
             image = self._image(row)
             return self._classes(row, image.grid, image.turn, image.holes.values)

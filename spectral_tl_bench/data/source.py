@@ -27,11 +27,13 @@ class DataSource:
         kind: ``sample`` for the bundled synthetic scenes, ``files`` for data on disk.
         root: Folder to search.
         line: One line that tells the user.
+        trusted: Whether links and VRTs may lead out of the root (``--trust-data``).
     """
 
     kind: Literal["sample", "files"]
     root: Path
     line: str
+    trusted: bool = False
 
 
 def locate(
@@ -93,7 +95,7 @@ def open_index(
     Raises:
         DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
-    index = build_index(benchmark, source.root)
+    index = build_index(benchmark, source.root, trusted=source.trusted)
     if source.kind == "sample":
         return index, "sample", index.notes
     if own or not layout_of(benchmark).published:

@@ -43,6 +43,7 @@ class ProbeRequest:
         backbone: The backbone.
         benchmark: Id or YAML file; None for the first one, ``none`` for random images.
         data_root: ``--data-root``, if given.
+        trust_data: Whether links and VRTs may lead out of the data root.
         chips: Number of images, at least 2.
         bands: Channels of random images.
         window: Side of the images in pixels; by default that of a run.
@@ -57,6 +58,7 @@ class ProbeRequest:
     backbone: Backbone
     benchmark: str | None = None
     data_root: Path | None = None
+    trust_data: bool = False
     chips: int = 16
     bands: int = 13
     window: int | None = None
@@ -191,7 +193,7 @@ def _source_images(request: ProbeRequest, method: Method) -> tuple[Task, Tensor,
     if len(chosen) != 1:
         raise UserError(f"--benchmark {request.benchmark} names {len(chosen)} benchmarks", expected="one, or none")
     benchmark, own_folder = chosen[0]
-    location = locate(benchmark, own_folder, request.data_root)
+    location = replace(locate(benchmark, own_folder, request.data_root), trusted=request.trust_data)
     opened = OpenBenchmark(
         benchmark, location, *open_index(benchmark, location, own_folder is not None, allow_partial=True)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Request:
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
+        trust_data: Whether links and VRTs may lead out of the data root.
         protocol: Name of the protocol.
         overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
@@ -56,6 +57,7 @@ class Request:
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False
+    trust_data: bool = False
     protocol: str = DEFAULT_PROTOCOL
     overrides: Overrides = field(default_factory=Overrides)
     oracle: bool = False
@@ -206,7 +208,7 @@ def _check_target_images(cell: Cell) -> None:
 
 
 def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
-    source = locate(benchmark, own_folder, request.data_root)
+    source = replace(locate(benchmark, own_folder, request.data_root), trusted=request.trust_data)
     index, track, notes = open_index(benchmark, source, own_folder is not None, request.allow_partial)
     return OpenBenchmark(benchmark, source, index, track, notes)
 

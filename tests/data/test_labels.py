@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from reading import read_raw
 from scipy.io import savemat
 
 from spectral_tl_bench.benchmarks import VOID, Labels
-from spectral_tl_bench.data.chip import ReadingRules, read_label
 from spectral_tl_bench.data.labels import LabelMap
-from spectral_tl_bench.data.placement import Grid, Turn
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.sample.rasters import write_mat
 
@@ -58,6 +59,42 @@ def test_the_map_takes_unsigned_bytes():
     np.testing.assert_array_equal(LabelMap(labels())(np.array([[0, 1, 255]], dtype=np.uint8)), [[VOID, 0, VOID]])
 
 
+ENDS = [-(2**63), -(2**31), -1, 0, 1, 255, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", ">i2", ">u4", ">i8", "bool"])
+def test_the_map_takes_every_type_of_whole_numbers_to_its_ends(dtype):
+    classes = [{"name": f"class {k}", "colour": "#123456", "raw": [value]} for k, value in enumerate(ENDS)]
+    label_map = LabelMap(Labels.model_validate({"classes": classes, "void": [7], "other": "void"}))
+    limits = np.iinfo("u1" if dtype == "bool" else dtype)
+    top = 1 if dtype == "bool" else limits.max
+    values = sorted({value for value in [*ENDS, 2, 7, limits.min, top, top - 1] if limits.min <= value <= top})
+    raw = np.array([values, values[::-1]], dtype=dtype)
+    expected = [ENDS.index(value) if value in ENDS else VOID for value in values]
+    np.testing.assert_array_equal(label_map(raw), [expected, expected[::-1]])
+    np.testing.assert_array_equal(label_map(np.asfortranarray(raw).T), np.array([expected, expected[::-1]]).T)
+
+
+def test_a_map_without_a_value_of_the_labels_type_gives_void():
+    classes = [{"name": name, "colour": "#123456", "raw": [value]} for name, value in (("a", 1000), ("b", -5))]
+    label_map = LabelMap(Labels.model_validate({"classes": classes, "other": "void"}))
+    np.testing.assert_array_equal(label_map(np.array([[3, 200]], dtype=np.uint8)), [[VOID, VOID]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64", "uint64"])
+def test_memory_is_that_of_the_labels_whatever_their_values(dtype):
+    classes = [{"name": f"class {k}", "colour": "#123456", "raw": [k]} for k in range(2)]
+    void = [-(2**31), -(2**63), 2**64 - 1]
+    raw = np.ones((4000, 4000), dtype=dtype)
+    raw[0] = np.iinfo(dtype).max
+    tracemalloc.start()
+    mapped = LabelMap(Labels.model_validate({"classes": classes, "void": void}))(raw)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (mapped[0] == VOID).all() and (mapped[1:] == 1).all()
+    assert peak < raw.nbytes + 48 * 2**20
+
+
 def test_values_that_the_map_does_not_name_are_reported_unless_they_are_void():
     values = np.array([-4, -3, 0, 3, 5, 301])
     assert LabelMap(labels("error")).unknown(values) == [-4, 3, 301]
@@ -73,12 +110,6 @@ def test_255_classes_fit_and_do_not_meet_void():
 # ------------------------------------------------------------------------------------------------------------ files
 
 GOOD = np.arange(12).reshape(3, 4)
-RULES = ReadingRules(1, 1.0, {}, "refuse", None, "georeference", "void", ())
-
-
-def read_raw(path, size: tuple[int, int] = GOOD.shape) -> np.ndarray:
-    """The values of a label whose image has a size and says no more."""
-    return read_label(path, Grid(None, None, *size), Turn(), RULES).raw
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])

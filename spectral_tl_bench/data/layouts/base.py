@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,18 @@ class ChipFiles:
     image: str
     label: str
     footprint: tuple[str, float, float, float, float] | None = None
+
+
+LONGEST_TEXT = 1000
+
+
+def text_problem(text: str) -> str:
+    """What is wrong with a name or path that somebody else has written; empty if nothing is."""
+    if len(text) > LONGEST_TEXT:
+        return f"a text of {len(text)} characters"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        return "control characters in a name"  # they move the cursor of a terminal, or end a path early
+    return ""
 
 
 class Layout(BaseModel, ABC):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import ChipFiles, Layout
+from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
 from spectral_tl_bench.data.layouts.registry import layout_of
 from spectral_tl_bench.errors import DataError, UserError
 
@@ -57,7 +58,26 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
             expected="one file per chip name",
             fix="remove the copies: a chip that is counted twice weighs twice",
         )
+    _check_names(base, chips)
     return base, sorted(chips, key=lambda chip: chip.chip)
+
+
+def _check_names(base: Path, chips: list[ChipFiles]) -> None:
+    """Refuse names that collide on disks which know no capitals or compose letters, and what is no text for people."""
+    first: dict[str, str] = {}
+    for chip in chips:
+        for text in (chip.chip, chip.site, chip.image, chip.label):
+            if problem := text_problem(str(text)):
+                raise DataError(f"a chip has {problem}: {text[:60]!r}", where=base, expected="names and plain paths")
+        folded = unicodedata.normalize("NFC", chip.chip).casefold()
+        other = first.setdefault(folded, chip.chip)
+        if other != chip.chip:
+            raise DataError(
+                f"the chip names {other!r} and {chip.chip!r} differ only by capitals or accents",
+                where=base,
+                expected="names that differ on every disk",
+                fix="rename one",
+            )
 
 
 def _ask(layout: Layout, benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import field_validator
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import ChipFiles, Layout
+from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
 from spectral_tl_bench.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z0-9+.-]+://?")
+"""A Windows drive, or a server."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -82,6 +84,11 @@ class TableLayout(Layout):
             raise DataError(
                 f"row {row + 2} of the table has an empty cell", where=path, expected=f"values in {', '.join(used)}"
             )
+        records = table[used].to_dict("records")
+        for number, record in enumerate(records):
+            for name, value in record.items():
+                if problem := text_problem(str(value)):
+                    raise DataError(f"row {number + 2} of the table has {problem}, in column {name!r}", where=path)
         return [
             ChipFiles(
                 chip=str(record[self.chip]).removesuffix(".tif"),
@@ -90,7 +97,7 @@ class TableLayout(Layout):
                 image=fill(self.image, record, path),
                 label=fill(self.label, record, path),
             )
-            for record in table[used].to_dict("records")
+            for record in records
         ]
 
 
@@ -102,6 +109,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError("the table of chips is no file", where=path)
     try:
         if path.suffix in (".parquet", ".geoparquet", ".pq"):
             return pd.read_parquet(path)
@@ -123,9 +132,9 @@ def fill(template: str, record: dict[Any, Any], table: Path) -> str:
     """
     text = _PLACEHOLDER.sub(lambda match: str(record[match.group(1)]), template)
     path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text:
+    if path.is_absolute() or ".." in path.parts or "\\" in text or _ADDRESS.match(text):
         raise DataError(
-            f"the table leads outside the data root: {text!r}",
+            f"the table leads outside the data root: {text[:200]!r}",
             where=table,
             expected="paths below the data root, without ..",
         )

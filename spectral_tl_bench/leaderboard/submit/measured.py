@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,18 +59,19 @@ def measure(
     )  # fmt: skip
 
 
-def measure_named(name: str, data_root: Path | None) -> Truth:
+def measure_named(name: str, data_root: Path | None, trusted: bool = False) -> Truth:
     """The truth of a benchmark that the user names.
 
     Args:
         name: Id, or path of a YAML file.
         data_root: Where the data are; by default as for ``stbench run``, that is, the sample where nothing is set.
+        trusted: Whether links and VRTs may lead out of the data root.
 
     Raises:
         UserError: If there is no such benchmark, or its data are not all there.
     """
     benchmark, own_folder = resolve([name])[0]
-    source = locate(benchmark, own_folder, data_root)
+    source = replace(locate(benchmark, own_folder, data_root), trusted=trusted)
     index, _, _ = open_index(benchmark, source, own_folder is not None)
     return measure(benchmark, index, source.kind)
 

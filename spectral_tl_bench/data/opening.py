@@ -1,0 +1,253 @@
+"""Opens rasters that somebody else made: formats that are known, of a size that fits, and no other file than is named.
+
+GDAL itself opens a hundred formats, files on servers and Python code within a file. What is opened here is first told
+by its first bytes, and then opened as that and as nothing else. Whether files lie within the data root is asked in
+``stamps``, which knows the root.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.session import DummySession
+
+from spectral_tl_bench.data.vrt import MARK, vrt_sources
+from spectral_tl_bench.errors import DataError
+
+LONGEST_SIDE = 20_000
+"""Pixels of a chip's longer side, at most."""
+MOST_VALUES = 250_000_000
+"""Pixels times bands of a chip, at most: twice as many bytes for 16 bits, and while they are summed, eight times."""
+MOST_BLOCK_BYTES = 1024**3
+"""Bytes of a raster's tile or strip, which GDAL reads whole for a single pixel."""
+DEEPEST = 8
+"""VRTs within VRTs."""
+
+DRIVERS = {"GTiff": "GeoTIFF", "VRT": "VRT", "JP2OpenJPEG": "JPEG 2000", "ENVI": "ENVI", "PNG": "PNG"}
+_SIGNATURES = (
+    (b"II*\0", "GTiff"), (b"MM\0*", "GTiff"), (b"II+\0", "GTiff"), (b"MM\0+", "GTiff"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JP2OpenJPEG"), (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+)  # fmt: skip
+_FOREIGN = (
+    (b"CDF", "netCDF"), (b"\x89HDF", "HDF5"), (b"\x0e\x03\x13\x01", "HDF4"), (b"EHFA_HEADER_TAG", "ERDAS Imagine"),
+    (b"GRIB", "GRIB"), (b"NITF", "NITF"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF"), (b"\x93NUMPY", "NumPy"),
+    (b"MATLAB", "MATLAB"), (b"SQLite", "SQLite or GeoPackage"), (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip"),
+    (b"PAR1", "Parquet"), (b"%PDF", "PDF"),
+)  # fmt: skip
+_GDAL_CAN = frozenset({"netCDF", "HDF5", "HDF4", "ERDAS Imagine", "GRIB", "NITF", "JPEG", "GIF"})
+
+# A second fence behind the first: no code from a file, no server, whatever the environment says.
+_GUARDED = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+}
+
+# Chip sets without a CRS are common and are placed on a local grid. A filter inside a call would not do: files are
+# opened in several threads, which share the filters.
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+
+
+@contextmanager
+def open_raster(path: Path, *, lossless: bool = False) -> Iterator[Any]:
+    """``rasterio.open`` for files from elsewhere, with errors for people.
+
+    Args:
+        path: A file in one of the formats of ``DRIVERS``.
+        lossless: Whether pixels must be what was written, as those of labels must.
+
+    Yields:
+        The open dataset.
+
+    Raises:
+        DataError: If the file is missing, of another format, damaged or larger than any chip, or is a VRT that does
+            more than to put plain files together.
+    """
+    driver = driver_of(path)
+    if driver == "VRT":
+        path = Path(os.path.realpath(path))
+        _check_sources(path, (), set())
+    with rasterio.Env(DummySession(), **_GUARDED), _opened(path, driver) as source:
+        _check_size(source, path)
+        if lossless:
+            _check_lossless(source, path)
+        yield source
+
+
+def driver_of(path: Path) -> str:
+    """GDAL's name for the format of a file, told by its first bytes.
+
+    Raises:
+        DataError: If it is missing, no plain file, or in no format that is read.
+    """
+    check_plain_file(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", where=path) from None
+    for signature, driver in _SIGNATURES:
+        if head.startswith(signature):
+            return driver
+    if MARK in head:  # wherever it stands: GDAL may take it for a VRT, and then it has to be a good one
+        return "VRT"
+    if _envi_header(path):
+        return "ENVI"
+    raise _not_a_raster(path, head)
+
+
+def check_plain_file(path: Path) -> None:
+    """See to it that a path is that of a file, and not of a folder, a pipe or a device, at which reading would wait.
+
+    Raises:
+        DataError: If not.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError("a chip's file is missing", where=path) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"the file cannot be read: {getattr(error, 'strerror', error)}", where=path) from None
+    if not stat.S_ISREG(mode):
+        raise DataError("a chip's file is a folder" if stat.S_ISDIR(mode) else "this is no plain file", where=path)
+
+
+@contextmanager
+def _opened(path: Path, driver: str) -> Iterator[Any]:
+    try:
+        # An absolute path is never taken for an address or a part of a file.
+        source = rasterio.open(path.absolute(), driver=driver)
+    except rasterio.errors.RasterioIOError as error:
+        raise DataError(f"the file cannot be read as a raster: {error}", where=path) from None
+    with source:
+        _check_blocks(source, path)
+        if driver == "ENVI":
+            _check_envi(source, path)
+        if "OVERVIEW_FILE" in source.tags(ns="OVERVIEWS"):
+            raise DataError("the raster names a file of overviews", where=path, fix="gdal_translate IN OUT.tif")
+        yield source
+
+
+def _check_sources(vrt: Path, above: tuple[Path, ...], seen: set[Path]) -> None:
+    if vrt in above or len(above) == DEEPEST:
+        what = "a VRT reads itself" if vrt in above else f"VRTs lie within VRTs more than {DEEPEST} deep"
+        raise DataError(what, where=vrt, fix="write it out: gdal_translate IN.vrt OUT.tif")
+    if vrt in seen:
+        return
+    seen.add(vrt)
+    for source in vrt_sources(vrt):
+        driver = driver_of(source)
+        if driver != "VRT":
+            status = source.stat()
+            _check_source(source, driver, status.st_size, status.st_mtime_ns)
+        elif Path(os.path.realpath(source)) == source:
+            _check_sources(source, (*above, vrt), seen)
+        else:
+            raise DataError("a VRT within a VRT is reached through a link", where=source, fix="name the file itself")
+
+
+@functools.lru_cache(4096)
+def _check_source(path: Path, driver: str, _size: int, _time: int) -> None:
+    with rasterio.Env(DummySession(), **_GUARDED), _opened(path, driver):
+        pass
+
+
+def _check_size(source: Any, path: Path) -> None:
+    if max(source.shape) > LONGEST_SIDE or math.prod(source.shape) * source.count > MOST_VALUES:
+        raise DataError(
+            f"the raster is {source.height} x {source.width} px of {source.count} bands", where=path,
+            expected=f"chips of at most {LONGEST_SIDE} px a side, and {MOST_VALUES // 10**6} million values",
+            fix="cut it into chips",
+        )  # fmt: skip
+
+
+def _check_blocks(source: Any, path: Path) -> None:
+    """Refuse blocks that would fill the memory however few pixels are read."""
+    for (height, width), dtype in zip(source.block_shapes, source.dtypes, strict=True):
+        if height * width * _pixel_bytes(dtype) > MOST_BLOCK_BYTES:
+            raise DataError(
+                f"the raster's blocks are {height} x {width} px", where=path,
+                expected=f"tiles or strips of less than {MOST_BLOCK_BYTES // 1024**3} GiB", fix="gdal_translate IN OUT",
+            )  # fmt: skip
+
+
+def _pixel_bytes(dtype: str) -> int:
+    return {"complex_int16": 4, "complex_int32": 8}.get(dtype) or np.dtype(dtype).itemsize
+
+
+def _check_lossless(source: Any, path: Path) -> None:
+    facts = source.tags(ns="IMAGE_STRUCTURE")
+    lossy = facts.get("COMPRESSION_REVERSIBILITY") == "LOSSY" or float(facts.get("MAX_Z_ERROR", 0)) >= 0.5
+    if lossy or "JPEG" in facts.get("COMPRESSION", "").split():
+        raise DataError(
+            "the label is compressed with loss, which invents classes at edges", where=path,
+            expected="a lossless compression, such as DEFLATE", fix="write the label anew from its origin",
+        )  # fmt: skip
+
+
+def _envi_header(path: Path) -> Path | None:
+    """The header beside raw ENVI pixels."""
+    for header in (Path(f"{path}.hdr"), path.with_suffix(".hdr"), path.with_suffix(".HDR")):
+        if header != path and header.is_file():
+            with header.open("rb") as stream:
+                if stream.read(4) == b"ENVI":
+                    return header
+    return None
+
+
+def _check_envi(source: Any, path: Path) -> None:
+    """GDAL reads zeros where raw pixels are missing."""
+    facts = source.tags(ns="ENVI")
+    if facts.get("file_compression", "0") not in ("", "0"):
+        raise DataError("the ENVI file is compressed", where=path, fix="unpack it, or gdal_translate IN OUT.tif")
+    pixels = math.prod(source.shape) * sum(map(_pixel_bytes, source.dtypes))
+    needed = int(facts.get("header_offset") or 0) + pixels
+    if path.stat().st_size < needed:
+        raise DataError(
+            f"the pixels cannot be read: the file has {path.stat().st_size} bytes", where=path,
+            expected=f"{needed} bytes, says its header", fix="a partial download is the usual cause",
+        )  # fmt: skip
+
+
+def _not_a_raster(path: Path, head: bytes) -> DataError:
+    """What a file is instead, and what to do."""
+    known = f"one of {', '.join(DRIVERS.values())}"
+    text = head.lstrip().lower()
+    if not head:
+        return DataError("the file is empty", where=path, expected=known, fix="download it again")
+    if head.startswith(b"version https://git-lfs"):
+        return DataError("this is a git-lfs pointer, not the file", where=path, fix="run `git lfs pull`")
+    if text.startswith((b"<!doctype html", b"<html")) or b"<html" in text[:1024]:
+        return DataError(
+            "this is a web page that was saved as a raster", where=path, expected=known,
+            fix="download the file again: the server has answered with a page, for a login perhaps",
+        )  # fmt: skip
+    if not head.strip(b"\0"):
+        return DataError("the file begins with zeros only", where=path, expected=known, fix="download it again")
+    name = next((name for start, name in _FOREIGN if head.startswith(start)), "")
+    if name == "HDF5" and path.suffix.lower() in (".nc", ".nc4", ".cdf"):
+        name = "netCDF"
+    if name in _GDAL_CAN:
+        fix = "convert it to GeoTIFF: gdal_translate IN OUT.tif (gdalinfo IN lists the parts of a container)"
+    elif name in ("zip", "gzip"):
+        fix = "unpack it"
+    else:
+        fix = "convert it to GeoTIFF"
+    if not name:
+        printable = head.replace(b"\r", b"").replace(b"\n", b"").replace(b"\t", b"")
+        if printable.isascii() and all(byte >= 32 for byte in printable):
+            name, fix = "text", "download it again, or name the right file"
+    if not name:
+        return DataError("the file cannot be read as a raster: its format is unknown", where=path, expected=known)
+    return DataError(f"this file is {name}", where=path, expected=known, fix=fix)
