@@ -44,6 +44,8 @@ def whole_numbers(raw: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]
         return whole
     if raw.dtype.kind not in "iub":
         raise DataError(f"the label holds {raw.dtype}", where=path, expected="whole class numbers")
+    if raw.dtype == np.uint64 and raw.size and raw.max() > np.iinfo(np.int64).max:
+        raise DataError(f"the label holds {raw.max()}", where=path, expected="numbers of at most 63 bits")
     return raw
 
 

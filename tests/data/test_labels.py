@@ -154,6 +154,15 @@ def test_other_contents_of_matlab_files(tmp_path):
     assert "version 7.3" in refusal(tmp_path / "new.mat")
 
 
+def test_numbers_of_64_bits_without_a_sign(tmp_path):
+    write(tmp_path / "a.tif", GOOD, "uint64")
+    np.testing.assert_array_equal(read_raw(tmp_path / "a.tif"), GOOD)
+    huge = GOOD.astype("uint64")
+    huge[0, 0] = 2**64 - 1
+    write(tmp_path / "a.tif", huge)
+    assert "18446744073709551615" in refusal(tmp_path / "a.tif")
+
+
 def test_missing_files(tmp_path):
     for name in ("gone.tif", "gone.mat"):
         assert "missing" in refusal(tmp_path / name)
