@@ -184,15 +184,17 @@ def _zone_name(number: int) -> str:
 
 
 @functools.cache
-def _zone_system(number: int, a: float, b: float) -> Any:
-    """The projection of a zone by its definition: PROJ's ``utm`` refuses spheres, and has a rim at the equator."""
+def _into_zone(number: int, a: float, b: float) -> Any:
+    """From degrees to the metres of a zone, by its definition: PROJ's ``utm`` refuses spheres."""
     import pyproj
 
     if number in (NORTH, SOUTH):
-        system = {"proj": "stere", "lat_0": 90 if number == NORTH else -90, "k_0": 0.994, "x_0": 2e6, "y_0": 2e6}
+        zone = f"+proj=stere +lat_0={90 if number == NORTH else -90} +k_0=0.994 +x_0=2000000 +y_0=2000000"
     else:
-        system = {"proj": "tmerc", "lon_0": 6 * number - 183, "k_0": 0.9996, "x_0": 500_000}
-    return pyproj.Proj({**system, "a": a, "b": b})
+        zone = f"+proj=tmerc +lon_0={6 * number - 183} +k_0=0.9996 +x_0=500000"
+    return pyproj.Transformer.from_pipeline(
+        f"+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step {zone} +a={a!r} +b={b!r}"
+    )
 
 
 def _zone_boxes(zone: Ints, ellipsoid: Any, lon: Floats, lat: Floats) -> Floats:
@@ -203,7 +205,8 @@ def _zone_boxes(zone: Ints, ellipsoid: Any, lon: Floats, lat: Floats) -> Floats:
     points = np.empty((*lon.shape, 2))
     for number in np.unique(zone):
         chips = zone == number
-        points[chips] = np.stack(_zone_system(int(number), ellipsoid.a, ellipsoid.b)(lon[chips], lat[chips]), axis=-1)
+        into = _into_zone(int(number), ellipsoid.a, ellipsoid.b)
+        points[chips] = np.stack(into.transform(lon[chips], lat[chips]), axis=-1)
     south, east, north, west = (points[:, side] for side in (1, 3, 5, 7))
     with np.errstate(invalid="ignore"):  # a zone at the other end of the Earth has no place for the chip
         middle = (south + east + north + west) / 4
