@@ -151,7 +151,7 @@ class SpectralChips(RasterDataset):
 
         Args:
             index: ``[xmin:xmax, ymin:ymax, tmin:tmax]`` as the samplers yield it. Where t is left out, the chip
-                that contains the window is taken.
+                that contains the window is taken, or else the one that has most of it.
 
         A window that reaches over its chip's rim has the size that was asked for: what lies outside is ``fill``, void
         and invalid. Positions between pixels are moved to the nearest one.
@@ -177,12 +177,12 @@ class SpectralChips(RasterDataset):
         sample |= {"crs": self.crs, "bounds": (x, y, t)}
         return sample if self.transforms is None else self.transforms(sample)
 
-    def _only_chip_with(self, x: slice, y: slice, query: object) -> int:
-        window, chips = _box(x, y), self.index.geometry
-        hits = np.flatnonzero(chips.contains(window.buffer(-1e-6 * max(self.res))).to_numpy())
-        if not len(hits):  # it reaches over a rim: the chip that has most of it
-            shared = chips.intersection(window).area.to_numpy()
-            hits = np.flatnonzero(shared)[np.argsort(-shared[shared > 0], kind="stable")][:1]
+    def _only_chip_with(self, x: slice, y: slice, query: GeoQuery | slice) -> int:
+        window, chips = _box(x, y), self.index.geometry.to_numpy()
+        hits = np.flatnonzero(shapely.contains(chips, window.buffer(-1e-6 * max(self.res))))
+        if not len(hits) and _is_bounded(query):  # it reaches over a rim: the chip that has most of it
+            shared = shapely.area(shapely.intersection(chips, window))
+            hits = np.flatnonzero(shared > (1 - 1e-6) * shared.max())[:1]
         if len(hits) != 1:
             raise IndexError(f"query {query} lies in {len(hits)} chips; give t to name one")
         return int(hits[0])
@@ -287,6 +287,12 @@ class SpectralChips(RasterDataset):
 
 def _box(x: slice, y: slice) -> shapely.Polygon:
     return shapely.box(x.start, y.start, x.stop, y.stop)
+
+
+def _is_bounded(query: GeoQuery | slice) -> bool:
+    """Whether a query says where its window begins and ends."""
+    sides = query[:2] if isinstance(query, tuple) else ()
+    return len(sides) == 2 and all(None not in (side.start, side.stop) for side in sides)
 
 
 def _pixel_size(sizes: pd.Series, where: Path) -> float:
