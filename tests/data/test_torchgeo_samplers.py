@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -15,8 +17,8 @@ import torchgeo.samplers
 from torch.utils.data import DataLoader
 from torchgeo.samplers import Units
 
-from spectral_tl_bench.benchmarks import VOID
-from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.benchmarks import VOID, builtin_benchmarks
+from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.rasters import SpectralChips, open_datasets
 from spectral_tl_bench.data.samplers import GridWindows
 from spectral_tl_bench.errors import DataError
@@ -297,3 +299,22 @@ def test_patches_of_places_and_times_name_each_chip(own, grid, columns):
             for sample, inside in zip(found, shared, strict=True):
                 covered[sample["chip"]] = covered.get(sample["chip"], 0) + inside
             assert set(covered.values()) == {SIDE * SIDE}, "side by side, each pixel once"
+
+
+# ------------------------------------------------------------------------------------------- counting
+
+
+@pytest.mark.parametrize("side", [48, 30, 100])
+def test_windows_are_counted_exactly_in_every_unit(grid, side):
+    """What is left of a chip after so many windows is 0, and no hair, which would be a window more or a chip less."""
+    crs, (width, height), (left, top) = grid
+    away = np.random.default_rng(3).uniform(0, 5_000, (60, 2))
+    frame = pd.DataFrame({"xmin": left + away[:, 0] * width, "ymax": top - away[:, 1] * height})
+    frame = frame.assign(
+        chip=[f"c{number}" for number in range(60)], domain="east", crs=crs, image="image.tif", width=side, height=side,
+        xmax=frame["xmin"] + side * width, ymin=frame["ymax"] - side * height,
+    ).set_index("chip")  # fmt: skip
+    dataset = SpectralChips(builtin_benchmarks()["mts12-n2s"], ChipIndex(Path(), frame, {}, ()))
+    for size, stride in ((side, side), (side // 2, side // 2), (side // 4, 3), (side - 1, 1), (9, 7)):
+        windows = sampler("GridGeoSampler", dataset, size=size, stride=stride)
+        assert len(windows) == 60 * (-(-(side - size) // stride) + 1) ** 2, (size, stride)
