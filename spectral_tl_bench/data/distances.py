@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -39,8 +40,8 @@ class Footprints:
 
     @functools.cached_property
     def radius(self) -> Floats:
-        """(N,) From the middle to the farthest corner."""
-        return np.linalg.norm(self.points - self.middle[:, None], axis=2).max(axis=1, initial=0.0)
+        """(N,) From the middle to the farthest corner, and a hair more: nothing is farther, rounded or not."""
+        return (1 + ROUNDING) * np.linalg.norm(self.points - self.middle[:, None], axis=2).max(axis=1, initial=0.0)
 
     def __getitem__(self, chips: Ints | NDArray[np.bool_]) -> Footprints:
         return Footprints(self.points[chips])
@@ -80,18 +81,19 @@ def _earth_centred(lon: Floats, lat: Floats) -> Floats:
 
 
 def _polygons(one: Footprints, other: Footprints) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Each pair of footprints on the plane that touches the Earth halfway between them.
-
-    A distance there is that of a straight line through the Earth, since such a line between the two is parallel to it.
-    """
-    halfway = (one.middle + other.middle) / 2
-    up = halfway / np.maximum(np.linalg.norm(halfway, axis=1, keepdims=True), 1e-9)
-    aside = np.eye(3)[np.abs(up).argmin(axis=1)]
-    first = np.cross(up, aside)
-    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-9)
-    plane = np.stack([first, np.cross(up, first)], axis=1)
+    """Each pair of footprints on a plane along the line between their middles, level where it is halfway."""
+    halfway, along = (one.middle + other.middle) / 2, other.middle - one.middle
+    up = _unit(halfway)
+    same = ~along.any(axis=1)
+    along[same] = np.cross(up[same], np.eye(3)[np.abs(up[same]).argmin(axis=1)])
+    along = _unit(along)
+    plane = np.stack([along, _unit(np.cross(up, along))], axis=1)
     flat = [np.einsum("npx,nax->npa", part.points - halfway[:, None], plane) for part in (one, other)]
     return shapely.polygons(flat[0]), shapely.polygons(flat[1])
+
+
+def _unit(vectors: Floats) -> Floats:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _near(one: Footprints, other: Footprints, apart: float) -> tuple[Ints, Ints, Floats]:
@@ -102,7 +104,7 @@ def _near(one: Footprints, other: Footprints, apart: float) -> tuple[Ints, Ints,
     found = cKDTree(other.middle).query_ball_point(one.middle, reach)
     counts = np.array([len(partners) for partners in found], dtype=np.int64)
     chip = np.repeat(np.arange(len(one)), counts)
-    partner = np.concatenate([np.asarray(partners, dtype=np.int64) for partners in found])
+    partner = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(counts.sum()))
     least = np.linalg.norm(one.middle[chip] - other.middle[partner], axis=1) - one.radius[chip] - other.radius[partner]
     kept = least <= apart
     return chip[kept], partner[kept], least[kept]

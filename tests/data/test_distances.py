@@ -95,6 +95,14 @@ def test_the_nearest_of_many_is_found(seed):
     assert between(*frames) == pytest.approx(float(np.hypot(*np.moveaxis(apart, 2, 0)).min()), rel=0.002, abs=0.5)
 
 
+def test_chips_corner_to_corner_are_found_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        x, y, away = rng.uniform(300_000, 700_000), rng.uniform(1e6, 9e6), rng.uniform(10, 1e5)
+        one, other = grid((x, y), 1, 1), grid((x + 480 + away, y + 480 + away), 1, 1)
+        assert between(one, other) == pytest.approx(away * np.sqrt(2), rel=0.004), number
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32633", UTM_IN_FEET, "EPSG:4326", "EPSG:3857", COMPOUND])
 def test_chips_that_touch_or_overlap_are_0_m_apart_and_others_are_not(crs):
     here = warped(grid((500_000.0, 5_000_000.0), 3, 3, side=480.0, step=480.0), crs)
