@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
-from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
+from spectral_tl_bench.data.ground import ground_boxes, horizontal
+from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
 from spectral_tl_bench.data.rules import PixelRules
@@ -156,15 +159,20 @@ class EvaluationData:
         return self.collection.datasets[dataset].read_window(number, 0, 0, row["height"], row["width"])
 
     def site(self, chip: str) -> str:
-        """The place a chip belongs to: its site, or its block on the ground."""
-        row = self.rows[chip]
-        if row["site"]:
-            return str(row["site"])
-        if row["crs"] == LOCAL_CRS:
-            return chip
+        """The place a chip belongs to: its site, or its block on the ground; itself, where that is not known."""
+        return str(self.rows[chip]["site"]) or self._blocks.get(chip, chip)
+
+    @functools.cached_property
+    def _blocks(self) -> dict[str, str]:
+        """The block of each chip that has no site and lies somewhere on the Earth."""
+        frame = pd.DataFrame([row for row in self.rows.values() if not row["site"] and horizontal(row["crs"])])
+        if frame.empty:
+            return {}
         block = self.benchmark.split.block
-        east, north = ((row[low] + row[high]) / 2 // block for low, high in (("xmin", "xmax"), ("ymin", "ymax")))
-        return f"{row['domain']}/{row['crs']}/{east:.0f}/{north:.0f}"
+        ground = ground_boxes(frame, block)
+        corner = (ground.box[:, :2] + ground.box[:, 2:]) / 2 // block
+        places = zip(frame["chip"], frame["domain"], ground.system, corner, strict=True)
+        return {chip: f"{domain}/{system}/{east:.0f}/{north:.0f}" for chip, domain, system, (east, north) in places}
 
 
 class TargetImages:

@@ -127,19 +127,18 @@ class SpectralChips(RasterDataset):
                 f"one dataset holds one CRS, these chips have {len(systems)}", where=index.root,
                 fix="use open_datasets(), which makes a dataset for each",
             )  # fmt: skip
-        resolution = (
-            ((frame["xmax"] - frame["xmin"]) / frame["width"]).round(6),
-            ((frame["ymax"] - frame["ymin"]) / frame["height"]).round(6),
+        self._res = (
+            _pixel_size((frame["xmax"] - frame["xmin"]) / frame["width"], index.root),
+            _pixel_size((frame["ymax"] - frame["ymin"]) / frame["height"], index.root),
         )
-        if resolution[0].nunique() > 1 or resolution[1].nunique() > 1:
-            raise DataError("chips of one CRS have different pixel sizes", where=index.root)
-        self._res = (float(resolution[0].iloc[0]), float(resolution[1].iloc[0]))
         starts = [EPOCH + number * SLOT for number in range(len(frame))]
         slots = pd.IntervalIndex.from_arrays(
             pd.DatetimeIndex(starts), pd.DatetimeIndex(starts) + SLOT / 2, closed="both", name="datetime"
         )
-        # An array: a series would be aligned by chip name with the slots, and every geometry lost.
-        boxes = shapely.box(*frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float).T)
+        # Arrays: a series would be aligned by chip name with the slots, and every geometry lost.
+        xmin, ymax = (_on_lattice(frame[edge].to_numpy(dtype=float), self._res) for edge in ("xmin", "ymax"))
+        xmax, ymin = xmin + frame["width"].to_numpy() * self._res[0], ymax - frame["height"].to_numpy() * self._res[1]
+        boxes = shapely.box(xmin, ymin, xmax, ymax)
         columns = {"filepath": [str(index.root / image) for image in frame["image"]], "chip": frame.index.to_numpy()}
         crs = rasterio.crs.CRS.from_wkt(systems[0]) if systems[0] == LOCAL_CRS else systems[0]
         self.index = geopandas.GeoDataFrame(columns, geometry=boxes, index=slots, crs=crs)
@@ -156,10 +155,14 @@ class SpectralChips(RasterDataset):
 
         Args:
             index: ``[xmin:xmax, ymin:ymax, tmin:tmax]`` as the samplers yield it. Where t is left out, the chip
-                that contains the window is taken.
+                that contains the window is taken, or else the one that has most of it.
+
+        A window that reaches over its chip's rim has the size that was asked for: what lies outside is ``fill``, void
+        and invalid. Positions between pixels are moved to the nearest one.
 
         Raises:
-            IndexError: If no chip, or more than one, contains the window.
+            IndexError: If the window lies beside its chip, or t is left out and the window beside all chips, or
+                inside more than one.
         """
         x, y, t = self._disambiguate_slice(index)
         number = self._slot_of.get(t.start.value) if isinstance(t.start, pd.Timestamp) else None
@@ -170,18 +173,42 @@ class SpectralChips(RasterDataset):
         width, height = (x.stop - x.start) / self.res[0], (y.stop - y.start) / self.res[1]
         column, line, width, height = (round(value) for value in (column, line, width, height))
         if column < 0 or line < 0 or column + width > row["width"] or line + height > row["height"]:
-            raise IndexError(f"query {index} reaches outside chip {row['chip']}")
-        sample = self.read_window(number, line, column, height, width)
+            if not self.index.geometry.iloc[number].buffer(1e-6 * max(self.res)).intersects(_box(x, y)):
+                raise IndexError(f"query {index} lies outside chip {row['chip']}")
+            sample = self._padded_window(number, line, column, height, width)
+        else:
+            sample = self.read_window(number, line, column, height, width)
         sample |= {"crs": self.crs, "bounds": (x, y, t)}
         return sample if self.transforms is None else self.transforms(sample)
 
-    def _only_chip_with(self, x: slice, y: slice, query: object) -> int:
-        tolerance = 1e-6 * max(self.res)
-        window = shapely.box(x.start, y.start, x.stop, y.stop).buffer(-tolerance)
-        hits = np.flatnonzero(self.index.geometry.contains(window).to_numpy())
+    def _only_chip_with(self, x: slice, y: slice, query: GeoQuery | slice) -> int:
+        window, chips = _box(x, y), self.index.geometry.to_numpy()
+        hits = np.flatnonzero(shapely.contains(chips, window.buffer(-1e-6 * max(self.res))))
+        if not len(hits) and _is_bounded(query):  # it reaches over a rim: the chip that has most of it
+            shared = shapely.area(shapely.intersection(chips, window))
+            hits = np.flatnonzero(shared > (1 - 1e-6) * shared.max())[:1]
         if len(hits) != 1:
             raise IndexError(f"query {query} lies in {len(hits)} chips; give t to name one")
         return int(hits[0])
+
+    def _padded_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
+        """``read_window`` for windows that reach outside, with what is not there as pixels without a measurement."""
+        row = self._rows[number]
+        # One pixel is read even where none is shared: a window between two pixels of the rim gets names, too.
+        top, left = min(max(line, 0), row["height"] - 1), min(max(column, 0), row["width"] - 1)
+        bottom, right = (max(end, 1) for end in (min(line + height, row["height"]), min(column + width, row["width"])))
+        sample = self.read_window(number, top, left, max(bottom - top, 1), max(right - left, 1))
+        image = torch.from_numpy(self.fill).reshape(-1, 1, 1).repeat(1, height, width)
+        padded = {
+            "image": image,
+            "mask": torch.full((height, width), VOID),
+            "invalid": torch.ones((height, width), dtype=torch.bool),
+        }
+        if line + height > 0 and column + width > 0 and line < row["height"] and column < row["width"]:
+            there = (slice(top - line, bottom - line), slice(left - column, right - column))
+            for key, values in padded.items():
+                values[..., *there] = sample[key]
+        return sample | padded | {"line": line, "column": column}
 
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
@@ -288,6 +315,34 @@ class SpectralChips(RasterDataset):
         if suptitle:
             figure.suptitle(suptitle)
         return figure
+
+
+def _box(x: slice, y: slice) -> shapely.Polygon:
+    return shapely.box(x.start, y.start, x.stop, y.stop)
+
+
+def _is_bounded(query: GeoQuery | slice) -> bool:
+    """Whether a query says where its window begins and ends."""
+    sides = query[:2] if isinstance(query, tuple) else ()
+    return len(sides) == 2 and all(None not in (side.start, side.stop) for side in sides)
+
+
+def _pixel_size(sizes: pd.Series, where: Path) -> float:
+    """The one pixel size of all chips along one axis, in units of the CRS."""
+    size = float(sizes.iloc[0])
+    if ((sizes - size).abs() > min(1e-6, 0.01 * size)).any():
+        raise DataError("chips of one CRS have different pixel sizes", where=where)
+    return float(_on_lattice(np.array(size), (size, size)))
+
+
+def _on_lattice(values: np.ndarray[Any, Any], res: tuple[float, float]) -> np.ndarray[Any, Any]:
+    """Coordinates, moved by less than a ten-millionth of a pixel to where sums of them are exact.
+
+    TorchGeo's samplers count how many windows fit into a chip by dividing its extent, which must not come out as a
+    hair more or less than so many pixels. Metres with few binary places, as those of most grids, stay as they are.
+    """
+    step = 2.0 ** (np.floor(np.log2(min(res))) - 24)
+    return np.round(values / step) * step
 
 
 class WHUOHS(SpectralChips):

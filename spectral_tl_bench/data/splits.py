@@ -15,14 +15,14 @@ import shapely
 from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, Split
+from spectral_tl_bench.data.distances import ROUNDING, distances_note, shared_across
+from spectral_tl_bench.data.ground import BOX, CLUSTER_REACH, connected, full_turn, ground_boxes
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import digest, seed_from
 
 TRIALS = 48
 """Seeded candidate cuts, of which the one closest to the wanted share with all classes on both sides is taken."""
-CLUSTER_REACH = 4
-"""Blocks this many steps apart belong to one cluster of chips."""
 BUFFER_COST = 0.35
 """The share of a cluster's training chips that may be left out for a distance of one block."""
 
@@ -36,10 +36,12 @@ class SplitTable:
     Attributes:
         role: ``train``, ``validation``, ``target`` or ``buffer`` (used for nothing), by chip name.
         notes: How the cut was made, in words.
+        distances: How far validation and target are from training, in words; the last of the notes.
     """
 
     role: pd.Series
     notes: tuple[str, ...]
+    distances: str = ""
 
     def chips(self, role: str) -> list[str]:
         """The chips of one role, sorted."""
@@ -82,7 +84,8 @@ def make_split(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable:
     role[source.index[validation]] = "validation"
     role[source.index[dropped]] = "buffer"
     notes.append(_note("validation", source, validation, dropped))
-    return SplitTable(role, tuple(notes))
+    distances = distances_note(frame, role)
+    return SplitTable(role, (*notes, distances), distances)
 
 
 def _note(part: str, frame: pd.DataFrame, chosen: Bools, dropped: Bools) -> str:
@@ -166,12 +169,13 @@ class _Ground:
     """Chips on the ground: clusters of blocks, and the distances between footprints."""
 
     def __init__(self, frame: pd.DataFrame, block: float) -> None:
-        self.block = block
-        self.box = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float)
+        ground = ground_boxes(frame, block)
+        self.block, self.box = block, ground.box
+        self.own_box = frame[BOX].to_numpy(dtype=float)
         centre = (self.box[:, :2] + self.box[:, 2:]) / 2
         self.cell = np.floor(centre / block).astype(np.int64)
-        zone = pd.factorize(frame["crs"] + "|" + frame["domain"])[0]
-        self.cluster = _clusters(zone, self.cell)
+        zone = pd.factorize(ground.system + "|" + frame["domain"].to_numpy(dtype=object))[0]
+        self.cluster = connected(np.column_stack([zone * 10_000_000, self.cell]), CLUSTER_REACH)
         self.places = len({(c, *cell) for c, cell in zip(self.cluster, self.cell.tolist(), strict=True)})
 
     def cut(self, share: float, rng: np.random.Generator) -> tuple[Bools, Bools]:
@@ -195,7 +199,8 @@ class _Ground:
             gap = _gaps(self.box[rest], self.box[part])
             near = rest[gap < self.block]
             if len(near) > BUFFER_COST * len(rest):
-                near = rest[gap < 0]  # no room for a buffer: leave out only what shares ground
+                # No room for a buffer: leave out only what shares ground, which the CRS's own boxes tell exactly.
+                near = rest[_gaps(self.own_box[rest], self.own_box[part]) < 0]
             dropped[near] = True
         return chosen, dropped
 
@@ -205,15 +210,18 @@ class _Together:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.site = frame["site"].to_numpy(dtype=str)
-        overlaps = [np.zeros((2, 0), dtype=np.int64)]
+        overlaps = [shared_across(frame)]
         for crs in set(frame["crs"]) - {LOCAL_CRS}:
             members = np.flatnonzero(frame["crs"] == crs)
-            box = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(dtype=float)[members]
-            chip, partner = shapely.STRtree(shapely.box(*box.T)).query(shapely.box(*box.T))
-            shared = np.minimum(box[chip, 2:], box[partner, 2:]) - np.maximum(box[chip, :2], box[partner, :2])
-            # Neighbours whose edges differ by rounding do not share ground.
-            real = (shared > 1e-6 * (box[chip, 2:] - box[chip, :2])).all(axis=1)
-            overlaps.append(members[np.stack([chip[real], partner[real]])])
+            box = frame[BOX].to_numpy(dtype=float)[members]
+            tree, turn = shapely.STRtree(shapely.box(*box.T)), full_turn(crs)
+            for along in (-turn, 0.0, turn) if turn else (0.0,):
+                moved = np.add(box, [along, 0.0, along, 0.0])
+                chip, partner = tree.query(shapely.box(*moved.T))
+                shared = np.minimum(moved[chip, 2:], box[partner, 2:]) - np.maximum(moved[chip, :2], box[partner, :2])
+                # Neighbours whose edges differ by rounding do not share ground.
+                real = (shared > ROUNDING * (box[chip, 2:] - box[chip, :2])).all(axis=1)
+                overlaps.append(members[np.stack([chip[real], partner[real]])])
         self.chip, self.partner = np.concatenate(overlaps, axis=1)
 
     def leave_out(self, chosen: Bools, dropped: Bools) -> tuple[Bools, Bools]:
@@ -222,18 +230,6 @@ class _Together:
         bound[self.chip[chosen[self.partner]]] = True
         bound |= (self.site != "") & np.isin(self.site, self.site[chosen])
         return chosen, (dropped | bound) & ~chosen
-
-
-def _clusters(zone: NDArray[np.int64], cell: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Connected groups of blocks, within one CRS and domain."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
-    spread = np.column_stack([zone * 10_000_000, cell])
-    links = cKDTree(spread).query_pairs(CLUSTER_REACH, p=np.inf, output_type="ndarray")
-    graph = coo_matrix((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(cell), len(cell)))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _gaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -147,8 +147,18 @@ def _open_all(
         say(chips.source.line)
         for note in chips.notes:
             say(f"{benchmark.id}: {note}")
+        _say_distances(chips, request.seeds, say)
         opened.append(chips)
     return opened, broken
+
+
+def _say_distances(chips: OpenBenchmark, seeds: Sequence[int], say: Say) -> None:
+    """How far apart the parts are: of the first seed, and of further ones where it is another line."""
+    lines: dict[str, int] = {}
+    for seed in seeds:
+        lines.setdefault(chips.split(seed).distances, seed)
+    for line, seed in lines.items():
+        say(f"{chips.benchmark.id}{f', seed {seed}' if len(lines) > 1 else ''}: {line}")
 
 
 def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]]]:
