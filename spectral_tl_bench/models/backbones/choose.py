@@ -60,4 +60,4 @@ def _located(spec: Backbone, choice: str) -> tuple[str, Path]:
         package, _, inside = spec.bundled.partition(":")
         with as_file(files(package).joinpath(inside)) as path:
             return "bundled", path
-    return "file", Path(choice).expanduser().resolve()
+    return "file", user_path(choice).resolve()
