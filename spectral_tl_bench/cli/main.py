@@ -18,6 +18,7 @@ from spectral_tl_bench.cli.strict import make_strict
 from spectral_tl_bench.console import complain, say, show_what_can_be_shown
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.storage.home import stand_in_for_home
+from spectral_tl_bench.storage.room import NO_ROOM
 
 app = typer.Typer(
     name="stbench",
@@ -61,6 +62,11 @@ def main() -> None:
     except UserError as error:
         complain(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        complain(f"error: {error.strerror}\n  where: {error.filename or 'not known'}\n  to do: make room")
+        sys.exit(2)
 
 
 def _speak_utf8() -> None:
@@ -71,7 +77,7 @@ def _speak_utf8() -> None:
         # The terminal stays what it is; what it cannot show is written with backslashes.
         shown = f"{getattr(sys.stdout, 'encoding', None) or 'ascii'}:backslashreplace"
         os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": shown}
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 def _check_names(arguments: list[str]) -> None:

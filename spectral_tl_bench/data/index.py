@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import complain
 from spectral_tl_bench.data.labels import LabelMap, open_raster, read_raw_label
 from spectral_tl_bench.data.layouts import ChipFiles, find_chips
 from spectral_tl_bench.errors import DataError, StorageError
@@ -107,7 +108,8 @@ def _kept_scan(base: Path, chips: list[ChipFiles], workers: int | None) -> pd.Da
 
     try:
         return obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
-    except StorageError:  # nothing can be kept: it only takes longer
+    except StorageError as error:  # it only takes longer
+        complain(f"what the chips of {base} hold is not kept, and found again by the next run: {error.what}")
         return scan()
 
 

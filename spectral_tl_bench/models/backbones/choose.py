@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from spectral_tl_bench.console import user_path
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.models.backbones.assemble import fit_state
