@@ -127,9 +127,8 @@ def run(
         protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    _run(
-        request, out, lambda: checked_hardware(accelerator, feature_cache_limit, precision, wait), workers, jobs, fresh
-    )
+    device = checked_hardware(accelerator, feature_cache_limit, precision, wait)
+    _run(request, out, lambda: device, workers, jobs, fresh)
 
 
 def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, fresh: bool) -> None:

@@ -70,7 +70,13 @@ class FirstStage:
 
     def summary(self, options: Mapping[str, Any]) -> StageSummary:
         """What the record keeps: the original seconds, and those that were spent here."""
-        facts = {"stage": self.card.fingerprint, "reused": self.reused, "seconds_here": round(self.seconds_here, 3)}
+        facts = {
+            "stage": self.card.fingerprint,
+            "reused": self.reused,
+            "seconds_here": round(self.seconds_here, 3),
+        }
+        if self.card.identity.precision != "32-true":
+            facts["precision"] = self.card.identity.precision
         return StageSummary(
             self.card.identity.stage, self.card.identity.steps, self.card.seconds, self.card.trainable,
             {**options, **facts, **self.notes},
