@@ -31,6 +31,15 @@ def user_path(path: Path | str) -> Path:
         ) from None
 
 
+def is_text(name: str) -> bool:
+    """Whether a name of a file is text in UTF-8; Python gives others with characters that stand for bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_file(name: str) -> bool:
     """Whether a user's path is that of a file; no name is too long or too strange to ask."""
     return os.path.isfile(user_path(name))  # noqa: PTH113 - Path.is_file raises where a name is too long

@@ -15,7 +15,7 @@ from spectral_tl_bench.cli.backbones import backbones_app
 from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.methods import methods_app
 from spectral_tl_bench.cli.strict import make_strict
-from spectral_tl_bench.console import complain, say, show_what_can_be_shown
+from spectral_tl_bench.console import complain, is_text, say, show_what_can_be_shown
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.storage.home import stand_in_for_home
 from spectral_tl_bench.storage.room import NO_ROOM
@@ -83,12 +83,10 @@ def _speak_utf8() -> None:
 def _check_names(arguments: list[str]) -> None:
     """Refuse names that are no text: neither GDAL nor a record could hold them."""
     for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
+        if not is_text(argument):
             raise UserError(
                 f"{argument!r} is not valid UTF-8", expected="names of files in UTF-8", fix="rename the file or folder"
-            ) from None
+            )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,17 @@ def test_names_that_are_no_text_are_refused(own, monkeypatch, capsys, option):
     assert "is not valid UTF-8" in capsys.readouterr().err and not (own.root / "runs").exists()
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_data_in_a_folder_whose_name_is_no_text(own, tmp_path, monkeypatch, capsys):
+    odd = tmp_path / os.fsdecode(b"l\xe4nder")
+    own.root.rename(odd)
+    (tmp_path / "mine.yaml").symlink_to(odd / "mine.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, ("run", "-m", "nearest-mean", "-b", "mine.yaml", "--steps", "1")) == 2
+    error = capsys.readouterr().err
+    assert "is not valid UTF-8" in error and r"l\udce4nder" in error and "Traceback" not in error
+
+
 # ---------------------------------------------------------------------------------------------- terminals
 
 ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -125,3 +136,27 @@ def test_a_terminal_that_cannot_show_everything(own, tmp_path, encoding):
     assert done.returncode == 0 and not done.stderr
     shown = done.stdout.decode(encoding or "ascii")
     assert r"d\u2019Azur \u2192 \u014csaka" in shown and ("Côte" if encoding == "latin-1" else r"C\xf4te") in shown
+
+
+@pytest.mark.slow
+def test_a_run_warns_of_nothing(own, tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "spectral_tl_bench.cli.main", "run", "-m", "lora", "-b", own.yaml]
+    command += ["--data-root", own.root, "--backbone", "compact", "--steps", "1", "--window", "16", "--jobs", "1"]
+    done = subprocess.run(
+        [str(part) for part in command], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_terminal_that_cannot_show_everything(own, tmp_path):
+    place = tmp_path / "Zürich, 2019 → data"
+    own.root.rename(place)
+    command = [sys.executable, "-m", "spectral_tl_bench.cli.main", "run", "-m", "nearest-mean,majority"]
+    command += ["-b", f"{place}/mine.yaml", "--data-root", str(place), "--out", f"{place}/ō", "--jobs", "2"]
+    done = subprocess.run(
+        [*command, "--backbone", "compact", "--window", "16", "--steps", "1"],
+        env={**os.environ, **ASCII, "PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert r"Z\xfcrich, 2019 \u2192 data/\u014d" in done.stdout.decode("ascii")
