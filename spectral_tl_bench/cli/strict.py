@@ -30,7 +30,9 @@ class _Strict:
         """
         _refuse_twice(self, ctx, args)
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        ctx.params.update({name: _expanded(value) for name, value in ctx.params.items()})
+        # Earlier versions of Typer make paths of texts only later, and know by the type which are to be ones.
+        texts = {param.name for param in self.params if getattr(getattr(param, "type", None), "name", "") == "path"}
+        ctx.params.update({name: _expanded(value, name in texts) for name, value in ctx.params.items()})
         return rest
 
 
@@ -66,10 +68,12 @@ def _refuse_twice(command: Any, ctx: Any, args: list[str]) -> None:
             raise UserError(f"{flag} is given {_times(len(given))}{shown}", expected=f"{flag} once")
 
 
-def _expanded(value: Any) -> Any:
+def _expanded(value: Any, is_path: bool) -> Any:
     if isinstance(value, list | tuple):
-        return type(value)(map(_expanded, value))
-    return user_path(value) if isinstance(value, Path) else value
+        return type(value)(_expanded(item, is_path) for item in value)
+    if isinstance(value, Path):
+        return user_path(value)
+    return str(user_path(value)) if is_path and isinstance(value, str) else value
 
 
 def _repeatable(param: Any) -> Any:
