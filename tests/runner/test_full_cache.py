@@ -59,6 +59,7 @@ def test_a_first_stage_serves_its_run_and_is_trained_once(tree, places, full_onc
     assert matrices(kept) == matrices(outcome), "where a stage is kept changes no number"
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_made(tree, places, capsys):
     (places / "cache").write_text("")
     cells, _ = plan(make_request(tree, "spectralx", pretrain_steps=1), lambda _: None)

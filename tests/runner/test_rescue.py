@@ -28,7 +28,8 @@ from spectral_tl_bench.training.hardware import Hardware
 
 CPU = Hardware("cpu")
 Usage = namedtuple("Usage", "total used free")
-NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG]
+OTHERS = (errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+NUMBERS = [errno.ENOSPC, *(pytest.param(number, marks=pytest.mark.slow) for number in OTHERS)]
 
 
 @pytest.fixture(autouse=True)

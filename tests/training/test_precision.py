@@ -55,6 +55,7 @@ def test_a_record_says_what_each_stage_was_computed_in(tree, tmp_path):
     assert frozen["tested_in"] == closed["tested_in"] == "32-true"
 
 
+@pytest.mark.slow
 def test_a_first_stage_says_it_too(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     (outcome,) = run(tree, tmp_path / "runs", "spectralx", precision="bf16-mixed")
