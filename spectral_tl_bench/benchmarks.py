@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,12 +13,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from spectral_tl_bench.console import is_file, split_names, user_path
 from spectral_tl_bench.errors import BenchmarkError, nearest
 from spectral_tl_bench.plugins import imported, installed
 from spectral_tl_bench.sensors import Sensor
 
 VOID = 255
 """Label value of pixels without ground truth, everywhere inside the suite."""
+
+YAML = (".yaml", ".yml")
 
 LAYOUTS = "spectral_tl_bench.layouts"
 """The entry-point group of the layouts."""
@@ -421,7 +425,8 @@ def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
     """Turn what the user named into benchmarks.
 
     Args:
-        names: Ids, group names, or paths of YAML files; each may hold several, divided by commas.
+        names: Ids, group names, or paths of YAML files; each may hold several, divided by commas. Commas in the path
+            of a file that exists divide nothing.
 
     Returns:
         Benchmarks without repetition, each with the folder of its file when it is the user's own, else None.
@@ -431,27 +436,52 @@ def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
     """
     table, group_table = builtin_benchmarks(), groups()
     chosen: dict[str, tuple[Benchmark, Path | None]] = {}
-    for name in [part.strip() for entry in names for part in entry.split(",") if part.strip()]:
+    files: dict[str, Path] = {}
+    for name in [part for entry in names for part in _parts(entry, {*table, *group_table})]:
         if name in table:
             chosen.setdefault(name, (table[name], None))
         elif name in group_table:
             for member in group_table[name]:
                 chosen.setdefault(member, (table[member], None))
-        elif name.endswith((".yaml", ".yml")):
-            own = read_benchmark(Path(name))
+        else:
+            path = _definition_file(name, {*table, *group_table})
+            own = read_benchmark(path)
             if own.id in table or own.id in group_table:
                 raise BenchmarkError(
                     f"the id {own.id!r} belongs to the suite", where=name, fix="give your benchmark another id"
                 )
-            if own.id in chosen:
+            if files.setdefault(own.id, path.resolve()) != path.resolve():
                 raise BenchmarkError(f"two benchmarks have the id {own.id!r}", where=name)
-            chosen[own.id] = (own, Path(name).resolve().parent)
-        else:
-            raise BenchmarkError(
-                f"there is no benchmark {name!r}",
-                expected=nearest(name, [*table, *group_table]),
-                fix="`stbench benchmarks` lists all; your own is given as a path that ends in .yaml",
-            )
+            chosen[own.id] = (own, path.resolve().parent)
     if not chosen:
         raise BenchmarkError("no benchmark is named", fix="`stbench benchmarks` lists all")
     return list(chosen.values())
+
+
+def _parts(entry: str, known: Collection[str]) -> list[str]:
+    """Names in an entry; a path with commas that is not there stays whole, so that all of it is shown."""
+    parts = split_names(entry)
+    strange = [part for part in parts if part not in known and not part.lower().endswith(YAML)]
+    whole = strange and entry.strip().lower().endswith(YAML) and not any(map(is_file, parts))
+    return [entry.strip()] if whole else parts
+
+
+def _definition_file(name: str, known: Collection[str]) -> Path:
+    """The file of a user's own benchmark.
+
+    Raises:
+        BenchmarkError: If a name can be none.
+    """
+    path = user_path(name)
+    if name.lower().endswith(YAML):
+        return path
+    there = os.path.exists(path)  # noqa: PTH110 - answers where Path.exists raises: for a name that is too long
+    if there:
+        what = "a folder" if path.is_dir() else "a file whose name does not end in .yaml"
+        fix = "give the YAML file in it" if path.is_dir() else "give it a name that ends in .yaml"
+        raise BenchmarkError(f"{name!r} is {what}, not the definition of a benchmark", where=path, fix=fix)
+    raise BenchmarkError(
+        f"there is no benchmark {name!r}",
+        expected=nearest(name, known),
+        fix="`stbench benchmarks` lists all; your own is given as a path that ends in .yaml",
+    )

@@ -1,11 +1,59 @@
-"""What the verbs of ``stbench`` share: printing, and reading ``name=value``. Nothing heavy is imported."""
+"""What the verbs of ``stbench`` share: printing, reading names, paths and ``name=value``. Nothing heavy is imported."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from spectral_tl_bench.errors import UserError
+
+
+def show_what_can_be_shown() -> None:
+    """Have both outputs write what the terminal cannot show with backslashes, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stream that somebody has put there may be of any kind
+            stream.reconfigure(errors="backslashreplace")
+
+
+def user_path(path: Path | str) -> Path:
+    """A path as a user writes it, ``~`` for the home folder; what lies here under that very name comes first.
+
+    Raises:
+        UserError: If there is no such home folder.
+    """
+    try:
+        return Path(path) if os.path.lexists(path) else Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{str(path)!r} begins with ~, and there is no such home folder", fix="give a full path"
+        ) from None
+
+
+def is_text(name: str) -> bool:
+    """Whether a name of a file is text in UTF-8; Python gives others with characters that stand for bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_file(name: str) -> bool:
+    """Whether a user's path is that of a file; no name is too long or too strange to ask."""
+    return os.path.isfile(user_path(name))  # noqa: PTH113 - Path.is_file raises where a name is too long
+
+
+def split_names(entry: str) -> list[str]:
+    """Names divided by commas; the path of a file that exists stays whole, whatever commas are in it."""
+    parts, names = entry.split(","), []
+    while parts:
+        ends = range(len(parts), 1, -1)
+        end = next((end for end in ends if is_file(",".join(parts[:end]).strip())), 1)
+        names.append(",".join(parts[:end]).strip())
+        parts = parts[end:]
+    return [name for name in names if name]
 
 
 def say(text: str) -> None:
@@ -38,15 +86,36 @@ def read_values(entries: Sequence[str], flag: str) -> dict[str, str]:
         flag: The option they were given with.
 
     Raises:
-        UserError: If a text is of another form.
+        UserError: If a text is of another form, or a name comes twice.
     """
-    values = {}
+    values: dict[str, str] = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals or not key:
             raise UserError(f"{flag} {entry!r} is not of the form name=value")
-        values[key.strip().replace("-", "_")] = value.strip()
+        enter_once(values, key.strip().replace("-", "_"), value.strip(), flag)
     return values
+
+
+def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix: str = "") -> None:
+    """Put a value among others by its name.
+
+    Args:
+        values: Gets the value.
+        name: Its name.
+        value: The value.
+        flag: The option it was given with.
+        prefix: Stands before the name in the message.
+
+    Raises:
+        UserError: If there is one of that name.
+    """
+    if name in values:
+        full = f"{prefix}{name}"
+        raise UserError(
+            f"{flag} {full} is given twice: {full}={values[name]} and {full}={value}", expected="each name once"
+        )
+    values[name] = value
 
 
 def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:

@@ -54,7 +54,7 @@ class AdapterError(UserError):
 
 
 class StorageError(UserError):
-    """A cache folder that cannot be used, or in which there is no room left."""
+    """A folder of results or of a cache that cannot be used, or in which there is no room left."""
 
 
 class StageError(UserError):

@@ -56,8 +56,11 @@ def check(
     options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     from spectral_tl_bench.methods.registry import check_known
     from spectral_tl_bench.models.backbones import check_backbone_known
+    from spectral_tl_bench.storage.output import check_file
 
     check_known([method])
+    if json_file is not None:
+        check_file(json_file, "--json")
     check_backbone_known(backbone)
     from spectral_tl_bench.authoring.check import check_method, failures
     from spectral_tl_bench.files import write_json

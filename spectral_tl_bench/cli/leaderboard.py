@@ -50,6 +50,7 @@ def report(
     """Make the boards from stored records alone: the same records, the same bytes."""
     from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
     from spectral_tl_bench.results.store import read_records
+    from spectral_tl_bench.storage.output import check_folder
 
     wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
     wanted = FORMATS if "all" in wanted else wanted
@@ -57,10 +58,11 @@ def report(
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}", expected=_FORMATS, fix=nearest(name, (*FORMATS, "all")))
     roots = _roots(records)
+    folder = out or _default_out(roots)
+    check_folder(folder, "--out")
     results, papers = read_records(roots), _reported(roots)
     if not results and papers is None:
         raise _nothing(roots)
-    folder = out or _default_out(roots)
     paths = write_report(results, folder, wanted, papers)
     others: Counter[str] = Counter()
     for path in paths:
@@ -93,10 +95,12 @@ def plot(
     from spectral_tl_bench.leaderboard.board import make_boards
     from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
     from spectral_tl_bench.results.store import read_records
+    from spectral_tl_bench.storage.output import check_file
 
     suffix = out.suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
         raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
+    check_file(out, "--out")
     roots = _roots(records)
     results = read_records(roots)
     if not results:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import sys
 from typing import Annotated
 
@@ -12,8 +14,11 @@ from spectral_tl_bench.cli import authoring, benchmarks, compare, data, leaderbo
 from spectral_tl_bench.cli.backbones import backbones_app
 from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.methods import methods_app
-from spectral_tl_bench.console import complain, say
+from spectral_tl_bench.cli.strict import make_strict
+from spectral_tl_bench.console import complain, is_text, say, show_what_can_be_shown
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.storage.home import stand_in_for_home
+from spectral_tl_bench.storage.room import NO_ROOM
 
 app = typer.Typer(
     name="stbench",
@@ -28,6 +33,7 @@ app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
 for group in (run, benchmarks, data, authoring, leaderboard, compare, submit):
     group.register(app)
+make_strict(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,11 +53,40 @@ def _root(
 
 def main() -> None:
     """Entry point: a user's mistake ends with a message and exit code 2, without a traceback."""
+    _speak_utf8()
+    show_what_can_be_shown()
     try:
+        _check_names(sys.argv[1:])
+        stand_in_for_home()
         app()
     except UserError as error:
         complain(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        complain(f"error: {error.strerror}\n  where: {error.filename or 'not known'}\n  to do: make room")
+        sys.exit(2)
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where names of files would be taken for ASCII, as GDAL never does."""
+    if os.name != "posix" or sys.flags.utf8_mode or codecs.lookup(sys.getfilesystemencoding()).name == "utf-8":
+        return
+    if sys.executable:
+        # The terminal stays what it is; what it cannot show is written with backslashes.
+        shown = f"{getattr(sys.stdout, 'encoding', None) or 'ascii'}:backslashreplace"
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": shown}
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very command
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse names that are no text: neither GDAL nor a record could hold them."""
+    for argument in arguments:
+        if not is_text(argument):
+            raise UserError(
+                f"{argument!r} is not valid UTF-8", expected="names of files in UTF-8", fix="rename the file or folder"
+            )
 
 
 if __name__ == "__main__":

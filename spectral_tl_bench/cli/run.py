@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,6 +94,15 @@ def run(
         int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
     ] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+    wait_for_room: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MINUTES",
+            help="How long to wait where the disk is full, before a result is kept elsewhere. "
+            "Default: 10 on a terminal, else 0.",
+        ),
+    ] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
     from spectral_tl_bench.protocol.registry import check_protocol_known
@@ -108,9 +118,11 @@ def run(
     names = _known_names(method, benchmark, backbone, patch_embedding)
     objective_options = _objective_options(names, objective_option or [])
     options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
+    _check_folders(out)
     from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import checked_hardware
 
+    wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding,
@@ -118,12 +130,14 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    _run(request, out, lambda: checked_hardware(accelerator, feature_cache_limit), workers, jobs, fresh)
+    device = checked_hardware(accelerator, feature_cache_limit, precision, wait)
+    _run(request, out, lambda: device, workers, jobs, fresh)
 
 
 def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, fresh: bool) -> None:
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
+    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.run import execute, plan
 
     try:
@@ -131,6 +145,7 @@ def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers:
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
         device = hardware()
+        check_places(cells, out)
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
         if jobs > 1:
             outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs)
@@ -147,6 +162,15 @@ def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers:
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _check_folders(out: Path) -> None:
+    """Whatever will be written can be written: said before any data are read."""
+    from spectral_tl_bench.storage.output import LEAST_ROOM, check_cache, check_folder, check_temporary
+
+    check_folder(out, "--out", LEAST_ROOM)
+    check_temporary()
+    check_cache()
 
 
 def _overrides(**settings: Any) -> Overrides:

@@ -81,11 +81,8 @@ def submit(
     if write_truth:
         _write(write_truth, data_root, trust_data, truth)
         return
-    if not check and results == RESULTS and not results.parent.is_dir():
-        raise UserError(
-            f"there is no {results.parent} here",
-            fix="run this at the top of a checkout of the suite, or say where: --results FOLDER",
-        )
+    if not check:
+        _check_results(results)
     from spectral_tl_bench.leaderboard.submit.changes import changes_since
     from spectral_tl_bench.leaderboard.submit.check import Checker
     from spectral_tl_bench.leaderboard.submit.definitions import Definitions
@@ -116,10 +113,23 @@ def submit(
     say(f"{len(done.checked)} records are in {results}; next: stbench report, then a pull request (docs/submit.md)")
 
 
+def _check_results(results: Path) -> None:
+    from spectral_tl_bench.storage.output import check_folder
+
+    if results == RESULTS and not results.parent.is_dir():
+        raise UserError(
+            f"there is no {results.parent} here",
+            fix="run this at the top of a checkout of the suite, or say where: --results FOLDER",
+        )
+    check_folder(results, "--results")
+
+
 def _write(names: Sequence[str], data_root: Path | None, trusted: bool, truth: Path) -> None:
     from spectral_tl_bench.leaderboard.submit.measured import measure_named
     from spectral_tl_bench.leaderboard.submit.truth import write_truth
+    from spectral_tl_bench.storage.output import check_folder
 
+    check_folder(truth, "--truth")
     for name in names:
         measured = measure_named(name, data_root, trusted)
         say(f"{write_truth(measured, truth)}: {len(measured.rows)} target chips")

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import complain
 from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, fail, notes_on
 from spectral_tl_bench.data.chip import ReadingRules
 from spectral_tl_bench.data.copies import check_copies, check_one_file_each
@@ -129,7 +130,8 @@ def _kept_scan(
 
     try:
         frame = obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
-    except StorageError:  # nothing can be kept: it only takes longer
+    except StorageError as error:  # it only takes longer
+        complain(f"what the chips of {base} hold is not kept, and found again by the next run: {error.what}")
         frame = scan()
     image_files: list[Any] = [stamp.image for stamp in stamps]
     label_files: list[Any] = [stamp.label for stamp in stamps]

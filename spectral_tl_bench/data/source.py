@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import user_path
 from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.layouts import layout_of
 from spectral_tl_bench.errors import DataError
@@ -61,7 +62,7 @@ def locate(
         root = (own_folder / beside).resolve()
         return DataSource("files", root, f"data: {root} (layout.root of the benchmark)")
     if environment.get(ROOT_VARIABLE):
-        root = Path(environment[ROOT_VARIABLE])
+        root = user_path(environment[ROOT_VARIABLE])
         return DataSource("files", root, f"data: {root} ({ROOT_VARIABLE})")
     if own_folder is not None:
         raise DataError(

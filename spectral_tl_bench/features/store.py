@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.errors import StorageError, UserError
 from spectral_tl_bench.features.modules import FeatureMaps
 from spectral_tl_bench.files import digest, write_json
 from spectral_tl_bench.storage import FEATURES, Limit, hold, in_words, make_room, obtain
@@ -227,6 +232,7 @@ def write_features(
 
     Raises:
         FeatureError: If a value is not finite in the type that is stored.
+        OSError: If there is no room; this comes before anything is computed.
         ValueError: If ``batches`` has more or fewer rows than ``shapes``.
     """
     started = time.monotonic()
@@ -236,6 +242,8 @@ def write_features(
         np.lib.format.open_memmap(path, mode="w+", dtype=plain, shape=shape)
         for path, shape in zip(paths, shapes, strict=True)
     ]
+    for path in paths:
+        _reserve(path)
     done = 0
     for batch in batches:
         for array, place in zip(arrays, identity.kept, strict=True):
@@ -258,6 +266,17 @@ def write_features(
         key=identity.key, identity=identity, shapes=tuple(shapes), spots=spots, seconds=time.monotonic() - started
     )
     write_json(folder / CARD_FILE, card.model_dump(mode="json"))
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk give a file all of its room: a mapped file that runs out of it later kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot
+                    raise
 
 
 def find_or_write(
@@ -287,13 +306,34 @@ def find_or_write(
         say(f"computing features of {shapes[0][0]} windows, {in_words(size)}")
         write_features(folder, identity, shapes, batches())
 
-    maps, reused = obtain(
-        FEATURES, key, lambda folder: read_features(folder, identity), write, damaged=(FeatureError,), say=say
-    )
+    try:
+        maps, reused = obtain(
+            FEATURES, key, lambda folder: read_features(folder, identity), write, damaged=(FeatureError,), say=say
+        )
+    except StorageError as error:
+        if not isinstance(error.__cause__, OSError):  # what would not fit was said before anything was computed
+            raise
+        say(f"the features serve this run alone: {error.what} ({error.where})")
+        return _passing(identity, shapes, batches), False
     hold(maps.folder, maps)
     if reused:
         say(f"reusing features {key}, computed before in {clock(maps.card.seconds)}")
     return maps, reused
+
+
+def _passing(
+    identity: FeatureIdentity, shapes: Sequence[tuple[int, int, int, int]], batches: Callable[[], Iterable[FeatureMaps]]
+) -> StoredMaps:
+    """Features in the system's temporary folder, for as long as they are used."""
+    folder = Path(tempfile.mkdtemp(prefix="stbench-"))
+    try:
+        write_features(folder, identity, shapes, batches())
+        maps = read_features(folder, identity)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(maps, shutil.rmtree, folder, ignore_errors=True)
+    return maps
 
 
 def bytes_of(shapes: Iterable[tuple[int, ...]], dtype: FeatureType) -> int:

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import AdapterError
 from spectral_tl_bench.files import atomic_path
 from spectral_tl_bench.methods.base import Method, Task
-from spectral_tl_bench.models.weights import State, weights_digest, with_frozen_statistics
+from spectral_tl_bench.models.weights import State, save_tensors, weights_digest, with_frozen_statistics
 
 HEADER = "stbench_adapter"
 """Key of the card in the metadata of the file."""
@@ -118,6 +117,7 @@ def save_adapter(module: nn.Module, path: Path, card: AdapterCard, state: Mappin
 
     Raises:
         ValueError: If ``state`` names weights that the module does not have.
+        OSError: If the file cannot be written.
     """
     own = module.state_dict()
     chosen = {name: own[name] for name in changeable(module)} if state is None else dict(state)
@@ -126,10 +126,8 @@ def save_adapter(module: nn.Module, path: Path, card: AdapterCard, state: Mappin
     if unknown:
         raise ValueError(f"the module has no weights called {', '.join(unknown[:3])}")
     known = card.model_copy(update={"frozen": _frozen_digest(module, chosen)})
-    # Clones, since safetensors refuses shared memory.
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(chosen.items())}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={HEADER: known.model_dump_json()})
+        save_tensors(dict(sorted(chosen.items())), temporary, {HEADER: known.model_dump_json()})
 
 
 def read_adapter(path: Path) -> tuple[AdapterCard, State]:

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
 """Tensors by name."""
+
+
+def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file.
+
+    Args:
+        state: Tensors by name, on any device.
+        path: The file.
+        metadata: For its header.
+
+    Raises:
+        OSError: If there is no room, or the file cannot be written; the library has an error of its own for that.
+    """
+    # Clones, since safetensors refuses shared memory.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"(?:os error|code:) (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def weights_digest(module: nn.Module, chosen: Callable[[str], bool]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from spectral_tl_bench.console import enter_once
 from spectral_tl_bench.errors import MethodError, UserError, nearest
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.plugins import NAME, imported_class, installed, with_options
@@ -123,7 +124,7 @@ def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
     """Values by objective and option, from texts of the form ``objective.option=value``.
 
     Raises:
-        UserError: If a text is of another form.
+        UserError: If a text is of another form, or an option comes twice.
     """
     options: dict[str, dict[str, str]] = {}
     for entry in entries:
@@ -131,7 +132,8 @@ def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
         objective, dot, option = key.strip().rpartition(".")
         if not (equals and dot and objective and option):
             raise UserError(f"--objective-option {entry!r} is not of the form objective.option=value")
-        options.setdefault(objective, {})[option.replace("-", "_")] = value.strip()
+        own, name = options.setdefault(objective, {}), option.replace("-", "_")
+        enter_once(own, name, value.strip(), "--objective-option", f"{objective}.")
     return options
 
 

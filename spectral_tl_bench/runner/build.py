@@ -19,8 +19,10 @@ from spectral_tl_bench.methods.adapters_io import changeable
 from spectral_tl_bench.methods.base import Stage
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.kept_features import on_features
+from spectral_tl_bench.runner.room import OUT, bytes_of_result, bytes_of_weights
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.stages import FirstStage, prepare
+from spectral_tl_bench.storage.output import check_folder
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
@@ -97,7 +99,7 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
         workplace: Where it is run.
 
     Raises:
-        UserError: If data, first stage or features cannot be used.
+        UserError: If data, first stage or features cannot be used, or there is no room for the result.
     """
     started = time.monotonic()
     settings, task = cell.settings, cell.task()
@@ -113,6 +115,7 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
         torch.cuda.reset_peak_memory_stats()
     module = cell.method.build(task)
     kept = changeable(module)
+    check_folder(workplace.out, OUT, bytes_of_result(cell, split) + bytes_of_weights(module, kept))
     parameters = list(module.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

@@ -10,16 +10,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from spectral_tl_bench.errors import RecordError, UserError
-from spectral_tl_bench.files import write_text
+from spectral_tl_bench.errors import RecordError, StorageError, UserError
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify, write_record
+from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
+from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
 from spectral_tl_bench.runner.test import TestedModel, test
 from spectral_tl_bench.runner.train import train
-from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write
+from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.trained import TrainedModel
@@ -44,21 +44,27 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     split = cell.split()
     fields = common_fields(cell, split, cell.identity(split))
     path = record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"]) / RECORD_FILE
-    finished = None if fresh else _finished(cell, path, fields, say)
+    try:
+        finished = None if fresh else _finished(cell, path, fields, say)
+        if finished is None and not fresh and bring_home(out, fields, say):
+            finished = _finished(cell, path, fields, say)
+    except StorageError as error:
+        return Outcome(cell, "failed", None, None, str(error))
     if finished is not None and finished.scores is not None:
         return Outcome(cell, "found", path, finished.scores.selected.miou)
     try:
         built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
     except UserError as error:
-        stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
-        return Outcome(cell, "refused", stored, None, str(error))
+        return Outcome(cell, "refused", write_failure(out, fields, error), None, str(error))
     except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-        stored = write_record(out, {**fields, "status": "failed", "error": _failure(error)})
-        log = stored.parent / ERROR_FILE
-        write_text(log, traceback.format_exc())
-        message = f"{type(error).__name__}: {_short(error)}\n  where: {log} holds the traceback"
+        stored = write_failure(out, fields, error, traceback.format_exc())
+        log = f"{stored.parent / ERROR_FILE} holds the traceback" if stored else f"{out}, which has no room for more"
+        message = f"{type(error).__name__}: {_short(error)}\n  where: {log}"
         return Outcome(cell, "failed", stored, None, message)
-    record = write(built, trained, tested, fields, clock)
+    try:
+        record = write_or_rescue(built, trained, tested, fields, clock)
+    except StorageError as error:
+        return Outcome(cell, "failed", None, None, str(error))
     return Outcome(cell, "done", record.path, record.scores.selected.miou if record.scores else None)
 
 
@@ -103,10 +109,6 @@ def _is_ours(cell: Cell) -> bool:
 
 def _short(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["(no message)"])[0][:300]
-
-
-def _failure(error: Exception) -> dict[str, str]:
-    return {"kind": type(error).__name__, "message": str(error)[:4000]}
 
 
 __all__ = ["Cell", "OpenBenchmark", "Outcome", "Say", "run_cell"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.errors import MethodError, StageError
+from spectral_tl_bench.errors import MethodError, StageError, StorageError
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import stage_versions
@@ -69,7 +70,13 @@ class FirstStage:
 
     def summary(self, options: Mapping[str, Any]) -> StageSummary:
         """What the record keeps: the original seconds, and those that were spent here."""
-        facts = {"stage": self.card.fingerprint, "reused": self.reused, "seconds_here": round(self.seconds_here, 3)}
+        facts = {
+            "stage": self.card.fingerprint,
+            "reused": self.reused,
+            "seconds_here": round(self.seconds_here, 3),
+        }
+        if self.card.identity.precision != "32-true":
+            facts["precision"] = self.card.identity.precision
         return StageSummary(
             self.card.identity.stage, self.card.identity.steps, self.card.seconds, self.card.trainable,
             {**options, **facts, **self.notes},
@@ -94,7 +101,6 @@ def prepare(
 
     Raises:
         StageError: If a given stage does not fit, or the training diverges.
-        StorageError: If a trained stage cannot be kept.
         MethodError: If the method's declaration contradicts itself.
     """
     first_stage = shared_stage(cell.method, cell.task())
@@ -258,10 +264,15 @@ def _found_or_trained(
         _enter(folder, card, module, shared)
         return card
 
+    trained: list[Callable[[Path], StageCard]] = []
+
     def train(folder: Path) -> None:
-        kept = " (pictures, too)" if stage.pictures else ""
-        say(f"{title}: {stage.steps} steps without labels, kept in {STAGES.path(key)}{kept}")
-        train_shared(task, stage, shared, identity, source, folder, hardware=hardware, say=say, title=cell.title)
+        if not trained:
+            kept = " (pictures, too)" if stage.pictures else ""
+            say(f"{title}: {stage.steps} steps without labels, kept in {STAGES.path(key)}{kept}")
+            work: dict[str, Any] = {"hardware": hardware, "say": say, "title": cell.title}
+            trained.append(train_shared(task, stage, shared, identity, source, folder, **work))
+        trained[0](folder)
         try:
             read(folder)
         except StageError as error:
@@ -271,7 +282,13 @@ def _found_or_trained(
                 expected="`carries` and `relies_on` name the same weights whatever the other options are",
             ) from error
 
-    card, reused = obtain(STAGES, key, read, train, damaged=(StageError,), say=lambda line: say(f"{title}: {line}"))
+    try:
+        card, reused = obtain(STAGES, key, read, train, damaged=(StageError,), say=lambda line: say(f"{title}: {line}"))
+    except StorageError as error:  # it serves this run all the same
+        say(f"{title}: the stage serves this run alone: {error.what} ({error.where})")
+        with tempfile.TemporaryDirectory(prefix="stbench-") as work:
+            train(Path(work))
+            return read(Path(work)), False
     if reused:
         say(f"{title}: reusing stage {key}, trained before in {clock(card.seconds)}")
     return card, reused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 
 import torch
 
-from spectral_tl_bench.files import write_bytes
+from spectral_tl_bench.files import write_bytes, write_text
 from spectral_tl_bench.methods.adapters_io import card_of, save_adapter
 from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.results.predictions import draw_chips, predictions_png
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import read_record, record_folder, write_record
+from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, write_record
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.runner.test import TestedModel
 from spectral_tl_bench.training.trained import TrainedModel
@@ -40,10 +41,13 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
     before, after = first + built.inputs.training.elsewhere, built.inputs.testing.elsewhere
     device = built.hardware.device
     cuda = device.type == "cuda"
+    stages = [asdict(stage) for stage in trained.stages]
+    if stages and built.hardware.precision != "32-true":
+        stages[-1]["options"]["tested_in"] = "32-true"  # what Lightning does not run is computed in float32
     return {
         "majority_class": built.images.majority_class,
         "parameters": {"total": built.total, "trainable": built.trainable},
-        "stages": [asdict(stage) for stage in trained.stages],
+        "stages": stages,
         "seconds": {
             "train": clock.trained - built.started + before,
             "evaluate": clock.tested - clock.trained + after,
@@ -69,6 +73,9 @@ def write(
 
     Returns:
         The stored record.
+
+    Raises:
+        OSError: If there is no room, or it cannot be written; then there is no new record.
     """
     cell, out = built.cell, built.workplace.out
     folder = record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"])
@@ -82,8 +89,45 @@ def write(
     stored = write_record(out, {**fields, **measured, "pictures": pictures, "status": "completed"}, tested.evidence)
     _clear_older(folder, file)
     record = read_record(stored)
-    draw_chips(record, out, cell.opened.benchmark, tested.target)
+    try:
+        draw_chips(record, out, cell.opened.benchmark, tested.target)
+    except OSError as error:  # the result is stored, and the next one of these chips draws them
+        built.workplace.say(f"{cell.title} | its chips are not drawn: {error.strerror or error}")
     return record
+
+
+def write_failure(out: Path, fields: Mapping[str, Any], error: Exception, trace: str = "") -> Path | None:
+    """Store that a cell has failed.
+
+    Args:
+        out: Root of the record store.
+        fields: What is known about the cell before anything is measured.
+        error: What ended it.
+        trace: The traceback, which is stored beside the record.
+
+    Returns:
+        Path of the record; None where it cannot be written.
+    """
+    failure = {"kind": type(error).__name__, "message": str(error)[:4000]}
+    try:
+        stored = write_record(out, {**fields, "status": "failed", "error": failure})
+        if trace:
+            write_text(stored.parent / ERROR_FILE, trace)
+    except OSError:
+        return None
+    return stored
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a cell has left that could not be stored as a whole; a folder with a record stays as it is."""
+    if not folder.is_dir() or (folder / RECORD_FILE).exists():
+        return
+    for path in folder.iterdir():
+        if path.name == WEIGHTS_FILE or path.name.startswith(("pictures-", "evidence")):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is something else in it
+        for empty in (folder, *folder.parents[:2]):
+            empty.rmdir()
 
 
 def _clear_older(folder: Path, picture: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,10 @@ from spectral_tl_bench.console import complain
 from spectral_tl_bench.errors import StorageError, UserError
 from spectral_tl_bench.files import fsync_folder
 from spectral_tl_bench.storage.place import CACHE_VARIABLE, Kind, touch
-from spectral_tl_bench.storage.room import make_room
+from spectral_tl_bench.storage.room import NO_ROOM, make_room
 from spectral_tl_bench.storage.signs import Claim, sweep, unfinished
 
 T = TypeVar("T")
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def obtain(
@@ -118,7 +115,7 @@ def _make(kind: Kind, path: Path, make: Callable[[Path], object], broken: tuple[
         try:
             beside = stack.enter_context(unfinished(path))
         except OSError as error:
-            raise _unwritable(kind, path, error) from None
+            raise _unwritable(kind, path, error) from error
         new = beside / path.name
         try:
             if not kind.suffix:
@@ -127,7 +124,7 @@ def _make(kind: Kind, path: Path, make: Callable[[Path], object], broken: tuple[
             _sync(new)
             _put(new, path, broken, beside / "damaged")
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise _unwritable(kind, path, error) from error
             raise
 

@@ -34,11 +34,16 @@ def cache_folder() -> Path:
             raise StorageError(
                 f"{CACHE_VARIABLE} is {chosen!r}, and this user has no home folder", expected="a path without ~"
             ) from None
+    return usual_cache() or private_folder()
+
+
+def usual_cache() -> Path | None:
+    """Where the platform keeps a user's caches for us; None where there is no such place."""
     try:
         usual = platformdirs.user_cache_path("stbench", appauthor=False)
     except RuntimeError:  # as newer versions say it where the home is not known
-        return _private_folder()
-    return usual if _can_be(usual) else _private_folder()
+        return None
+    return usual if _can_be(usual) else None
 
 
 def _can_be(folder: Path) -> bool:
@@ -50,7 +55,12 @@ def _can_be(folder: Path) -> bool:
     return nearest == folder or os.access(nearest, os.W_OK | os.X_OK)
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
+    """A folder of this user's own below the system's temporary folder.
+
+    Raises:
+        StorageError: If there is none, or somebody else could write into it.
+    """
     try:
         folder = Path(tempfile.gettempdir()) / f"stbench-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)

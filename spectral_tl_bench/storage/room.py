@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -18,6 +19,8 @@ from spectral_tl_bench.storage.place import KINDS, Entry, Kind, cache_folder, si
 from spectral_tl_bench.storage.signs import is_busy, sweep, unfinished
 
 LIMIT_VARIABLE = "STBENCH_CACHE_LIMIT"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+"""What the system says where nothing (more) can be stored."""
 SPARED = timedelta(hours=1)
 """What was used within this time does not give way to something new."""
 

@@ -170,8 +170,10 @@ class Claim:
         for _ in range(2):
             if self._sign is not None:
                 return True
+            made = False
             try:
                 with self.path.open("x", encoding="utf-8") as stream:
+                    made = True
                     stream.write(self._owner)
                 self._sign = Sign(self.path)
             except FileExistsError:
@@ -180,6 +182,8 @@ class Claim:
                     return False
                 remove_whole(self.path)
             except OSError:
+                if made:  # on a full disk: a claim that says nothing would hold up everybody
+                    remove_whole(self.path)
                 return True
         return True
 

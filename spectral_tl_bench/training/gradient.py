@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
@@ -126,6 +127,12 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in job.callbacks),
         val_check_interval=every, limit_val_batches=None if validation else 0, default_root_dir=job.folder,
     )  # fmt: skip
+    if trainer.precision != hardware.precision:
+        raise UserError(
+            f"--precision {hardware.precision} would be {trainer.precision} here", fix="ask for what can be had"
+        )
+    if hardware.precision != "32-true":
+        options["precision"] = hardware.precision
     started = time.monotonic()
     balanced = job.objectives is not None and job.objectives.balanced
     windows = job.source.balanced_domains() if balanced else job.source

@@ -21,12 +21,14 @@ class Hardware:
         precision: Of training; like ``compile`` it changes results a little and is one of the run's settings.
         compile: Whether training steps are compiled.
         feature_limit: Room for kept features, in GiB; 0 keeps none. It changes no result.
+        wait_for_room: Minutes to wait for room where a finished result cannot be stored.
     """
 
     accelerator: str = "auto"
     precision: str = "32-true"
     compile: bool = False
     feature_limit: float = FEATURE_LIMIT
+    wait_for_room: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -35,16 +37,26 @@ class Hardware:
         return torch.device("cuda" if cuda else "cpu")
 
 
-def checked_hardware(accelerator: str, feature_limit: float = FEATURE_LIMIT) -> Hardware:
+def checked_hardware(
+    accelerator: str, feature_limit: float = FEATURE_LIMIT, precision: str = "32-true", wait_for_room: float = 0.0
+) -> Hardware:
     """The hardware by the name of its accelerator.
 
     Args:
         accelerator: Kind of device.
         feature_limit: Room for kept features, in GiB.
+        precision: What the settings will ask for.
+        wait_for_room: Minutes to wait for room where a finished result cannot be stored.
 
     Raises:
-        UserError: If a GPU is asked for and PyTorch sees none.
+        UserError: If a GPU is asked for and PyTorch sees none, or the device cannot compute in the precision.
     """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("--accelerator gpu, but PyTorch sees no GPU here", fix="use --accelerator auto or cpu")
-    return Hardware(accelerator, feature_limit=feature_limit)
+    hardware = Hardware(accelerator, feature_limit=feature_limit, wait_for_room=wait_for_room)
+    cuda = hardware.device.type == "cuda"
+    if precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed, and the record say 16-mixed
+        raise UserError("--precision 16-mixed needs a GPU", fix="use --precision bf16-mixed or 32-true on a CPU")
+    if precision == "bf16-mixed" and cuda and not torch.cuda.is_bf16_supported():
+        raise UserError(f"--precision bf16-mixed: {torch.cuda.get_device_name()} has no bfloat16", fix="use 32-true")
+    return hardware

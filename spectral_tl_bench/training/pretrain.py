@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,8 +77,8 @@ def train_shared(
     hardware: Hardware,
     say: Say,
     title: str,
-) -> StageCard:
-    """Train a shared stage and store it.
+) -> Callable[[Path], StageCard]:
+    """Train a shared stage.
 
     Args:
         task: From ``shared_stage``, like ``stage`` and ``shared``.
@@ -85,13 +86,13 @@ def train_shared(
         shared: How it is shared.
         identity: What it depends on.
         source: Training windows.
-        folder: Where it is stored; pictures appear there while it trains.
+        folder: Pictures appear there while it trains.
         hardware: Device and precision.
         say: Prints one line of progress.
         title: What is running, for progress.
 
     Returns:
-        Its card.
+        What stores it in a folder, as often as that is needed, and gives its card: see ``save_stage``.
     """
     seed = identity.weight_seed
     source = source.reordered(identity.order_seed)
@@ -116,13 +117,14 @@ def train_shared(
             f"stage {stage.name!r} of {type(shared.method).__name__} changed weights that its checkpoint lacks",
             expected="`relies_on` names weights that the stage leaves alone",
         )
-    card = save_stage(
-        folder, identity, state, relies_on=relies_on, seconds=summary.seconds, trainable=summary.trainable,
+    save = functools.partial(
+        save_stage, identity=identity, state={name: value.detach().cpu() for name, value in state.items()},
+        relies_on=relies_on, seconds=summary.seconds, trainable=summary.trainable,
         loss=[(step, value) for step, value in trace.values if math.isfinite(value)], environment=_versions(),
     )  # fmt: skip
     del module, state
     gc.collect()  # Lightning's trainers hold their modules in cycles
-    return card
+    return save
 
 
 def _versions() -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,10 @@ class PictureBook(Callback):
             # A normalisation that cannot be undone is shown as it is: pictures are stretched for the eye anyway.
             undo = getattr(pl_module.normalise, "undo", lambda shown: shown)
             columns = {title: undo(shown) for title, shown in drawn.items()}
-            with atomic_path(self.album.folder / f"step-{trainer.global_step:06d}.png") as temporary:
+            with (
+                contextlib.suppress(OSError),  # a picture for which there is no room is no reason to end the training
+                atomic_path(self.album.folder / f"step-{trainer.global_step:06d}.png") as temporary,
+            ):
                 draw_grid(columns, self.album.wavelengths).save(temporary)
 
 

@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from spectral_tl_bench.errors import StageError
 from spectral_tl_bench.files import digest, file_digest, seed_from, write_json
-from spectral_tl_bench.models.weights import State
+from spectral_tl_bench.models.weights import State, save_tensors
 from spectral_tl_bench.storage import STAGES
 
 CARD_FILE = "stage.json"
@@ -140,6 +140,7 @@ def save_stage(
 
     Raises:
         StageError: If a tensor is not finite: the training has diverged.
+        OSError: If it cannot be written.
     """
     broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if broken:
@@ -148,7 +149,7 @@ def save_stage(
             fix="lower --learning-rate, or use --precision 32-true",
         )
     path = folder / TENSORS_FILE
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, path)
+    save_tensors(state, path)
     card = StageCard(
         fingerprint=identity.fingerprint, identity=identity, relies_on=relies_on, tensors=file_digest(path),
         seconds=seconds, trainable=trainable, loss=tuple(loss), environment=dict(environment),

@@ -135,6 +135,8 @@ def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedMod
         title=run.title, validation=run.validation() if run.is_last(number) else None,
     )  # fmt: skip
     options = {**stage.options, "closed_form": True}
+    if run.hardware.precision != "32-true":
+        options["precision"] = "32-true"  # of what is solved, whatever is asked for
     trained.stages.append(StageSummary(stage.name, stage.steps, solved.seconds, solved.trainable, options))
     if solved.miou is not None:
         trained.trace = [(stage.steps, solved.miou)]

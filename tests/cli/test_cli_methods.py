@@ -78,7 +78,7 @@ def test_as_json_the_same_is_told(methods):
 
 @pytest.mark.parametrize("name", ["full", "frozen", "lora"])
 def test_baselines_are_shown(methods, name):
-    code, out, _ = methods("show", name, "--backbone", "compact", *SMALL, "--window", "32", "--bands", "3")
+    code, out, _ = methods("show", name, *SMALL, "--window", "32", "--bands", "3")
     kind = load_method(name)
     assert code == 0 and kind.family in out and kind.reference in out and all(one in out for one in kind.model_fields)
     assert "trainable without decoder" in out and table(out, "part ")["decoder"][1] == "0"

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import is_text
 from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
 from spectral_tl_bench.data.layouts.registry import layout_of
 from spectral_tl_bench.errors import DataError, UserError
@@ -36,6 +37,12 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
             fix="check --data-root and STBENCH_DATA, or leave both out to run on the bundled synthetic sample",
         )
     base, chips = _ask(layout, benchmark, root)
+    paths = (f"{base}/{path}" for chip in chips for path in (chip.image, chip.label, chip.chip))
+    if (odd := next((path for path in paths if not is_text(path)), None)) is not None:
+        raise DataError(
+            f"the name {odd!r} is not valid UTF-8", where=base, expected="names of files in UTF-8",
+            fix="rename the file or folder",
+        )  # fmt: skip
     wanted = {*benchmark.source, *benchmark.target}
     counts = Counter(chip.domain for chip in chips)
     for side in ("source", "target"):

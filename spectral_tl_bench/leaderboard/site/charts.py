@@ -123,7 +123,8 @@ def _nice(values: list[float]) -> tuple[float, float, float]:
     low, high = min(values), max(values)
     span = max(high - low, 0.004)
     step = next(step for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if span / step <= 6)
-    return max(0.0, math.floor(low / step) * step), min(1.0, math.ceil(high / step + 0.1) * step), step
+    bottom, top = max(0.0, math.floor(low / step) * step), min(1.0, math.ceil(high / step + 0.1) * step)
+    return (bottom if bottom < top else top - 4 * step), top, step  # where every score is 1, the axis ends there
 
 
 def _front(points: list[Fields]) -> list[Fields]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from spectral_tl_bench.console import user_path
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.models.backbones.assemble import fit_state
@@ -60,4 +61,4 @@ def _located(spec: Backbone, choice: str) -> tuple[str, Path]:
         package, _, inside = spec.bundled.partition(":")
         with as_file(files(package).joinpath(inside)) as path:
             return "bundled", path
-    return "file", Path(choice).expanduser().resolve()
+    return "file", user_path(choice).resolve()

@@ -1,0 +1,104 @@
+"""What is given twice is an error on every verb, and ~ is the home folder in every path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from tiny import run_main
+from typer.testing import CliRunner
+
+from spectral_tl_bench.cli.main import app
+from spectral_tl_bench.cli.strict import make_strict
+
+RUN = ("run", "-m", "lora+vrex", "-b", "mts12-n2s")
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs a command that must be refused and leave nothing, and gives what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        code = run_main(monkeypatch, arguments)
+        err = capsys.readouterr().err
+        assert code == 2 and "Traceback" not in err and list(tmp_path.iterdir()) == []
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*RUN, "-o", "rank=4", "-o", "rank=8"), "rank is given twice: rank=4 and rank=8"),
+        ((*RUN, "-o", "rank=4", "--option", "rank=4"), "rank=4 and rank=4"),
+        ((*RUN, "-o", "weight-decay=1", "-o", "weight_decay=2"), "weight_decay=1 and weight_decay=2"),
+        ((*RUN, "-o", " rank = 4", "-o", "rank=8"), "rank=4 and rank=8"),
+        ((*RUN, "-O", "vrex.weight=1", "-O", "vrex.weight=2"), "vrex.weight=1 and vrex.weight=2"),
+        ((*RUN, "-O", "vrex.a-b=1", "-O", "vrex.a_b=2"), "vrex.a_b=1 and vrex.a_b=2"),
+        ((*RUN, "--backbone-size", "width=1", "--backbone-size", "width=2"), "width=1 and width=2"),
+        ((*RUN, "--steps", "5", "--steps", "6"), "--steps is given twice: 5 and 6"),
+        ((*RUN, "--steps", "5", "--steps=5", "--steps", "6"), "--steps is given 3 times: 5 and 5 and 6"),
+        ((*RUN, "--out", "a", "--out=b"), "--out is given twice: a and b"),
+        ((*RUN, "--oracle", "--oracle"), "--oracle is given twice"),
+        (("backbones", "--count", "--no-count"), "--count is given twice"),
+        (("cache", "clear", "--older-than", "3d", "--older-than", "2d"), "3d and 2d"),
+        (("cache", "clear", "-y", "--yes"), "--yes is given twice"),
+        (("plot", "gap", "--out", "a.png", "--out", "b.png"), "a.png and b.png"),
+        (("report", "--out", "a", "--out", "b"), "a and b"),
+        (("compare", "a", "b", "--track", "x", "--track", "y"), "x and y"),
+        (("methods", "probe", "lora", "-b", "x", "--benchmark", "y"), "--benchmark is given twice: x and y"),
+        (("methods", "show", "lora", "--backbone", "x", "--backbone", "y"), "x and y"),
+        (("check-method", "lora", "-o", "rank=1", "-o", "rank=2"), "rank=1 and rank=2"),
+        (("submit", "--results", "a", "--results", "b"), "a and b"),
+    ],
+)
+def test_what_is_given_twice_is_refused(refused, arguments, said):
+    assert said in refused(*arguments)
+
+
+def test_what_may_be_repeated_is_not_refused(monkeypatch, capsys, tmp_path):
+    from spectral_tl_bench.runner import run as run_module
+
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "plan", lambda request, say: asked.append(request) or ([], []))
+    names = ("-m", "lora", "-m", "full", "-m", "lora", "-b", "all", "-b", "mts12-n2s", "-s", "0", "-s", "0")
+    assert run_main(monkeypatch, ("run", *names, "-o", "rank=4", "-o", "alpha=4")) == 0
+    assert asked[0].seeds == [0] and asked[0].options == {"rank": "4", "alpha": "4"}
+    assert run_main(monkeypatch, ("run", "--help", "--help")) == 0 and "Usage" in capsys.readouterr().out
+
+
+def test_every_verb_is_strict():
+    """Also those that are added later: no verb of the app was registered behind its back."""
+    from typer.main import get_command
+
+    open_ends, verbs = [get_command(app)], []
+    while open_ends:
+        command = open_ends.pop()
+        verbs.append(command)
+        open_ends += list(getattr(command, "commands", {}).values())
+    assert len(verbs) > 15 and all(type(command).__name__.startswith("Strict") for command in verbs)
+
+
+def test_home_is_meant_by_a_tilde_in_any_path(monkeypatch, tmp_path):
+    small, got = typer.Typer(), []
+
+    @small.command()
+    def verb(name: str = "~", out: Path = Path("runs"), records: list[Path] | None = None) -> None:
+        got.extend([name, out, records])
+
+    make_strict(small)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--out=~/a, b", "--records", "~", "--records", "x/~"]
+    assert CliRunner().invoke(small, arguments).exit_code == 0
+    assert got == ["~", tmp_path / "a, b", [tmp_path, Path("x/~")]]
+
+
+def test_a_home_that_is_not_there(refused):
+    assert re.search(r"'~no-such-user-here/x'.*no such home folder", refused(*RUN, "--out=~no-such-user-here/x"))
+    assert "no such home folder" in refused("run", "-m", "lora", "-b", "~no-such-user-here/my.yaml")
