@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
+import signal
 import sys
 from typing import Annotated
 
@@ -13,6 +17,7 @@ from spectral_tl_bench.cli.backbones import backbones_app
 from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.methods import methods_app
 from spectral_tl_bench.console import complain, say
+from spectral_tl_bench.endings import OutputClosed, stoppable, stopped_by
 from spectral_tl_bench.errors import UserError
 
 app = typer.Typer(
@@ -46,12 +51,32 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback."""
-    try:
-        app()
-    except UserError as error:
-        complain(f"error: {error}")
-        sys.exit(2)
+    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback.
+
+    A signal ends it with 130 or 143, and an output that nobody reads with 141, as a shell would say it.
+    """
+    with stoppable():
+        try:
+            app()
+        except UserError as error:
+            complain(f"error: {error}")
+            sys.exit(2)
+        except OutputClosed:
+            _to_nowhere()
+            sys.exit(128 + signal.SIGPIPE)
+        except SystemExit:
+            if (number := stopped_by()) is not None:
+                gc.freeze()  # Python would look for garbage in all of PyTorch before it ends, for seconds
+                sys.exit(128 + number)
+            raise
+
+
+def _to_nowhere() -> None:
+    """Let Python close an output that nobody reads without a word about it."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +23,15 @@ class Hardware:
         precision: Of training; like ``compile`` it changes results a little and is one of the run's settings.
         compile: Whether training steps are compiled.
         feature_limit: Room for kept features, in GiB; 0 keeps none. It changes no result.
+        threads: Computing threads on the CPU; 0 leaves it to the cell: one where chips are small, so that its result
+            depends neither on the machine's cores nor on what runs beside it, else what PyTorch is set to.
     """
 
     accelerator: str = "auto"
     precision: str = "32-true"
     compile: bool = False
     feature_limit: float = FEATURE_LIMIT
+    threads: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -35,16 +40,28 @@ class Hardware:
         return torch.device("cuda" if cuda else "cpu")
 
 
-def checked_hardware(accelerator: str, feature_limit: float = FEATURE_LIMIT) -> Hardware:
+@contextlib.contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def checked_hardware(accelerator: str, feature_limit: float = FEATURE_LIMIT, threads: int = 0) -> Hardware:
     """The hardware by the name of its accelerator.
 
     Args:
         accelerator: Kind of device.
         feature_limit: Room for kept features, in GiB.
+        threads: Computing threads on the CPU; 0 leaves it to each cell.
 
     Raises:
         UserError: If a GPU is asked for and PyTorch sees none.
     """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("--accelerator gpu, but PyTorch sees no GPU here", fix="use --accelerator auto or cpu")
-    return Hardware(accelerator, feature_limit=feature_limit)
+    return Hardware(accelerator, feature_limit=feature_limit, threads=threads)
