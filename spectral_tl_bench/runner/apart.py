@@ -145,6 +145,7 @@ class _Child:
         self._value: tuple[Any] | None = None
         self._reason, self._hung = "", False
         self.process = context.Process(
+            name="stbench cell",
             target=_begin,
             args=(call.content, results, *(theirs for _, theirs in pipes), dict(os.environ), os.getcwd()),  # noqa: PTH109
         )
