@@ -3,8 +3,8 @@
 python profiling/threads.py
 python profiling/threads.py --methods lora spectralx --benchmarks mts12-n2s --threads 1 4 --seeds 0 1 2
 
-On the bundled synthetic sample: cells are run with each number of threads, on one seed after the other. ``moved`` is the
-share of the labelled target pixels that are predicted as another class; between two seeds it is that of the same chips.
+On the bundled synthetic sample: cells are run with each number of threads, one seed after the other. ``moved`` is the
+share of the labelled target pixels that are predicted as another class.
 """
 
 from __future__ import annotations

@@ -103,25 +103,34 @@ def contained() -> Iterator[None]:
 
     An interruption by the user stays one.
     """
-    arrived = []
-    handler = signal.getsignal(signal.SIGINT)
+    arrived: list[int] = []
+    handlers = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
+        handler = handlers[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
+        raise SystemExit(128 + number)  # which is what happens by default, after clearing up
 
-    watching = callable(handler) and threading.current_thread() is threading.main_thread()
-    if watching:
-        signal.signal(signal.SIGINT, note)
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    watched = [
+        n for n, handler in handlers.items() if callable(handler) or (n == signal.SIGTERM and handler is signal.SIG_DFL)
+    ]
+    for number in watched:
+        signal.signal(number, note)
     try:
         yield
     except (Exception, OutputClosed):
         raise
     except BaseException as error:
+        if signal.SIGTERM in arrived and _stopped_by is None:
+            raise SystemExit(128 + signal.SIGTERM) from None
         if arrived or _stopped_by is not None:
             raise KeyboardInterrupt from None
         raise LeftError(error) from error
     finally:
-        if watching and signal.getsignal(signal.SIGINT) is note:
-            signal.signal(signal.SIGINT, handler)
+        for number in watched:
+            if signal.getsignal(number) is note:
+                signal.signal(number, handlers[number])

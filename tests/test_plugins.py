@@ -29,7 +29,7 @@ LEAVES = {
 def test_what_a_package_does_at_import_breaks_its_own_name(tmp_path, monkeypatch, name):
     code, reason = LEAVES[name]
     install(tmp_path, f"tiny_{name}", code, {name: f"tiny_{name}:Thing"}, monkeypatch)
-    with pytest.raises(UserError, match="cannot be imported|is not a subclass") as caught:
+    with pytest.raises(UserError, match=r"cannot be imported|is not a subclass") as caught:
         load_method(name)
     assert reason in str(caught.value) and load_method("lora").family == "peft"
 
@@ -102,6 +102,9 @@ def test_foreign_code_is_contained_and_a_user_is_not():
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), contained():
         signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ending, contained(), contained():
+        signal.raise_signal(signal.SIGTERM)
+    assert ending.value.code == 143
     with pytest.raises(KeyboardInterrupt), contained(), contained():
         try:
             signal.raise_signal(signal.SIGINT)
@@ -109,4 +112,4 @@ def test_foreign_code_is_contained_and_a_user_is_not():
             raise SystemExit(4) from None  # as Lightning has it
     with pytest.raises(ZeroDivisionError), contained():
         _ = 1 / 0
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is handler and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

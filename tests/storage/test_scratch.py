@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -50,9 +51,9 @@ def test_that_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(temp
         [sys.executable, "-c", KILLED], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     folder = process.stdout.readline().strip()
-    assert sweep_scratch() == [] and os.path.exists(f"{folder}/checkpoint")
+    assert sweep_scratch() == [] and Path(folder, "checkpoint").exists()
     process.communicate("\n", timeout=30)
-    assert process.returncode == -9 and os.path.exists(f"{folder}/checkpoint")
+    assert process.returncode == -9 and Path(folder, "checkpoint").exists()
     (removed,) = sweep_scratch()
     assert folder.startswith(str(removed)) and list(temporary.iterdir()) == []
 
