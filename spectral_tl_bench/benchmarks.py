@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from spectral_tl_bench.console import is_file, split_names, user_path
 from spectral_tl_bench.errors import BenchmarkError, nearest
-from spectral_tl_bench.plugins import imported, installed
+from spectral_tl_bench.plugins import imported, offered
 from spectral_tl_bench.sensors import Sensor
 
 VOID = 255
@@ -363,13 +363,12 @@ def _layout_problems(raw: dict[str, Any]) -> list[str]:
     layout, split = raw.get("layout"), raw.get("split")
     if not isinstance(layout, dict) or not isinstance(layout.get("kind"), str):
         return []  # said already
-    kind, entries = layout["kind"], installed(LAYOUTS, "a layout")
-    if kind not in entries:
-        return [
-            f"key 'layout.kind': there is no layout {kind!r}: {nearest(kind, entries)} "
-            f"(one of your own needs an entry point in the group {LAYOUTS!r} and `pip install -e .`)"
-        ]
-    model = imported(entries[kind], f"layout {kind!r}", BenchmarkError)
+    kind = layout["kind"]
+    try:
+        entry = offered(kind, LAYOUTS, "layout", BenchmarkError)
+    except BenchmarkError as error:
+        return [f"key 'layout.kind': {error.what}: {error.expected or error.where} ({error.fix})"]
+    model = imported(entry, f"layout {kind!r}", BenchmarkError)
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or inspect.isabstract(model):
         return []  # said when the data are opened, by those who know what a layout is
     problems = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from spectral_tl_bench.endings import OutputClosed
 from spectral_tl_bench.errors import UserError
 
 
@@ -57,14 +59,29 @@ def split_names(entry: str) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Print one line at once, also into a pipe or a log file."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Print one line at once, also into a pipe or a log file.
+
+    Raises:
+        OutputClosed: If nobody reads on.
+    """
+    with _read_on():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def complain(text: str) -> None:
-    """Print to standard error."""
-    sys.stderr.write(text + "\n")
+    """Print to standard error, unless nobody reads it."""
+    with contextlib.suppress(OutputClosed), _read_on():
+        sys.stderr.write(text + "\n")
+
+
+@contextlib.contextmanager
+def _read_on() -> Iterator[None]:
+    """Tell a closed pipe from an error of whatever is running."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputClosed from None
 
 
 def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> None:
@@ -76,6 +93,12 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         say("  ".join(cells).rstrip())
+
+
+def say_broken(noun: str, entries: Iterable[object]) -> None:
+    """Print what installed packages offer and cannot be used, a line for each."""
+    for entry in entries:
+        say(f"broken {noun}: {entry}")
 
 
 def read_values(entries: Sequence[str], flag: str) -> dict[str, str]:

@@ -20,7 +20,20 @@ LAYERS = (
     {"evaluation"},
     {"methods", "objectives"},
     {"models", "data", "sample"},
-    {"benchmarks", "sensors", "plugins", "storage", "identity", "provenance", "files", "errors", "defaults", "console"},
+    {
+        "benchmarks",
+        "sensors",
+        "plugins",
+        "storage",
+        "identity",
+        "provenance",
+        "files",
+        "errors",
+        "defaults",
+        "console",
+        "endings",
+        "pulse",
+    },
 )
 """From the top; the packages of one line stand beside each other and may meet, as long as no circle comes of it."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.console import print_rows, say, say_broken
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,11 +28,14 @@ def list_backbones(
     """List the backbones: size, pretraining, bands, licence, and how to get the weights."""
     if context.invoked_subcommand is not None:
         return
-    from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
+    from spectral_tl_bench.models.backbones import load_backbone
+    from spectral_tl_bench.models.backbones.registry import GROUP
+    from spectral_tl_bench.plugins import listed
 
     rows = [("backbone", "parameters", "kind", "patch", "bands", "pretraining", "licence", "weights")]
     notes = []
-    for name in backbone_entries():
+    usable, broken = listed(GROUP, load_backbone)
+    for name in usable:
         try:
             spec = load_backbone(name)
             parameters = _counted(spec) if count else "-"
@@ -46,6 +49,7 @@ def list_backbones(
             (name, parameters, spec.kind, patch, bands, _short(spec.card.data), spec.card.licence, _weights(spec))
         )
     print_rows(rows, right=(1,))
+    say_broken("backbone", broken)
     say("")
     for note in notes:
         say(note)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spectral_tl_bench.console import print_rows, say
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.console import print_rows, say, say_broken
 
 benchmarks_app = typer.Typer(help="List the benchmarks or the layouts of data, or show one.", rich_markup_mode=None)
 
@@ -44,22 +43,18 @@ def list_layouts() -> None:
     """List the layouts that chips may lie in, as a benchmark's YAML names them."""
     from inspect import getdoc
 
-    from spectral_tl_bench.data.layouts import layout_entries, load_layout
+    from spectral_tl_bench.benchmarks import LAYOUTS
+    from spectral_tl_bench.data.layouts import load_layout
+    from spectral_tl_bench.plugins import listed
 
-    rows, notes = [("layout", "package", "options", "files")], []
-    for name, entry in layout_entries().items():
-        package = entry.dist.name if entry.dist else "-"
-        try:
-            layout = load_layout(name)
-        except UserError as error:
-            notes.append(f"{name} cannot be used here: {error.what}")
-            rows.append((name, package, "-", "-"))
-            continue
+    rows = [("layout", "package", "options", "files")]
+    usable, broken = listed(LAYOUTS, load_layout)
+    for name, entry in usable.items():
+        package, layout = entry.dist.name if entry.dist else "-", load_layout(name)
         files = (getdoc(layout) or "-").splitlines()[0]
         rows.append((name, package, ", ".join(layout.model_fields) or "none", files))
     print_rows(rows)
-    for note in notes:
-        say(note)
+    say_broken("layout", broken)
 
 
 @benchmarks_app.command("show")

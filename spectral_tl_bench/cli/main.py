@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import gc
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -16,6 +19,7 @@ from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.methods import methods_app
 from spectral_tl_bench.cli.strict import make_strict
 from spectral_tl_bench.console import complain, is_text, say, show_what_can_be_shown
+from spectral_tl_bench.endings import OutputClosed, stoppable, stopped_by
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.storage.home import stand_in_for_home
 from spectral_tl_bench.storage.room import NO_ROOM
@@ -52,21 +56,41 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback."""
+    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback.
+
+    A signal ends it with 130 or 143, and an output that nobody reads with 141, as a shell would say it.
+    """
     _speak_utf8()
     show_what_can_be_shown()
-    try:
-        _check_names(sys.argv[1:])
-        stand_in_for_home()
-        app()
-    except UserError as error:
-        complain(f"error: {error}")
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    with stoppable():
+        try:
+            _check_names(sys.argv[1:])
+            stand_in_for_home()
+            app()
+        except UserError as error:
+            complain(f"error: {error}")
+            sys.exit(2)
+        except OutputClosed:
+            _to_nowhere()
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            complain(f"error: {error.strerror}\n  where: {error.filename or 'not known'}\n  to do: make room")
+            sys.exit(2)
+        except SystemExit:
+            if (number := stopped_by()) is not None:
+                gc.freeze()  # Python would look for garbage in all of PyTorch before it ends, for seconds
+                sys.exit(128 + number)
             raise
-        complain(f"error: {error.strerror}\n  where: {error.filename or 'not known'}\n  to do: make room")
-        sys.exit(2)
+
+
+def _to_nowhere() -> None:
+    """Let Python close an output that nobody reads without a word about it."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _speak_utf8() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, print_rows, read_values, say
+from spectral_tl_bench.console import backbone_sizes, print_rows, read_values, say, say_broken
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -33,24 +33,29 @@ def list_methods(context: typer.Context) -> None:
     """List the installed methods and objectives, ours and others, with the package that each comes from."""
     if context.invoked_subcommand is not None:
         return
-    from spectral_tl_bench.methods.registry import SEPARATOR, listed_presets, method_entries
-    from spectral_tl_bench.objectives.registry import objective_entries
+    from spectral_tl_bench.methods import registry as methods
+    from spectral_tl_bench.objectives import registry as objectives
+    from spectral_tl_bench.plugins import listed
 
     rows, presets = [("method", "package", "object")], []
-    for name, entry in method_entries().items():
+    usable, broken = listed(methods.GROUP, methods.load_method)
+    for name, entry in usable.items():
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
         rows.append((name, package, entry.value))
-        presets += [f"{name}{SEPARATOR}{preset}" for preset in listed_presets(entry)]
+        presets += [f"{name}{methods.SEPARATOR}{preset}" for preset in methods.listed_presets(entry)]
     print_rows(rows)
+    say_broken("method", broken)
     if presets:
         say("")
         say("presets, each a method with options: " + ", ".join(presets))
     say("")
     table = [("objective", "package", "object")]
-    for name, entry in objective_entries().items():
+    usable, broken = listed(objectives.GROUP, objectives.load_objective)
+    for name, entry in usable.items():
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
         table.append((f"+{name}", package, entry.value))
     print_rows(table)
+    say_broken("objective", broken)
     say("")
     say("an objective is added to any method: lora+groupdro, spectralx@hypert+vrex+swad")
 

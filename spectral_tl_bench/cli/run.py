@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,6 +95,19 @@ def run(
     jobs: Annotated[
         int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
     ] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Computing threads of a cell on the CPU; 0: one for small chips, else its share of the cores."
+        ),
+    ] = 0,
+    hang_after: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Minutes without a line or a step after which a cell in a process of its own is stopped; 0: never.",
+        ),
+    ] = 60.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
     wait_for_room: Annotated[
         float | None,
@@ -130,15 +145,18 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    device = checked_hardware(accelerator, feature_cache_limit, precision, wait)
-    _run(request, out, lambda: device, workers, jobs, fresh)
+    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
+    _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
 
 
-def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, fresh: bool) -> None:
+def _run(
+    request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, hang_after: float,
+    fresh: bool,
+) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.room import check_places
-    from spectral_tl_bench.runner.run import execute, plan
+    from spectral_tl_bench.runner.run import plan
 
     try:
         cells, broken = plan(request, say)
@@ -147,13 +165,10 @@ def _run(request: Request, out: Path, hardware: Callable[[], Hardware], workers:
         device = hardware()
         check_places(cells, out)
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
-        if jobs > 1:
-            outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs)
-        else:
-            outcomes = execute(cells, out, device, workers, say, fresh)
+        outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
     if cells:
         say("")
         _print_outcomes(outcomes)

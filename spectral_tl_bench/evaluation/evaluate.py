@@ -15,6 +15,7 @@ from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.windows import ChipStitcher
 from spectral_tl_bench.evaluation.metrics import confusion
+from spectral_tl_bench.pulse import beat
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever predictions, confusion matrices or scores may change for the same logits."""
@@ -50,6 +51,7 @@ class ChipEvaluator:
         Raises:
             ValueError: If the logits have another shape than the windows ask for, or are not numbers.
         """
+        beat()
         wanted = (len(batch["chip"]), self.num_classes, *batch["image"].shape[-2:])
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

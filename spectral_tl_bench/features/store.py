@@ -22,6 +22,7 @@ from torch import Tensor
 from spectral_tl_bench.errors import StorageError, UserError
 from spectral_tl_bench.features.modules import FeatureMaps
 from spectral_tl_bench.files import digest, write_json
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.storage import FEATURES, Limit, hold, in_words, make_room, obtain
 from spectral_tl_bench.training.progress import clock
 
@@ -246,6 +247,7 @@ def write_features(
         _reserve(path)
     done = 0
     for batch in batches:
+        beat()
         for array, place in zip(arrays, identity.kept, strict=True):
             values = batch.maps[place]
             rounded = values.to(dtype).cpu()

@@ -16,7 +16,7 @@ from typing import Any
 from spectral_tl_bench.errors import MethodError, nearest
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.objectives.registry import check_objectives, split_objectives
-from spectral_tl_bench.plugins import NAME, imported_class, installed, package_of, with_options
+from spectral_tl_bench.plugins import NAME, imported_class, installed, offered, package_of, with_options
 
 GROUP = "spectral_tl_bench.methods"
 SEPARATOR = "@"
@@ -30,12 +30,8 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def method_entries() -> dict[str, EntryPoint]:
-    """All installed methods by name; nothing is imported.
-
-    Raises:
-        MethodError: If two different packages offer a method of the same name.
-    """
-    return installed(GROUP, "a method")
+    """All installed methods by name; nothing is imported."""
+    return installed(GROUP)
 
 
 def check_known(names: Iterable[str]) -> None:
@@ -44,19 +40,13 @@ def check_known(names: Iterable[str]) -> None:
     Raises:
         MethodError: If a name is unknown; it names the closest ones.
     """
-    entries = method_entries()
     for full_name in names:
         name, _ = split_name(full_name)
-        if name not in entries:
-            raise MethodError(
-                f"there is no method {name!r}",
-                expected=nearest(name, entries),
-                fix=f"a method of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
-            )
+        entry = offered(name, GROUP, "method")
         if not NAME.fullmatch(name):
             raise MethodError(
                 f"the method name {name!r} cannot be a folder name, which records need",
-                where=entries[name].value,
+                where=entry.value,
                 expected="letters, digits, dots, dashes and underscores, 64 at most",
             )
         check_objectives(full_name)

@@ -9,7 +9,7 @@ from typing import Any
 from spectral_tl_bench.console import enter_once
 from spectral_tl_bench.errors import MethodError, UserError, nearest
 from spectral_tl_bench.objectives.base import Objective
-from spectral_tl_bench.plugins import NAME, imported_class, installed, with_options
+from spectral_tl_bench.plugins import NAME, imported_class, installed, offered, with_options
 
 GROUP = "spectral_tl_bench.objectives"
 SEPARATOR = "+"
@@ -32,12 +32,8 @@ def in_order(name: str) -> str:
 
 
 def objective_entries() -> dict[str, EntryPoint]:
-    """All installed objectives by name; nothing is imported.
-
-    Raises:
-        MethodError: If two different packages offer an objective of the same name.
-    """
-    return installed(GROUP, "an objective")
+    """All installed objectives by name; nothing is imported."""
+    return installed(GROUP)
 
 
 def check_objectives(name: str) -> None:
@@ -47,24 +43,17 @@ def check_objectives(name: str) -> None:
         MethodError: If one is unknown, or named twice.
     """
     _, objectives = split_objectives(name)
-    entries = objective_entries() if objectives else {}
     for objective in objectives:
         if "@" in objective:
             raise MethodError(
                 f"objective {objective!r} in {name!r} has a preset, which only methods have",
                 expected="method@preset+objective",
             )
-        if objective not in entries:
-            raise MethodError(
-                f"there is no objective {objective!r}",
-                where=name,
-                expected=nearest(objective, entries),
-                fix=f"an objective of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
-            )
+        entry = offered(objective, GROUP, "objective", where=name)
         if not NAME.fullmatch(objective):
             raise MethodError(
                 f"the objective name {objective!r} cannot be part of a folder name, which records need",
-                where=entries[objective].value,
+                where=entry.value,
                 expected="letters, digits, dots, dashes and underscores, 64 at most",
             )
     twice = sorted({objective for objective in objectives if objectives.count(objective) > 1})

@@ -70,7 +70,7 @@ def _only(versions: Mapping[str, str], names: Sequence[str], beginnings: Sequenc
 
 def protocol_versions(protocol: Protocol) -> dict[str, str]:
     """Those of the parts of a protocol; a part that says nothing of itself belongs to the version of its package."""
-    entry = installed(GROUP, "a protocol").get(protocol.name)
+    entry = installed(GROUP).get(protocol.name)
     package = " ".join(package_of(entry))
     return {name: str(getattr(part, "numerics_version", package)) for name, part in protocol.parts().items()}
 

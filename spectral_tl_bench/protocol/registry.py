@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.plugins import imported, installed
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.plugins import imported, offered
 
 if TYPE_CHECKING:
     from spectral_tl_bench.protocol.base import Protocol
@@ -20,9 +20,7 @@ def check_protocol_known(name: str) -> None:
     Raises:
         UserError: If it is unknown; the closest ones are named.
     """
-    entries = installed(GROUP, "a protocol")
-    if name not in entries:
-        raise UserError(f"there is no protocol {name!r}", expected=nearest(name, entries))
+    offered(name, GROUP, "protocol", UserError)
 
 
 def get_protocol(name: str = DEFAULT_PROTOCOL) -> Protocol:
@@ -31,12 +29,11 @@ def get_protocol(name: str = DEFAULT_PROTOCOL) -> Protocol:
     Raises:
         UserError: If the name is unknown, or its package cannot be imported or holds something else.
     """
-    check_protocol_known(name)
+    entry = offered(name, GROUP, "protocol", UserError)
     from spectral_tl_bench.protocol.base import Protocol
 
-    entries = installed(GROUP, "a protocol")
-    protocol = imported(entries[name], f"protocol {name!r}", UserError)
+    protocol = imported(entry, f"protocol {name!r}", UserError)
     if not isinstance(protocol, Protocol) or protocol.name != name:
         raise UserError(f"protocol {name!r} is not a {Protocol.__module__}.Protocol of that name",
-                        where=entries[name].value)  # fmt: skip
+                        where=entry.value)  # fmt: skip
     return protocol

@@ -105,7 +105,7 @@ def _numerics(record: Record, version: str) -> dict[str, str]:
     version_told = record.environment.get(f"method package {package}")
     if version_told is None or (package != SUITE and version_told != version_here):
         raise UserError(f"its method is not of {package} {version_here}, which is installed here")
-    entries = [installed(PROTOCOLS, "a protocol")[record.protocol], *(objective_entries()[name] for name in objectives)]
+    entries = [installed(PROTOCOLS)[record.protocol], *(objective_entries()[name] for name in objectives)]
     if record.backbone is not None and record.backbone.name in backbone_entries():
         entries.append(backbone_entries()[record.backbone.name])
     strangers = [entry.name for entry in entries if package_of(entry)[0] != SUITE]

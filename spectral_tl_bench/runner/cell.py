@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import RecordError, StorageError, UserError
+from spectral_tl_bench.methods.registry import GROUP as METHODS
+from spectral_tl_bench.methods.registry import split_name
+from spectral_tl_bench.models.backbones.registry import GROUP as BACKBONES
+from spectral_tl_bench.objectives.registry import GROUP as OBJECTIVES
+from spectral_tl_bench.plugins import installed, is_ours
+from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
@@ -20,7 +27,8 @@ from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
 from spectral_tl_bench.runner.test import TestedModel, test
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
-from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.storage import scratch
+from spectral_tl_bench.training.hardware import Hardware, computing_threads
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.trained import TrainedModel
 
@@ -41,48 +49,72 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     Returns:
         The outcome.
     """
-    split = cell.split()
-    fields = common_fields(cell, split, cell.identity(split))
-    path = record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"]) / RECORD_FILE
-    try:
-        finished = None if fresh else _finished(cell, path, fields, say)
-        if finished is None and not fresh and bring_home(out, fields, say):
-            finished = _finished(cell, path, fields, say)
-    except StorageError as error:
-        return Outcome(cell, "failed", None, None, str(error))
-    if finished is not None and finished.scores is not None:
-        return Outcome(cell, "found", path, finished.scores.selected.miou)
-    try:
-        built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
-    except UserError as error:
-        return Outcome(cell, "refused", write_failure(out, fields, error), None, str(error))
-    except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-        stored = write_failure(out, fields, error, traceback.format_exc())
-        log = f"{stored.parent / ERROR_FILE} holds the traceback" if stored else f"{out}, which has no room for more"
-        message = f"{type(error).__name__}: {_short(error)}\n  where: {log}"
-        return Outcome(cell, "failed", stored, None, message)
-    try:
-        record = write_or_rescue(built, trained, tested, fields, clock)
-    except StorageError as error:
-        return Outcome(cell, "failed", None, None, str(error))
+    threads = hardware.threads or (1 if cell.opened.is_small else torch.get_num_threads())
+    with computing_threads(threads):
+        fields, path = facts_of(cell, out, threads)
+        try:
+            record = None if fresh else finished(cell, path, fields, say)
+            if record is None and not fresh and bring_home(out, fields, say):
+                record = finished(cell, path, fields, say)
+        except StorageError as error:
+            return Outcome(cell, "failed", None, None, str(error))
+        if record is not None and record.scores is not None:
+            return Outcome(cell, "found", path, record.scores.selected.miou)
+        try:
+            with contained():
+                built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
+        except UserError as error:
+            return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
+        except Exception as error:  # whatever a method raises; its own cell ends, the others go on
+            return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
+        try:
+            record = write_or_rescue(built, trained, tested, fields, clock)
+        except StorageError as error:
+            return Outcome(cell, "failed", None, None, str(error))
     return Outcome(cell, "done", record.path, record.scores.selected.miou if record.scores else None)
+
+
+def facts_of(cell: Cell, out: Path, threads: int) -> tuple[dict[str, Any], Path]:
+    """What is known about a cell before it runs, and where its record is or will be."""
+    split = cell.split()
+    fields = common_fields(cell, split, cell.identity(split), threads)
+    return fields, record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"]) / RECORD_FILE
+
+
+def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str], log: str, what: str) -> Outcome:
+    """Store a failed record, with a log beside it.
+
+    Args:
+        cell: What has failed.
+        out: Root of the record store.
+        fields: What is known about the cell, from ``facts_of``.
+        failure: ``kind`` and ``message``.
+        log: What helps to find out why.
+        what: What the log is.
+
+    Returns:
+        The outcome.
+    """
+    stored = write_failure(out, fields, failure, log)
+    where = f"{stored.parent / ERROR_FILE} holds {what}" if stored else f"{out}, which has no room for more"
+    message = f"{failure['kind']}: {_short(failure['message'])}\n  where: {where}"
+    return Outcome(cell, "failed", stored, None, message)
 
 
 def _measure(cell: Cell, workplace: Workplace) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
     built = build(cell, cell.split(), workplace)
-    folder = Path(tempfile.mkdtemp(prefix="stbench-"))
     try:
-        trained = train(built, folder)
-        end_of_training = time.monotonic()
-        tested = test(built, trained)
+        with scratch() as folder:
+            trained = train(built, folder)
+            end_of_training = time.monotonic()
+            tested = test(built, trained)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process
     return built, trained, tested, Clock(end_of_training, time.monotonic())
 
 
-def _finished(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Record | None:
+def finished(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Record | None:
     """The record of a finished cell, if it holds all that is asked for; one that is damaged does not count."""
     if not path.is_file():
         return None
@@ -92,7 +124,7 @@ def _finished(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Recor
             return None
         verify(record)
     except RecordError as error:
-        say(f"{cell.title} | its record cannot be used and is made again: {_short(error)} ({path})")
+        say(f"{cell.title} | its record cannot be used and is made again: {_short(str(error))} ({path})")
         return None
     if record.environment.get("method code") != fields["environment"]["method code"] and not _is_ours(cell):
         say(
@@ -107,8 +139,25 @@ def _is_ours(cell: Cell) -> bool:
     return type(cell.method).__module__.partition(".")[0] in ("spectral_tl_bench", "spectralx")
 
 
-def _short(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["(no message)"])[0][:300]
+def is_foreign(cell: Cell) -> bool:
+    """Whether code of other packages takes part in a cell."""
+    names = {METHODS: [split_name(cell.method_name)[0]], OBJECTIVES: cell.objectives, BACKBONES: [cell.backbone.name],
+             PROTOCOLS: [cell.protocol.name]}  # fmt: skip
+    return any(
+        not is_ours(entry)
+        for group, chosen in names.items()
+        for name, entry in installed(group).items()
+        if name in chosen
+    )
+
+
+def _short(text: str) -> str:
+    return (text.strip().splitlines() or ["(no message)"])[0][:300]
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    kind = error.kind if isinstance(error, LeftError) else type(error).__name__
+    return {"kind": kind, "message": str(error)[:4000]}
 
 
 __all__ = ["Cell", "OpenBenchmark", "Outcome", "Say", "run_cell"]

@@ -27,9 +27,10 @@ def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
     }
 
 
-def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity) -> dict[str, Any]:
+def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity, threads: int) -> dict[str, Any]:
     """The fields of a record that are known before anything is measured."""
     benchmark = cell.opened.benchmark
+    made_with = environment(*distribution_of(cell.method_name), type(cell.method).__module__)
     return {
         "benchmark": benchmark.id,
         "benchmark_version": benchmark.version,
@@ -52,7 +53,7 @@ def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity) -> dict[
         "classes": list(benchmark.labels.names),
         "source_domains": list(benchmark.source),
         "target_domains": list(benchmark.target),
-        "environment": environment(*distribution_of(cell.method_name), type(cell.method).__module__),
+        "environment": {**made_with, "threads": str(threads)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "statement": SYNTHETIC if cell.opened.track == "sample" else None,
         "data": data_facts(cell, split),

@@ -1,18 +1,24 @@
-"""Run cells in several processes of this machine: for many small cells that leave cores idle one by one."""
+"""Run cells: those with code of other packages each in a process of its own, and with several jobs all of them."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from spectral_tl_bench.runner.cell import Cell, Outcome, Say, run_cell
+from spectral_tl_bench.console import complain
+from spectral_tl_bench.endings import check_stopped, contained
+from spectral_tl_bench.runner.apart import Call, Ended, run_apart, start_server
+from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, finished, is_foreign, run_cell
 from spectral_tl_bench.runner.run import closing_line
-from spectral_tl_bench.storage import CACHE_VARIABLE
+from spectral_tl_bench.storage import sweep_scratch
 from spectral_tl_bench.training.hardware import Hardware
+
+HANG_AFTER = 60.0
+"""Minutes without a sign of life after which a cell in a process of its own is stopped."""
 
 
 def available_cores() -> int:
@@ -35,69 +41,122 @@ def automatic_jobs(cells: Sequence[Cell]) -> int:
 
 
 def execute_in_processes(
-    cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int
-) -> list[Outcome]:
+    cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int,
+    hang_after: float = HANG_AFTER,
+) -> list[Outcome]:  # fmt: skip
     """Run cells ``jobs`` at a time, each process with its share of the cores.
+
+    With one job, only cells with code of other packages get a process, and the others run in this one.
 
     Args:
         cells: What to run.
         out: Root of the record store.
-        hardware: Device and precision.
+        hardware: Device, precision and threads.
         workers: Reader processes of each cell.
         say: Prints one line.
         fresh: Run again even where a finished record exists.
         jobs: Number of processes.
+        hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
 
     Returns:
-        The outcomes in the order of the cells. A process that dies (out of memory, killed) fails the cells that
-        had not ended; what others have finished stays.
+        The outcomes in the order of the cells. A process that dies (a crash, out of memory, killed) fails its own cell.
     """
-    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["spectral_tl_bench.runner.processes"])
-    threads = max(1, available_cores() // jobs)
+    sweep_scratch()
     outcomes: dict[int, Outcome] = {}
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin, initargs=(threads, os.environ.get(CACHE_VARIABLE))
-    ) as pool:
-        futures: dict[Future[Outcome], int] = {
-            pool.submit(run_cell, cell, out, hardware, workers, _say, fresh): number
-            for number, cell in enumerate(cells)
-        }
-        try:
-            waiting = set(futures)
-            while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    number = futures[future]
-                    outcomes[number] = _result(future, cells[number])
-                    say(closing_line(outcomes[number], len(outcomes), len(cells)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
+    run = _Run(out, hardware, workers, say, fresh, jobs, hang_after)
+    with closing(run.outcomes(cells)) as endings:
+        for number, outcome in endings:
+            outcomes[number] = outcome
+            say(closing_line(outcome, len(outcomes), len(cells)))
     return [outcomes[number] for number in range(len(cells))]
 
 
-def _result(future: Future[Outcome], cell: Cell) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(cell, "failed", None, None, "its process died (out of memory, or killed); try --jobs 1")
+class _Run:
+    """How the cells of a run are run."""
+
+    def __init__(
+        self, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int, hang_after: float
+    ) -> None:
+        self.out, self.hardware, self.workers, self.say = out, hardware, workers, say
+        self.fresh, self.jobs, self.seconds = fresh, jobs, hang_after * 60
+
+    def outcomes(self, cells: Sequence[Cell]) -> Generator[tuple[int, Outcome]]:
+        """Each cell's number and outcome, as soon as it ends."""
+        if self.jobs > 1:
+            yield from self._apart(dict(enumerate(cells)))
+            return
+        for number, cell in enumerate(cells):
+            check_stopped()
+            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(cell))]
+
+    def _here(self, cell: Cell) -> Outcome:
+        return run_cell(cell, self.out, self._hardware(cell), self.workers, self.say, self.fresh)
+
+    def _call(self, cell: Cell) -> Call | None:
+        """What a process of its own is asked to do; None where the cell cannot be sent to one."""
+        try:
+            with contained():
+                return Call.of(_run_apart, cell, self.out, self._hardware(cell), self.workers, self.fresh)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.say(f"{cell.title} | cannot have a process of its own, it runs in this one: {reason}")
+            return None
+
+    def _hardware(self, cell: Cell) -> Hardware:
+        """The hardware with a number of threads."""
+        import torch
+
+        if self.hardware.threads:
+            return self.hardware
+        share = torch.get_num_threads() if self.jobs == 1 else max(1, available_cores() // self.jobs)
+        return replace(self.hardware, threads=1 if cell.opened.is_small else share)
+
+    def _apart(self, cells: dict[int, Cell]) -> Iterator[tuple[int, Outcome]]:
+        """Run cells in processes of their own; those that cannot be sent to one follow in this one."""
+        started, left = time.time(), []
+
+        def calls() -> Iterator[tuple[int, Call]]:
+            for number, cell in cells.items():
+                if (call := self._call(cell)) is not None:
+                    yield number, call
+                else:
+                    left.append(number)
+
+        start_server(sorted({type(cell.method).__module__ for cell in cells.values() if not is_foreign(cell)}))
+        with closing(run_apart(calls(), self.jobs, self.say, complain, self.seconds or None)) as endings:
+            for number, ended in endings:
+                yield number, self._outcome(cells[number], ended, started)
+        for number in left:
+            check_stopped()
+            yield number, self._here(cells[number])
+
+    def _outcome(self, cell: Cell, ended: Ended, since: float) -> Outcome:
+        if not ended.reason:
+            state, record, miou, message = ended.value
+            return Outcome(cell, state, record, miou, message)
+        sweep_scratch()
+        failure = {"kind": "Hung" if ended.hung else "ProcessDied", "message": ended.reason}
+        try:
+            with contained():
+                fields, path = facts_of(cell, self.out, self._hardware(cell).threads)
+        except Exception as error:
+            return Outcome(cell, "failed", None, None, f"{ended.reason}; no record can be made of it: {error}")
+        # What ended after its record was written is finished.
+        written = path.is_file() and (not self.fresh or path.stat().st_mtime >= since)
+        record = finished(cell, path, fields, self.say) if written else None
+        if record is not None and record.scores is not None:
+            return Outcome(cell, "done", path, record.scores.selected.miou)
+        log = f"{ended.reason}\n\nthe end of its output:\n{ended.tail}\n"
+        return fail(cell, self.out, fields, failure, log, "the end of its output")
 
 
-def _begin(threads: int, cache: str | None) -> None:
-    import signal
-
-    import torch
-
-    if cache is not None:  # the server that starts processes has the environment of its own start
-        os.environ[CACHE_VARIABLE] = cache
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    torch.set_num_threads(threads)
+def _run_apart(
+    cell: Cell, out: Path, hardware: Hardware, workers: int, fresh: bool
+) -> tuple[str, Path | None, float | None, str]:
+    """In a process of its own: run a cell. It is not sent back."""
+    outcome = run_cell(cell, out, hardware, workers, _say, fresh)
+    return outcome.state, outcome.record, outcome.miou, outcome.message
 
 
 def _say(text: str) -> None:
-    os.write(1, (text + "\n").encode())  # one write per line, so that lines of two processes do not mix
+    os.write(1, (text + "\n").encode())  # one write per line, so that lines do not mix

@@ -18,6 +18,7 @@ from typing import Any
 
 from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import atomic_path
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, record_folder
 from spectral_tl_bench.runner.build import BuiltRun
@@ -124,6 +125,7 @@ def _patiently(store: Callable[[], Record], built: BuiltRun) -> Record:
                     f"{in_words(size)} are needed. Waiting {minutes:g} minutes: make room, and it goes on"
                 )
                 said = True
+            beat()
             time.sleep(min(PAUSE, left))
 
 

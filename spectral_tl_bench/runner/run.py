@@ -11,7 +11,8 @@ from spectral_tl_bench.benchmarks import Benchmark, resolve
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.endings import check_stopped, contained
+from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.lines import weights_line
@@ -170,12 +171,16 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
         if name in refused:
             continue
         try:
-            check_pair(cell.method_name, cell.method, cell.task())
-            _check_objectives(cell)
-            _check_target_images(cell)
-            _check_protocol(cell)
+            with contained():
+                check_pair(cell.method_name, cell.method, cell.task())
+                _check_objectives(cell)
+                _check_target_images(cell)
+                _check_protocol(cell)
         except UserError as error:
             refused[name] = error
+            continue
+        except Exception as error:  # whatever a foreign class raises when it is asked about its stages
+            refused[name] = MethodError(f"it failed before training: {type(error).__name__}: {error}")
             continue
         able.append(cell)
     return able, list(refused.items())
@@ -229,6 +234,7 @@ def execute(
     """Run cells one after the other in this process; each leaves its record as soon as it ends."""
     outcomes = []
     for cell in cells:
+        check_stopped()
         outcomes.append(run_cell(cell, out, hardware, workers, say, fresh))
         say(closing_line(outcomes[-1], len(outcomes), len(cells)))
     return outcomes

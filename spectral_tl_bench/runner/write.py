@@ -96,21 +96,20 @@ def write(
     return record
 
 
-def write_failure(out: Path, fields: Mapping[str, Any], error: Exception, trace: str = "") -> Path | None:
+def write_failure(out: Path, fields: Mapping[str, Any], failure: Mapping[str, str], trace: str = "") -> Path | None:
     """Store that a cell has failed.
 
     Args:
         out: Root of the record store.
         fields: What is known about the cell before anything is measured.
-        error: What ended it.
+        failure: ``kind`` and ``message`` of what ended it.
         trace: The traceback, which is stored beside the record.
 
     Returns:
         Path of the record; None where it cannot be written.
     """
-    failure = {"kind": type(error).__name__, "message": str(error)[:4000]}
     try:
-        stored = write_record(out, {**fields, "status": "failed", "error": failure})
+        stored = write_record(out, {**fields, "status": "failed", "error": dict(failure)})
         if trace:
             write_text(stored.parent / ERROR_FILE, trace)
     except OSError:

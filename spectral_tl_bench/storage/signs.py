@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.storage.place import paths_in, remove_whole
 
 BEAT = 10.0
@@ -34,7 +35,7 @@ _HELD: set[Path] = set()
 
 
 @functools.cache
-def _host() -> str:
+def host() -> str:
     """This machine, and in it the space in which process ids mean something."""
     name = re.sub(r"[^\w-]", "-", socket.gethostname())
     with contextlib.suppress(OSError):
@@ -43,7 +44,7 @@ def _host() -> str:
 
 
 def _owner() -> str:
-    return f"{_host()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
+    return f"{host()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
 
 
 class Sign:
@@ -84,9 +85,9 @@ def _lives(owner: str, touched: float) -> bool:
     """Whether the process that has left a sign may still be at it."""
     if time.time() - touched > LOST:
         return False
-    host, _, rest = owner.partition("~")
+    machine, _, rest = owner.partition("~")
     process = rest.partition("~")[0]
-    if host != _host() or not process.isdigit():
+    if machine != host() or not process.isdigit():
         return True
     try:
         os.kill(int(process), 0)
@@ -199,6 +200,7 @@ class Claim:
             elif time.monotonic() - since > STALE:
                 remove_whole(self.path)
                 return
+            beat()
             time.sleep(POLL)
 
     def release(self) -> None:

@@ -15,6 +15,7 @@ from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.methods.base import Batch, Stage
 from spectral_tl_bench.models.weights import weights_digest
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.training.gradient import Validation
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.task import trained_parameters, trained_state
@@ -37,6 +38,7 @@ class Sweep:
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches in the order of the chips."""
         for batch in self._loader:
+            beat()
             moved = {name: value.to(self._device) for name, value in batch.items()}
             yield {**moved, "image": self._normalise(moved["image"])}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,8 @@ class Hardware:
         precision: Of training; like ``compile`` it changes results a little and is one of the run's settings.
         compile: Whether training steps are compiled.
         feature_limit: Room for kept features, in GiB; 0 keeps none. It changes no result.
+        threads: Computing threads on the CPU; 0 leaves it to the cell: one where chips are small, so that its result
+            depends neither on the machine's cores nor on what runs beside it, else what PyTorch is set to.
         wait_for_room: Minutes to wait for room where a finished result cannot be stored.
     """
 
@@ -28,6 +32,7 @@ class Hardware:
     precision: str = "32-true"
     compile: bool = False
     feature_limit: float = FEATURE_LIMIT
+    threads: int = 0
     wait_for_room: float = 0.0
 
     @property
@@ -37,14 +42,27 @@ class Hardware:
         return torch.device("cuda" if cuda else "cpu")
 
 
+@contextlib.contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def checked_hardware(
-    accelerator: str, feature_limit: float = FEATURE_LIMIT, precision: str = "32-true", wait_for_room: float = 0.0
-) -> Hardware:
+    accelerator: str, feature_limit: float = FEATURE_LIMIT, threads: int = 0, precision: str = "32-true",
+    wait_for_room: float = 0.0,
+) -> Hardware:  # fmt: skip
     """The hardware by the name of its accelerator.
 
     Args:
         accelerator: Kind of device.
         feature_limit: Room for kept features, in GiB.
+        threads: Computing threads on the CPU; 0 leaves it to each cell.
         precision: What the settings will ask for.
         wait_for_room: Minutes to wait for room where a finished result cannot be stored.
 
@@ -53,7 +71,7 @@ def checked_hardware(
     """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("--accelerator gpu, but PyTorch sees no GPU here", fix="use --accelerator auto or cpu")
-    hardware = Hardware(accelerator, feature_limit=feature_limit, wait_for_room=wait_for_room)
+    hardware = Hardware(accelerator, feature_limit=feature_limit, threads=threads, wait_for_room=wait_for_room)
     cuda = hardware.device.type == "cuda"
     if precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed, and the record say 16-mixed
         raise UserError("--precision 16-mixed needs a GPU", fix="use --precision bf16-mixed or 32-true on a CPU")

@@ -6,7 +6,6 @@ import functools
 import gc
 import math
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
 from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.provenance import versions_of
+from spectral_tl_bench.storage import scratch
 from spectral_tl_bench.training.gradient import GradientStage, train_stage
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import LossTrace, Say
@@ -105,9 +105,9 @@ def train_shared(
     if stage.pictures is not None:
         album = Album(folder / PICTURES_FOLDER, stage.pictures, task.wavelengths)
         callbacks.append(PictureBook(album, fixed_windows(source), picture_steps(stage.steps)))
-    with tempfile.TemporaryDirectory(prefix="stbench-") as work:
+    with scratch() as work:
         job = GradientStage(
-            module, stage, source, task.budget, declared, Path(work), stage.name, seed_from("train", seed, 0),
+            module, stage, source, task.budget, declared, work, stage.name, seed_from("train", seed, 0),
             hardware, say, title, callbacks,
         )  # fmt: skip
         _, summary = train_stage(job)

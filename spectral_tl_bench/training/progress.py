@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.training.task import VALIDATION_METRIC
 
 Say = Callable[[str], None]
@@ -40,7 +41,8 @@ class ProgressLines(Callback):
         self.started = self.last = time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """A line when the last one is long ago."""
+        """A sign of life, and a line when the last one is long ago."""
+        beat()
         if time.monotonic() - self.last > self.interval:
             self._line(trainer, None)
 

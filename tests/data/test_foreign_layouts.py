@@ -13,7 +13,7 @@ from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.layouts import Layout, find_chips, layout_entries, layout_of, load_layout
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.data.splits import make_split
-from spectral_tl_bench.errors import BenchmarkError, DataError, MethodError, UserError
+from spectral_tl_bench.errors import BenchmarkError, DataError, UserError
 
 PAIRS = """
 from spectral_tl_bench.data.layouts import ChipFiles, Layout
@@ -122,7 +122,8 @@ def test_the_command_lists_and_shows_it(paired, monkeypatch, capsys):
     listed = capsys.readouterr().out
     (line,) = [line for line in listed.splitlines() if line.startswith("pairs ")]
     assert "tiny_pairs" in line and "ending, depth" in line and "``DOMAIN/NAME.tif`` beside" in line
-    assert "absent cannot be used here" in listed and "nothing cannot be used here" in listed
+    broken = [line for line in listed.splitlines() if line.startswith("broken layout: ")]
+    assert [line.split()[2] for line in broken] == ["absent", "nothing"]
     assert run_main(monkeypatch, ["benchmarks", "show", paired.yaml]) == 0
     assert "layout    pairs, which looks for DOMAIN/NAME_label.tif" in capsys.readouterr().out
 
@@ -171,7 +172,8 @@ def test_sites_are_asked_of_layouts_that_have_them(paired):
         paired.benchmark()
 
 
-def test_a_name_that_two_packages_offer(tmp_path, monkeypatch):
+def test_a_name_of_ours_stays_ours(tmp_path, monkeypatch, capsys):
     install(tmp_path, "tiny_thief", PAIRS, {"mts12": "tiny_thief:Pairs"}, monkeypatch, group="layouts")
-    with pytest.raises(MethodError, match="two installed packages offer a layout 'mts12'"):
-        load_layout("mts12")
+    assert load_layout("mts12").__module__ == "spectral_tl_bench.data.layouts.mts12"
+    assert run_main(monkeypatch, ["benchmarks", "layouts"]) == 0
+    assert "broken layout: mts12 of tiny_thief 1.2 (tiny_thief:Pairs): the name belongs to" in capsys.readouterr().out

@@ -39,7 +39,8 @@ def test_two_processes_do_what_one_does(tree, tmp_path):
     for one, other in zip(apart, together, strict=True):
         assert one.cell.seed == other.cell.seed and one.record.parent.name == other.record.parent.name
         assert verify(read_record(one.record)) == verify(read_record(other.record))
-    assert len(said) == 2 and all("target mIoU" in line for line in said)
+    assert len([line for line in said if "target mIoU" in line]) == 2
+    assert {line.partition(" | ")[0] for line in said if "mIoU" not in line} == {"mts12-n2s"}, "and what they say"
     again = execute_in_processes(cells, tmp_path / "apart", CPU, 0, quiet, False, 2)
     assert [outcome.state for outcome in again] == ["found", "found"]
 
@@ -49,9 +50,12 @@ def test_a_process_that_dies_fails_its_cell_and_leaves_the_finished_ones(tree, t
     cells, _ = plan(make_request(tree, "full"), quiet)
     execute_in_processes(cells, tmp_path / "runs", CPU, 0, quiet, False, 1)
     deadly, _ = plan(make_request(tree, "dies"), quiet)
-    outcomes = execute_in_processes([*cells, *deadly], tmp_path / "runs", CPU, 0, quiet, False, 1)
-    assert outcomes[1].state == "failed" and "its process died" in outcomes[1].message
-    assert [record.method for record in read_records([tmp_path / "runs"])] == ["full"]
+    for jobs in (1, 2):
+        others, _ = plan(make_request(tree, "frozen", seeds=(jobs,)), quiet)
+        outcomes = execute_in_processes([*deadly, *cells, *others], tmp_path / "runs", CPU, 0, quiet, False, jobs)
+        assert [outcome.state for outcome in outcomes] == ["failed", "found", "done"]
+        assert "ProcessDied: exited with code 9" in outcomes[0].message
+    assert [record.method for record in read_records([tmp_path / "runs"])] == ["dies", "frozen", "frozen", "full"]
 
 
 def test_real_data_get_one_process_and_the_sample_one_per_core(tree, monkeypatch):

@@ -11,6 +11,7 @@ from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.console import is_text
 from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
 from spectral_tl_bench.data.layouts.registry import layout_of
+from spectral_tl_bench.endings import contained
 from spectral_tl_bench.errors import DataError, UserError
 
 
@@ -91,8 +92,9 @@ def _ask(layout: Layout, benchmark: Benchmark, root: Path) -> tuple[Path, list[C
     """The base folder and the chips; whatever a foreign class does wrong becomes a line for people."""
     kind = benchmark.layout.kind
     try:
-        base = layout.base(root, benchmark)
-        chips = list(layout.chips(base, benchmark))
+        with contained():
+            base = layout.base(root, benchmark)
+            chips = list(layout.chips(base, benchmark))
     except UserError:
         raise
     except Exception as error:

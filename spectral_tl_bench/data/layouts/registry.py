@@ -6,17 +6,13 @@ from importlib.metadata import EntryPoint
 
 from spectral_tl_bench.benchmarks import LAYOUTS, Benchmark
 from spectral_tl_bench.data.layouts.base import Layout
-from spectral_tl_bench.errors import BenchmarkError, nearest
-from spectral_tl_bench.plugins import imported_class, installed, with_options
+from spectral_tl_bench.errors import BenchmarkError
+from spectral_tl_bench.plugins import imported_class, installed, offered, with_options
 
 
 def layout_entries() -> dict[str, EntryPoint]:
-    """All installed layouts by name; nothing is imported.
-
-    Raises:
-        MethodError: If two different packages offer a layout of the same name.
-    """
-    return installed(LAYOUTS, "a layout")
+    """All installed layouts by name; nothing is imported."""
+    return installed(LAYOUTS)
 
 
 def load_layout(name: str) -> type[Layout]:
@@ -25,14 +21,8 @@ def load_layout(name: str) -> type[Layout]:
     Raises:
         BenchmarkError: If the name is unknown, or its package cannot be imported or holds no layout.
     """
-    entries = layout_entries()
-    if name not in entries:
-        raise BenchmarkError(
-            f"there is no layout {name!r}",
-            expected=nearest(name, entries),
-            fix=f"a layout of your own needs an entry point in the group {LAYOUTS!r} and `pip install -e .`",
-        )
-    return imported_class(entries[name], f"layout {name!r}", Layout, BenchmarkError)
+    entry = offered(name, LAYOUTS, "layout", BenchmarkError)
+    return imported_class(entry, f"layout {name!r}", Layout, BenchmarkError)
 
 
 def layout_of(benchmark: Benchmark) -> Layout:

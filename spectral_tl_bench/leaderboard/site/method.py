@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.plugins import installed
 
 _GROUP = "spectral_tl_bench.methods"
 _OURS = ("spectral_tl_bench.", "spectralx.")
@@ -22,15 +22,15 @@ def summary(name: str) -> str:
     The source is read and not imported, which would take seconds.
     """
     base = split_objectives(name)[0].partition("@")[0]
-    ours = [entry for entry in entry_points(group=_GROUP, name=base) if entry.module.startswith(_OURS)]
-    if not ours:
+    entry = installed(_GROUP).get(base)
+    if entry is None or not entry.module.startswith(_OURS):
         return ""
-    stem = Path(__file__).resolve().parents[3].joinpath(*ours[0].module.split("."))
+    stem = Path(__file__).resolve().parents[3].joinpath(*entry.module.split("."))
     path = next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
     if path is None:
         return ""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == ours[0].attr]
+    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry.attr]
     return (ast.get_docstring(kinds[0]) or "").partition("\n\n")[0].replace("\n", " ") if kinds else ""
 
 

@@ -10,7 +10,7 @@ from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.spec import SIZES
 from spectral_tl_bench.models.patch_embedding import STRATEGIES, check_strategy
-from spectral_tl_bench.plugins import imported, installed
+from spectral_tl_bench.plugins import imported, installed, offered
 
 GROUP = "spectral_tl_bench.backbones"
 
@@ -19,12 +19,8 @@ TIMM = "timm:"
 
 
 def backbone_entries() -> dict[str, EntryPoint]:
-    """All installed backbones by name; nothing is imported.
-
-    Raises:
-        MethodError: If two different packages offer a backbone of the same name.
-    """
-    return installed(GROUP, "a backbone")
+    """All installed backbones by name; nothing is imported."""
+    return installed(GROUP)
 
 
 def check_backbone_known(name: str) -> None:
@@ -33,13 +29,9 @@ def check_backbone_known(name: str) -> None:
     Raises:
         UserError: If it is unknown; the closest ones are named.
     """
-    known = backbone_entries()
-    if name not in known and not name.startswith(TIMM):
-        raise UserError(
-            f"there is no backbone {name!r}",
-            expected=f"{nearest(name, known)} (or {TIMM}NAME for a network of timm)",
-            fix=f"a backbone of your own needs an entry point in the group {GROUP!r} and `pip install -e .`",
-        )
+    if not name.startswith(TIMM):
+        known = f"{nearest(name, backbone_entries())} (or {TIMM}NAME for a network of timm)"
+        offered(name, GROUP, "backbone", UserError, expected=known)
 
 
 def load_backbone(name: str) -> Backbone:
