@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DIES = (signal.SIGTERM, signal.SIG_DFL)
 _TWICE = 0.3  # seconds within which a second signal is the same wish: a launcher may pass on what we got ourselves
 
 _stopped_by: int | None = None
@@ -115,9 +116,7 @@ def contained() -> Iterator[None]:
 
     if threading.current_thread() is not threading.main_thread():
         handlers = {}
-    watched = [
-        n for n, handler in handlers.items() if callable(handler) or (n == signal.SIGTERM and handler is signal.SIG_DFL)
-    ]
+    watched = [n for n, handler in handlers.items() if callable(handler) or (n, handler) == _DIES]
     for number in watched:
         signal.signal(number, note)
     try:

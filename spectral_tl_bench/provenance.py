@@ -46,10 +46,13 @@ def versions_of(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-@functools.cache
 def package_code(module: str) -> str:
     """A hash of the code of the top-level package of a module; comments, docstrings and layout do not count."""
-    top = module.partition(".")[0]
+    return _code_of(module.partition(".")[0])
+
+
+@functools.cache
+def _code_of(top: str) -> str:
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
         return "unknown"

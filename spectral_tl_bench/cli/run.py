@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
-from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
@@ -107,7 +107,7 @@ def run(
             min=0,
             help="Minutes without a line or a step after which a cell in a process of its own is stopped; 0: never.",
         ),
-    ] = 60.0,
+    ] = HANG_AFTER,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
     wait_for_room: Annotated[
         float | None,

@@ -32,6 +32,8 @@ GRACE = 2.0
 LONGEST = 1 << 16  # of a line, in bytes, before it is passed on unfinished
 
 Line = Callable[[str], None]
+Pipes = Sequence[tuple[Connection, Connection]]
+"""For results, standard output and standard error: the end that is read, and the one that is written."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ class _Child:
     def __init__(self, call: Call, out: Line, err: Line) -> None:
         context = multiprocessing.get_context("forkserver")
         start_server()
-        self._results, results = context.Pipe(duplex=False)
-        pipes = [context.Pipe(duplex=False) for _ in range(2)]
-        self._streams = {ours: _Stream(ours, say) for (ours, _), say in zip(pipes, (out, err), strict=True)}
+        pipes = [context.Pipe(duplex=False) for _ in range(3)]
+        self._results = pipes[0][0]
+        self._streams = {ours: _Stream(ours, say) for (ours, _), say in zip(pipes[1:], (out, err), strict=True)}
         self._tail: deque[str] = deque(maxlen=TAIL)
         for stream in self._streams.values():
             stream.tail = self._tail
@@ -147,10 +149,10 @@ class _Child:
         self.process = context.Process(
             name="stbench cell",
             target=_begin,
-            args=(call.content, results, *(theirs for _, theirs in pipes), dict(os.environ), os.getcwd()),  # noqa: PTH109
+            args=(call.content, pipes, dict(os.environ), os.getcwd()),  # noqa: PTH109
         )
         self.process.start()
-        for theirs in (results, *(theirs for _, theirs in pipes)):
+        for _, theirs in pipes:
             theirs.close()
         self._last = time.monotonic()
         self._returned: float | None = None
@@ -291,7 +293,7 @@ def start_server(modules: Iterable[str] = ()) -> None:
     """
     multiprocessing.set_forkserver_preload(["spectral_tl_bench.runner.ready", *modules])
     resource_tracker.ensure_running()  # which unblocks signals, and is needed below
-    # The server inherits this, as do its processes until they take signals by themselves: what ends them is this process.
+    # The server inherits this, as do its processes until they take signals themselves: what ends them is this process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
@@ -304,7 +306,8 @@ def _end_server() -> None:
 
     By themselves they would end after this process: the server not before it has imported all, which takes seconds.
     """
-    for helper in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+    helpers: tuple[Any, ...] = (forkserver._forkserver, resource_tracker._resource_tracker)
+    for helper in helpers:
         pid = getattr(helper, "_forkserver_pid", None) or getattr(helper, "_pid", None)
         if pid is not None:
             with contextlib.suppress(OSError, AttributeError):
@@ -312,14 +315,13 @@ def _end_server() -> None:
                 helper._stop()
 
 
-def _begin(
-    content: bytes, results: Connection, out: Connection, err: Connection, environment: dict[str, str], folder: str
-) -> None:
+def _begin(content: bytes, pipes: Pipes, environment: dict[str, str], folder: str) -> None:
     """In the process: make the call, and send its value."""
     os.setpgid(0, 0)  # a group of its own: Ctrl-C is for the parent, which decides; and what is left can be ended
-    for theirs, number in ((out, 1), (err, 2)):
+    # Both ends stay open here: when the parent is gone, nothing that is written may look like a failure of the call.
+    (_ours, results), *outputs = pipes
+    for number, (_, theirs) in enumerate(outputs, 1):
         os.dup2(theirs.fileno(), number)
-        theirs.close()
     sys.stdout, sys.stderr = (
         open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         for number in (1, 2)

@@ -10,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from spectral_tl_bench.console import complain
+from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
 from spectral_tl_bench.runner.apart import Call, Ended, run_apart, start_server
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, finished, is_foreign, run_cell
 from spectral_tl_bench.runner.run import closing_line
 from spectral_tl_bench.storage import sweep_scratch
 from spectral_tl_bench.training.hardware import Hardware
-
-HANG_AFTER = 60.0
-"""Minutes without a sign of life after which a cell in a process of its own is stopped."""
 
 
 def available_cores() -> int:
