@@ -315,7 +315,7 @@ def test_the_two_names_of_a_place_at_the_antimeridian_are_one_place():
 
 
 def places(frame: pd.DataFrame, block: float = 2_000.0) -> list[str]:
-    frame = frame.assign(image="image.tif", label="label.tif", height=48, width=48, valid_pixels=1,
+    frame = frame.assign(image="image.tif", label="label.tif", height=48, width=48, band_count=[[1]] * len(frame),
                          band_sum=[[1.0]] * len(frame), band_square_sum=[[1.0]] * len(frame))  # fmt: skip
     benchmark = builtin_benchmarks()["mts12-n2s"].model_copy(update={"split": Split(block=block)})
     index = ChipIndex(Path(), frame, {}, ())

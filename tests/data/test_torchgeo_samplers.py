@@ -258,8 +258,9 @@ def test_the_suites_own_windows_come_out_as_they_are_asked_for(own, dataset):
 def test_pixel_sizes_that_differ_by_rounding_are_one_and_others_are_not(own):
     dataset = placed(own, GRIDS["small degrees"], SIDE)
     assert dataset.res == pytest.approx((1.3e-06, 2.7e-06), rel=1e-6)
-    with rasterio.open(own.image("e1_0"), "r+") as file:
-        file.transform = rasterio.Affine(2.6e-06, 0, -123.4, 0, -2.7e-06, -37.1)
+    for path in (own.image("e1_0"), own.label("e1_0")):
+        with rasterio.open(path, "r+") as file:
+            file.transform = rasterio.Affine(2.6e-06, 0, -123.4, 0, -2.7e-06, -37.1)
     benchmark = own.benchmark()
     with pytest.raises(DataError, match="different pixel sizes"):
         open_datasets(benchmark, build_index(benchmark, own.root), ["e0_0", "e1_0"])
