@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import MethodError, UserError, nearest
+from spectral_tl_bench.trial import fate_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -173,6 +175,8 @@ def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodErr
     Raises:
         UserError: As ``failure``, if the package cannot be imported.
     """
+    if not is_ours(entry) and entry.module not in sys.modules and (fate := fate_of(entry.load)):
+        raise failure(f"{label} cannot be imported: {fate}", where=entry.value)
     try:
         with contained():
             return entry.load()

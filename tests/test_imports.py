@@ -32,6 +32,7 @@ LAYERS = (
         "defaults",
         "console",
         "endings",
+        "trial",
         "pulse",
     },
 )

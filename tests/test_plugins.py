@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 from tiny import install, run_main
 
+from spectral_tl_bench import trial
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import check_known, load_method, method_entries
@@ -23,6 +25,26 @@ LEAVES = {
     "empty": ("", "AttributeError"),
     "nothing": ("class Thing: pass\n", "is not a subclass of"),
 }
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes cannot be copied here")
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os\nos._exit(0)\n", "it ended its process with code 0"),
+        ("import os\nos._exit(5)\n", "it ended its process with code 5"),
+        ("import ctypes\nctypes.string_at(0)\n", "it died of SIGSEGV"),
+        ("import os\nos.abort()\n", "it died of SIGABRT"),
+        ("import time\ntime.sleep(60)\n", "it did not end within 1 seconds"),
+    ],
+)
+def test_a_package_that_would_take_the_program_with_it_at_import(tmp_path, monkeypatch, code, reason):
+    monkeypatch.setattr(trial.fate_of, "__defaults__", (1.0,))
+    install(tmp_path, "tiny_fatal", code, {"fatal": "tiny_fatal:Thing"}, monkeypatch)
+    with pytest.raises(UserError, match="cannot be imported") as caught:
+        load_method("fatal")
+    assert reason in str(caught.value) and load_method("lora").family == "peft"
+    assert run_main(monkeypatch, ["methods"]) == 0
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -157,4 +157,4 @@ def _run_apart(
 
 
 def _say(text: str) -> None:
-    os.write(1, (text + "\n").encode())  # one write per line, so that lines do not mix
+    os.write(1, (text + "\n").encode(errors="backslashreplace"))  # one write per line, so that lines do not mix

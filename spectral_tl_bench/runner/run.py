@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from spectral_tl_bench.models.backbones.lines import weights_line
 from spectral_tl_bench.objectives.registry import check_domains, check_options, in_order, make_objectives
 from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL, get_protocol
 from spectral_tl_bench.protocol.settings import Overrides, make_settings
-from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, run_cell
+from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Outcome, Say, is_foreign, run_cell
 from spectral_tl_bench.runner.compatibility import check_pair
 from spectral_tl_bench.runner.stages import check_given, open_given
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.trial import fate_of
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,12 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
         name = f"{cell.method_name} on {cell.opened.benchmark.id}"
         if name in refused:
             continue
+        if is_foreign(cell) and (fate := fate_of(functools.partial(_ask, cell))):
+            refused[name] = MethodError(f"when it is asked about its options and stages, {fate}")
+            continue
         try:
             with contained():
-                check_pair(cell.method_name, cell.method, cell.task())
-                _check_objectives(cell)
-                _check_target_images(cell)
-                _check_protocol(cell)
+                _check(cell)
         except UserError as error:
             refused[name] = error
             continue
@@ -184,6 +186,19 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
             continue
         able.append(cell)
     return able, list(refused.items())
+
+
+def _ask(cell: Cell) -> None:
+    """All that foreign code is asked in this process, and not in that of its cell."""
+    _check(cell)
+    cell.identity(cell.split())
+
+
+def _check(cell: Cell) -> None:
+    check_pair(cell.method_name, cell.method, cell.task())
+    _check_objectives(cell)
+    _check_target_images(cell)
+    _check_protocol(cell)
 
 
 def _check_objectives(cell: Cell) -> None:

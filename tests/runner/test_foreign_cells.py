@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from tiny import install, make_request
@@ -27,6 +28,12 @@ class Unruly(Method):
     uses_backbone = False
     how: str = "work"
     lasting: str = ""
+
+    def kept_features(self):
+        if self.how == "asked":
+            os._exit(4)
+        if self.how == "crash when asked":
+            ctypes.string_at(0)
 
     def build(self, task):
         print("a word of the method")
@@ -113,6 +120,17 @@ def test_each_ends_its_own_cell_with_the_reason_and_the_others_go_on(tree, tmp_p
     assert "a word of the method" in (failed["exit"].path.parent / "error.txt").read_text()
     assert "tiny_unruly.py" in (failed["hang"].path.parent / "error.txt").read_text(), "where it hung"
     assert "tiny_unruly.py" in (failed["crash"].path.parent / "error.txt").read_text(), "where it crashed"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes cannot be copied here")
+@pytest.mark.parametrize(
+    ("how", "fate"), [("asked", "it ended its process with code 4"), ("crash when asked", "it died of SIGSEGV")]
+)
+def test_what_ends_its_process_when_it_is_asked_is_refused_and_the_others_can_run(tree, unruly, how, fate):
+    cells, broken = plan(make_request(tree, "unruly", "nearest-mean", options={}), quiet)
+    assert len(cells) == 2 and not broken
+    cells, ((name, error),) = plan(make_request(tree, "unruly", options={"how": how}), quiet)
+    assert not cells and name == "unruly on mts12-n2s" and fate in str(error)
 
 
 def test_one_after_the_other_it_is_the_same_and_what_is_mended_runs_again(tree, tmp_path, unruly):
