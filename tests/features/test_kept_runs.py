@@ -269,7 +269,8 @@ def test_fixed_source_takes_no_augmentation(tree):
 def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):
     caught = []
     monkeypatch.setattr(
-        "spectral_tl_bench.runner.run.execute", lambda cells, out, hardware, *more: caught.append(hardware) or []
+        "spectral_tl_bench.runner.processes.execute_in_processes",
+        lambda cells, out, hardware, *more, **options: caught.append(hardware) or [],
     )
     arguments = ["run", "-m", "linear-probe", "-o", "cache=true", "-b", "mts12-n2s", "--data-root", tree, "--out",
                  tmp_path, "--allow-partial", "--jobs", "1", "--feature-cache-limit", "2.5"]  # fmt: skip

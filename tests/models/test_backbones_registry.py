@@ -69,7 +69,7 @@ def test_what_is_no_backbone(stranger):
 def test_a_broken_package_does_not_stop_the_list(stranger, monkeypatch, capsys):
     assert run_main(monkeypatch, ["backbones", "--no-count"]) == 0
     printed = capsys.readouterr().out
-    assert "broken cannot be used here" in printed and "my images" in printed
+    assert "broken backbone: broken of " in printed and "my images" in printed
 
 
 OURS = [name for name, entry in backbone_entries().items() if entry.value.startswith(ENTRIES)]

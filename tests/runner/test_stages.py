@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,7 +268,7 @@ def test_an_interruption_leaves_nothing_that_could_be_taken_for_a_stage(both_way
     def loss(module, batch):
         calls.append(1)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return plain(module, batch)
 
     with monkeypatch.context() as patch:

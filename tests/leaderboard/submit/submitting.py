@@ -59,7 +59,7 @@ def fields_of(cell: Cell, **changes: Any) -> dict[str, Any]:
         "device": "x86_64 CPU",
         "selection": {"step": steps, "value": 0.5, "trace": [[steps, 0.5]]},
     }
-    return sealed({**common_fields(cell, split, cell.identity(split)), **measured, **changes})
+    return sealed({**common_fields(cell, split, cell.identity(split), threads=1), **measured, **changes})
 
 
 def sealed(fields: dict[str, Any]) -> dict[str, Any]:
