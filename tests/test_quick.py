@@ -20,7 +20,7 @@ def test_the_nearest_tests_come_first():
     assert "tests/data/test_index.py" in found and "tests/methods/test_contract.py" not in found
     found = near("spectral_tl_bench/plugins.py", "tests/methods/test_presets.py")
     assert found[1] == "tests/methods/test_presets.py", "a test that was changed itself"
-    importing = near("spectral_tl_bench/benchmarks.py")
+    importing = near("spectral_tl_bench/benchmarks/__init__.py")
     assert importing[1] == "tests/test_benchmarks.py" and "tests/data/test_source.py" in importing
 
 

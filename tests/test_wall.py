@@ -19,8 +19,9 @@ from tiny import Pixelwise, fit, install, make_request, make_tree, open_tree
 from walking import Target, reachable
 
 from spectral_tl_bench.authoring.reading import Reading, watched
+from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData, TargetImages
-from spectral_tl_bench.data.rasters import ChipCache, SpectralChips
+from spectral_tl_bench.data.rasters import SpectralChips
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.methods.adapters_io import read_adapter
 from spectral_tl_bench.methods.base import Budget, Stage
@@ -136,7 +137,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from spectral_tl_bench.data.loaders import EvaluationData
-from spectral_tl_bench.data.rasters import ChipCache, SpectralChips
+from spectral_tl_bench.data.chip_cache import ChipCache
+from spectral_tl_bench.data.rasters import SpectralChips
 from spectral_tl_bench.methods.base import Method, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
+from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.ground import ground_boxes, horizontal
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
-from spectral_tl_bench.data.rasters import ChipCache, ChipCollection, open_datasets
+from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows

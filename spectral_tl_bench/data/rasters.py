@@ -7,8 +7,6 @@ that a query (x, y, t) names one chip even where chips overlap on the ground.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +22,7 @@ from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
+from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.placement import Grid, Turn
@@ -39,40 +38,6 @@ NUMERICS_VERSION = 1
 
 EPOCH = pd.Timestamp("2000-01-01")
 SLOT = pd.Timedelta(seconds=2)
-CACHE_BYTES = 2 * 1024**3
-
-
-class ChipCache:
-    """Whole chips in memory in their own integer type, up to a number of bytes; oldest out first."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self.limit, self.used = limit, 0
-        self._kept: OrderedDict[str, tuple[np.ndarray[Any, Any], ...]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str, load: Callable[[], tuple[np.ndarray[Any, Any], ...]]) -> tuple[np.ndarray[Any, Any], ...]:
-        """The arrays of ``key``, loaded when they are not kept."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        arrays = load()
-        size = sum(array.nbytes for array in arrays)
-        with self._lock:
-            if size <= self.limit and key not in self._kept:
-                self._kept[key] = arrays
-                self.used += size
-                while self.used > self.limit:
-                    _, old = self._kept.popitem(last=False)
-                    self.used -= sum(array.nbytes for array in old)
-        return arrays
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A worker process starts with an empty cache."""
-        return {"limit": self.limit}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["limit"])  # type: ignore[misc]
 
 
 class SpectralChips(RasterDataset):
@@ -120,7 +85,7 @@ class SpectralChips(RasterDataset):
         self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         if not labels:
-            frame = frame.drop(columns=["label", "class_counts", "label_files"])
+            frame = frame.drop(columns=[name for name in frame if name.startswith("label") or name == "class_counts"])
         systems = frame["crs"].unique()
         if len(systems) != 1:
             raise DataError(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.grid import grid
-from spectral_tl_bench.data.rasters import ChipCache, ChipCollection
+from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.files import seed_from
 
 
