@@ -85,7 +85,7 @@ class SpectralChips(RasterDataset):
         self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         if not labels:
-            frame = frame.drop(columns=[name for name in frame if name.startswith("label") or name == "class_counts"])
+            frame = frame.drop(columns=[name for name in frame if str(name).startswith(("label", "class_counts"))])
         systems = frame["crs"].unique()
         if len(systems) != 1:
             raise DataError(
