@@ -168,11 +168,14 @@ def _able(cells: Iterable[Cell]) -> tuple[list[Cell], list[tuple[str, UserError]
     """The cells that can run, and the methods that cannot on a benchmark: for their backbone, or their objectives."""
     able: list[Cell] = []
     refused: dict[str, UserError] = {}
+    foreign: dict[str, bool] = {}  # by method: the rest of a request is the same for all cells
     for cell in cells:
         name = f"{cell.method_name} on {cell.opened.benchmark.id}"
         if name in refused:
             continue
-        if is_foreign(cell) and (fate := fate_of(functools.partial(_ask, cell))):
+        if cell.method_name not in foreign:
+            foreign[cell.method_name] = is_foreign(cell)
+        if foreign[cell.method_name] and (fate := fate_of(functools.partial(_ask, cell))):
             refused[name] = MethodError(f"when it is asked about its options and stages, {fate}")
             continue
         try:
