@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def check(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Also look at an incomplete copy of a dataset.")
     ] = False,
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
+    ] = False,
 ) -> None:
     """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
     from spectral_tl_bench.benchmarks import resolve
@@ -39,7 +43,7 @@ def check(
     from spectral_tl_bench.data.splits import make_split
 
     for number, (chosen, own_folder) in enumerate(resolve(benchmark)):
-        source = locate(chosen, own_folder, data_root)
+        source = replace(locate(chosen, own_folder, data_root), trusted=trust_data)
         index, track, notes = open_index(chosen, source, own_folder is not None, allow_partial)
         split = make_split(chosen, index, seed)
         say(("\n" if number else "") + f"{chosen.id}  {chosen.title}")
