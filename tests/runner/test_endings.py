@@ -108,7 +108,10 @@ def started(arguments, word: str) -> subprocess.Popen[str]:
     return process
 
 
-LONG = ["--steps", "100000", "--validations", "5000"]
+def endless(arguments: list[str]) -> list[str]:
+    """The same run with so many steps that it does not end."""
+    changed = {"--steps": "100000", "--validations": "5000"}
+    return [changed.get(flag, value) for flag, value in zip(["", *arguments], arguments, strict=False)]
 
 
 @pytest.mark.slow
@@ -121,7 +124,7 @@ def test_a_signal_to_the_group_ends_all_of_it(tmp_path, monkeypatch, arguments, 
         install(tmp_path / "site", "tiny_sleepy", SLEEPY, {"sleepy": "tiny_sleepy:Sleepy"}, monkeypatch)
         monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
         methods, word = ["-m", "sleepy", "-m", "full"], "asleep"
-    process = started([*methods, *arguments, *LONG, "--jobs", jobs], word)
+    process = started([*methods, *endless(arguments), "--jobs", jobs], word)
     try:
         began = time.monotonic()
         os.killpg(process.pid, number)
@@ -161,7 +164,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path, monkeypatch, arguments):
 
 @pytest.mark.slow
 def test_when_the_run_is_killed_its_processes_end_themselves(arguments):
-    process = started(["-m", "full", "-m", "frozen", *arguments, *LONG, "--jobs", "2"], "source-validation")
+    process = started(["-m", "full", "-m", "frozen", *endless(arguments), "--jobs", "2"], "source-validation")
     assert len(processes_of(process.pid)) >= 4
     process.kill()
     process.wait()
