@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from tiny import make_request, make_tree
@@ -193,25 +189,3 @@ def test_an_interruption_keeps_what_was_finished_and_nothing_else(
 
     order.write_text("work")
     assert [outcome.state for outcome in execute(cells, out, CPU, 0, quiet)] == ["found", "done", "done"]
-
-
-@pytest.mark.slow
-def test_control_c_ends_the_process_with_130(tree, tmp_path, small):
-    out = tmp_path / "runs"
-    long = ["--steps", "100000", "--validations", "10000"]
-    options = ["--data-root", tree, "--allow-partial", "--out", out, *small, *long]
-    command = [sys.executable, "-m", "spectral_tl_bench.cli.main", "run", "-m", "full", "-b", "mts12-n2s", *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        started = time.monotonic()
-        while "source-validation mIoU" not in process.stdout.readline():
-            assert time.monotonic() - started < 120 and process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "interrupted" in error and "Traceback" not in error
-    assert not list(out.rglob("record.json"))
