@@ -180,11 +180,10 @@ class SpectralChips(RasterDataset):
         row = self._rows[number]
         image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
         window = (slice(line, line + height), slice(column, column + width))
-        pixels = image[:, *window].astype(np.float32)
-        if len(row["gain"]):
-            pixels = Unit(row["gain"], row["bias"])(image[:, *window]).astype(np.float32)
+        stored = image[:, *window]
+        pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
         invalid: np.ndarray[Any, Any] = np.zeros((height, width), dtype=bool)
-        if holes.size:
+        if holes.size and holes[:, *window].any():
             missing = np.broadcast_to(holes[:, *window], pixels.shape)
             pixels = np.where(missing, self.fill[:, None, None], pixels)
             invalid = np.asarray(missing.any(axis=0))
