@@ -184,8 +184,9 @@ def notes_on(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
         counts = frame.loc[frame["domain"].isin(getattr(benchmark, side)), "band_count"]
         dead = np.flatnonzero(np.sum(counts.tolist(), axis=0) == 0)
         if len(dead):
-            names = ", ".join(benchmark.sensor.band_names[band] for band in dead)
-            notes.append(f"no chip of the {side} has a measurement in {names}")
+            names = ", ".join(benchmark.sensor.band_names[band] for band in dead[:12])
+            more = f" and {len(dead) - 12} more bands" if len(dead) > 12 else ""
+            notes.append(f"no chip of the {side} has a measurement in {names}{more}")
     for column, text in (
         ("zeros", "the nodata value 0 in some bands only, which is taken for data (nodata_in)"),
         ("label_hidden", "a class value where the label's mask or nodata value hides it: void"),

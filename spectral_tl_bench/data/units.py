@@ -13,6 +13,9 @@ from spectral_tl_bench.benchmarks import Benchmark
 FACTOR = 5.0
 """From this ratio on, a domain's deviations are taken for those of another unit: seasons and regions stay below it."""
 
+MOST_DOMAINS = 6
+"""Domains whose units are named: a record holds lines of a limited length."""
+
 
 class Unit(NamedTuple):
     """Value in the benchmark's unit = stored value * gain + bias, each (C,)."""
@@ -57,7 +60,8 @@ def unit_line(benchmark: Benchmark, frame: pd.DataFrame) -> str:
             said = "the benchmark" if domain in ruled else "tags of the files"
             shown = "; ".join(sorted(f"stored value * {_range(gain)} {_range(bias, '+')}" for gain, bias in kinds)[:3])
             parts.append(f"{domain}: {shown}{' ...' if len(kinds) > 3 else ''} ({said})")
-    return f"{benchmark.sensor.unit}; " + ("; ".join(parts) or "values as stored")
+    more = [f"... and {len(parts) - MOST_DOMAINS} more domains"] if len(parts) > MOST_DOMAINS else []
+    return f"{benchmark.sensor.unit}; " + ("; ".join(parts[:MOST_DOMAINS] + more) or "values as stored")
 
 
 def _range(values: Sequence[float], sign: str = "") -> str:

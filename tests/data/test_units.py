@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
@@ -12,7 +13,7 @@ import torch
 from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import open_datasets
-from spectral_tl_bench.data.units import Unit, unit_of
+from spectral_tl_bench.data.units import Unit, unit_line, unit_of
 from spectral_tl_bench.errors import BenchmarkError, DataError
 
 SCALE = 0.0001
@@ -73,6 +74,14 @@ def test_tags_that_say_what_the_benchmark_says_change_nothing(own):
     tag(own, "ew", (SCALE,) * 3, (0.0,) * 3)
     after = build_index(own.benchmark(), own.root)
     assert after.manifest == before.manifest and after.unit == "reflectance x 10000; values as stored"
+
+
+def test_the_line_of_units_stays_short_however_many_domains_there_are(own):
+    ids = [f"region-{number:050d}" for number in range(40)]
+    benchmark = own.benchmark(**reflectances(own), domains=[{"id": name} for name in ("east", "west", *ids)])
+    rows = [{"domain": name, "gain": [1.0, 2.0], "bias": [0.5, 0.1 * number]} for number, name in enumerate(ids)]
+    line = unit_line(benchmark, pd.DataFrame(rows))
+    assert len(line) < 2_000 and line.endswith("... and 34 more domains") and line.count("tags of the files") == 6
 
 
 @pytest.mark.parametrize("letters", ["w", "e"])
