@@ -1,0 +1,29 @@
+"""The wish that work stops where it can go on later: asked for by a signal, granted between two steps of training.
+
+A signal only sets a flag: what is written inside a signal's handler may be torn, or wait for a lock for ever.
+"""
+
+from __future__ import annotations
+
+_asked = False
+
+
+class Paused(BaseException):  # noqa: N818
+    """Work has stopped, and what it needs to go on is stored: no error of anything that runs."""
+
+
+def ask() -> None:
+    """Have work stop at the next step; it may be called in a signal's handler, and more than once."""
+    global _asked  # noqa: PLW0603
+    _asked = True
+
+
+def asked() -> bool:
+    """Whether somebody has asked."""
+    return _asked
+
+
+def clear() -> None:
+    """Forget it, before other work begins."""
+    global _asked  # noqa: PLW0603
+    _asked = False
