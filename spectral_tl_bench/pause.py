@@ -8,7 +8,7 @@ from __future__ import annotations
 _asked = False
 
 
-class Paused(BaseException):  # noqa: N818
+class Paused(BaseException):
     """Work has stopped, and what it needs to go on is stored: no error of anything that runs."""
 
 
