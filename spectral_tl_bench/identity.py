@@ -57,7 +57,7 @@ class RunIdentity(BaseModel):
 
     def differences(self, other: RunIdentity) -> dict[str, tuple[Any, Any]]:
         """What is not the same in another identity: both values, by name; members of mappings as ``field.name``."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        mine, theirs = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
         return {
             name: (mine.get(name), theirs.get(name))
             for name in sorted(mine.keys() | theirs.keys())
@@ -98,14 +98,15 @@ class Texts:
         return self._kept[key][0]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by name, members of mappings as ``field.name``."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def benchmark_digest(definition: Mapping[str, Any]) -> str:

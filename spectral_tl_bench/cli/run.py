@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
 from spectral_tl_bench.console import complain, print_rows, say
 from spectral_tl_bench.defaults import HANG_AFTER
@@ -17,7 +18,7 @@ from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.runner.definitions import Outcome
+    from spectral_tl_bench.runner.definitions import Cell, Outcome
     from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.training.hardware import Hardware
 
@@ -53,6 +54,9 @@ def run(
         ),
     ] = HANG_AFTER,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is done and what is left and why, and run nothing.")
+    ] = False,
     wait_for_room: Annotated[
         float | None,
         typer.Option(
@@ -66,7 +70,12 @@ def run(
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    if dry_run and fresh:
+        raise UserError("--dry-run says what is left, and with --fresh all is", fix="leave out one of the two")
     requests = requests_of(choices)
+    if dry_run:
+        show_plan(requests, out, jobs)
+        return
     _check_folders(out)
     from spectral_tl_bench.training.hardware import checked_hardware
 
@@ -82,29 +91,58 @@ def _run(
     hang_after: float, fresh: bool,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
-    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
-    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.run import plan
 
     try:
         cells, broken = plan(requests, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        device = hardware()
-        check_places(cells, out)
-        jobs = min(jobs, len(cells)) or automatic_jobs(cells)
-        outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after)
+        outcomes = {} if fresh else _found(cells, out)
+        left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
+        if left:
+            outcomes |= _execute(left, out, hardware(), workers, jobs, hang_after, fresh, len(outcomes))
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
+    ended = [outcomes[number] for number in range(len(cells))]
     if cells:
         say("")
-        _print_outcomes(outcomes)
+        _print_outcomes(ended)
         say(f"records: {out}   board: stbench report --records {out}")
-    if broken or any(outcome.state == "refused" for outcome in outcomes):
+    if broken or any(outcome.state == "refused" for outcome in ended):
         raise typer.Exit(2)
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if any(outcome.state == "failed" for outcome in ended):
         raise typer.Exit(1)
+
+
+def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
+    """The cells that are finished, by number, which needs neither models nor data nor processes."""
+    from spectral_tl_bench.runner.run import closing_line
+    from spectral_tl_bench.runner.survey import confirmed, survey
+
+    found = survey(cells, out)
+    done = len(cells) - len(found.left)
+    if done:
+        say(f"{done} of {len(cells)} cells are finished; their records are verified")
+    outcomes = confirmed(found, say)
+    for place, outcome in enumerate(outcomes.values(), 1):
+        say(closing_line(outcome, place, len(cells)))
+    return outcomes
+
+
+def _execute(
+    cells: Mapping[int, Cell], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float, fresh: bool,
+    before: int,
+) -> dict[int, Outcome]:  # fmt: skip
+    """Run cells, by number; ``before`` others of the same run are over."""
+    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
+    from spectral_tl_bench.runner.room import check_places
+
+    left = list(cells.values())
+    check_places(left, out)
+    jobs = min(jobs, len(left)) or automatic_jobs(left)
+    outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before)
+    return dict(zip(cells, outcomes, strict=True))
 
 
 def _check_folders(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.data.kept_splits import kept_split
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.source import DataSource, Track
-from spectral_tl_bench.data.splits import SplitTable, make_split
+from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.identity import RunIdentity, Texts, backbone_inputs, benchmark_digest, fingerprint_of
 from spectral_tl_bench.methods.base import Backbone, Method, Task
 from spectral_tl_bench.methods.registry import distribution_of, split_name
@@ -43,7 +45,7 @@ class OpenBenchmark:
     _statistics: dict[int, BandStatistics] = field(init=False, repr=False, compare=False, default_factory=dict)
     _tiny: dict[int, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    @property
+    @functools.cached_property
     def chip_size(self) -> int:
         """The shortest side of a chip, in pixels."""
         return int(self.index.frame[["height", "width"]].to_numpy().min())
@@ -60,7 +62,7 @@ class OpenBenchmark:
             DataError: If the source cannot be cut by place.
         """
         if seed not in self._splits:
-            self._splits[seed] = make_split(self.benchmark, self.index, seed)
+            self._splits[seed] = kept_split(self.benchmark, self.index, seed)
         return self._splits[seed]
 
     def statistics(self, seed: int) -> BandStatistics:
