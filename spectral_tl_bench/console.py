@@ -101,12 +101,13 @@ def say_broken(noun: str, entries: Iterable[object]) -> None:
         say(f"broken {noun}: {entry}")
 
 
-def read_values(entries: Sequence[str], flag: str) -> dict[str, str]:
+def read_values(entries: Sequence[str], flag: str, advice: str = "") -> dict[str, str]:
     """Values by name.
 
     Args:
         entries: Texts of the form name=value.
         flag: The option they were given with.
+        advice: What to do where a name comes twice, with places for the name and both values.
 
     Raises:
         UserError: If a text is of another form, or a name comes twice.
@@ -116,11 +117,11 @@ def read_values(entries: Sequence[str], flag: str) -> dict[str, str]:
         key, equals, value = entry.partition("=")
         if not equals or not key:
             raise UserError(f"{flag} {entry!r} is not of the form name=value")
-        enter_once(values, key.strip().replace("-", "_"), value.strip(), flag)
+        enter_once(values, key.strip().replace("-", "_"), value.strip(), flag, advice=advice)
     return values
 
 
-def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix: str = "") -> None:
+def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix: str = "", advice: str = "") -> None:
     """Put a value among others by its name.
 
     Args:
@@ -129,6 +130,7 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
         value: The value.
         flag: The option it was given with.
         prefix: Stands before the name in the message.
+        advice: What to do then, with places for the name and both values.
 
     Raises:
         UserError: If there is one of that name.
@@ -136,7 +138,9 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
     if name in values:
         full = f"{prefix}{name}"
         raise UserError(
-            f"{flag} {full} is given twice: {full}={values[name]} and {full}={value}", expected="each name once"
+            f"{flag} {full} is given twice: {full}={values[name]} and {full}={value}",
+            expected="each name once",
+            fix=advice.format(full, values[name], value) or None,
         )
     values[name] = value
 

@@ -66,10 +66,14 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def canonical(value: Any) -> str:
+    """The canonical JSON of a value: equal for equal values, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
 def digest(*values: Any) -> str:
     """A SHA-256 over the canonical JSON of ``values`` (64 hex digits)."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -8,12 +8,13 @@ Moving, renaming and rewriting code leave every identity as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from spectral_tl_bench.files import digest
+from spectral_tl_bench.files import canonical, digest
 
 
 class RunIdentity(BaseModel):
@@ -52,11 +53,11 @@ class RunIdentity(BaseModel):
     @property
     def fingerprint(self) -> str:
         """A hash of everything here (64 hex digits)."""
-        return digest(self.model_dump(mode="json"))
+        return fingerprint_of({name: canonical(value) for name, value in self.model_dump(mode="json").items()})
 
     def differences(self, other: RunIdentity) -> dict[str, tuple[Any, Any]]:
         """What is not the same in another identity: both values, by name; members of mappings as ``field.name``."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        mine, theirs = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
         return {
             name: (mine.get(name), theirs.get(name))
             for name in sorted(mine.keys() | theirs.keys())
@@ -64,14 +65,48 @@ class RunIdentity(BaseModel):
         }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def fingerprint_of(texts: Mapping[str, str]) -> str:
+    """The fingerprint of an identity.
+
+    Args:
+        texts: The canonical JSON of every field, by name.
+    """
+    members = ",".join(f"{canonical(name)}:{texts[name]}" for name in sorted(texts))
+    return hashlib.sha256(f"[{{{members}}}]".encode()).hexdigest()
+
+
+class Texts:
+    """The canonical JSON of fields of many identities: each is made once for the same objects.
+
+    It must not outlive them, nor a change of any version: one plan is what it is for.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], tuple[str, tuple[object, ...]]] = {}
+
+    def __call__(self, name: str, depends_on: tuple[object, ...], make: Callable[[], Any]) -> str:
+        """The text of a field.
+
+        Args:
+            name: The field.
+            depends_on: Objects that it is made of; numbers and texts count by their value.
+            make: Makes its value.
+        """
+        key = (name, *(one if isinstance(one, int | str) else id(one) for one in depends_on))
+        if key not in self._kept:
+            self._kept[key] = canonical(make()), depends_on  # held, so that no other object gets the same id
+        return self._kept[key][0]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by name, members of mappings as ``field.name``."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def benchmark_digest(definition: Mapping[str, Any]) -> str:

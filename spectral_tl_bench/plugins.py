@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from spectral_tl_bench.errors import MethodError, UserError, nearest
 from spectral_tl_bench.trial import fate_of
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_REMEMBERED: ContextVar[dict[str, Any] | None] = ContextVar("what was read, within remembered()", default=None)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a method, preset or objective may be called: its name becomes part of a folder name."""
@@ -103,8 +106,26 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
     raise failure(f"there is no {noun} {name!r}", **{**usual, **hints})
 
 
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Within it each group is read once: what is installed meanwhile is not seen."""
+    before = _REMEMBERED.set({})
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(before)
+
+
 def _sifted(group: str) -> tuple[dict[str, EntryPoint], list[Broken]]:
     """Entry points that can be told apart and found, by name; and the others."""
+    kept = _REMEMBERED.get()
+    usable, unusable = kept[group] if kept and group in kept else _sift(group)
+    if kept is not None:
+        kept[group] = usable, unusable
+    return dict(usable), list(unusable)
+
+
+def _sift(group: str) -> tuple[dict[str, EntryPoint], list[Broken]]:
     entries, unusable = _entries(group)
     by_name: dict[str, dict[str, EntryPoint]] = {}
     usable: dict[str, EntryPoint] = {}

@@ -18,7 +18,7 @@ LAYOUTS = "spectral_tl_bench.layouts"
 """The entry-point group of the layouts."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class OnceLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Safe YAML that refuses a key given twice, which plain YAML silently overwrites."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -84,7 +84,7 @@ def validated(raw: dict[str, Any], path: Path, layout_problems: Sequence[str] = 
     try:
         benchmark, problems = Benchmark.model_validate(raw), list(layout_problems)
     except ValidationError as error:
-        benchmark, problems = None, [*_problems(error, Benchmark), *layout_problems]
+        benchmark, problems = None, [*problems_of(error, Benchmark), *layout_problems]
     if benchmark is not None and not problems:
         return benchmark
     more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
@@ -103,7 +103,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise BenchmarkError(f"the benchmark definition cannot be read: {reason}", where=path) from None
     try:
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        raw = yaml.load(text, Loader=OnceLoader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
         raise BenchmarkError(f"this is not valid YAML: {error}", where=path, fix="mend the line named above") from None
     if not isinstance(raw, dict):
@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _problems(error: ValidationError, model: type[BaseModel], *above: str) -> list[str]:
+def problems_of(error: ValidationError, model: type[BaseModel], *above: str) -> list[str]:
     """What is wrong, a line for each key; ``above`` are the keys that lead to the model's own."""
     problems = []
     for item in error.errors():
@@ -147,7 +147,7 @@ def _layout_problems(raw: dict[str, Any]) -> list[str]:
     try:
         model.model_validate({key: value for key, value in layout.items() if key != "kind"})
     except ValidationError as error:
-        problems += _problems(error, model, "layout")
+        problems += problems_of(error, model, "layout")
     return problems
 
 

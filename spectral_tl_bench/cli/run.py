@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
-from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
+from spectral_tl_bench.cli.plan import show_plan
+from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
+from spectral_tl_bench.console import complain, print_rows, say
+from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.protocol.settings import Overrides
-    from spectral_tl_bench.runner.definitions import Outcome
-    from spectral_tl_bench.runner.run import Request
+    from spectral_tl_bench.runner.definitions import Cell, Outcome
+    from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.training.hardware import Hardware
 
 
@@ -27,67 +28,11 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run)
 
 
+@takes_choices
 def run(
-    method: Annotated[
-        list[str], typer.Option("--method", "-m", help="Method, method@preset, with any +objective; may be repeated.")
-    ],
-    benchmark: Annotated[
-        list[str], typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
-    ],
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
+    choices: Choices,
     out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
-    seed: Annotated[
-        list[int] | None, typer.Option("--seed", "-s", min=0, help="Seed; may be given more than once.")
-    ] = None,
-    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Method option, as name=value.")] = None,
-    objective_option: Annotated[
-        list[str] | None,
-        typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value."),
-    ] = None,
-    backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
-    backbone_size: Annotated[
-        list[str] | None, typer.Option(help="Size of the backbone, as name=number: width, depth, heads, patch.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Pretrained weights: hub, hub:NAME, a file, or none. See `stbench backbones`.")
-    ] = None,
-    patch_embedding: Annotated[
-        str | None,
-        typer.Option(help="How pretrained filters become those of the sensor's bands. See `stbench backbones show`."),
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="How the number comes about.")] = "strict",
-    budget: Annotated[
-        str | None, typer.Option(help="Training budget: small or paper. Default: paper for published data, else small.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
-    pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW learning rate.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
-    validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
-    oracle: Annotated[
-        bool, typer.Option("--oracle", help="Also report the checkpoint that is best on the target.")
-    ] = False,
-    from_stage: Annotated[
-        Path | None,
-        typer.Option(help="Start from this trained first stage: the folder that an earlier run has kept it in."),
-    ] = None,
-    allow_partial: Annotated[
-        bool,
-        typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
-    ] = False,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
-    compile_steps: Annotated[
-        bool, typer.Option("--compile", help="Compile training steps; pays on large backbones and long runs.")
-    ] = False,
     feature_cache_limit: Annotated[
         float, typer.Option(min=0, help="GiB for the features that methods with cache=true keep; 0 keeps none.")
     ] = 50.0,
@@ -109,6 +54,9 @@ def run(
         ),
     ] = HANG_AFTER,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is done and what is left and why, and run nothing.")
+    ] = False,
     wait_for_room: Annotated[
         float | None,
         typer.Option(
@@ -120,63 +68,81 @@ def run(
     ] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
-    from spectral_tl_bench.protocol.registry import check_protocol_known
-
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
-    overrides = _overrides(
-        budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size, learning_rate=learning_rate,
-        schedule=schedule, window=window, stride=stride, validations=validations, precision=precision,
-        compile=compile_steps,
-    )  # fmt: skip
-    check_protocol_known(protocol)
-    names = _known_names(method, benchmark, backbone, patch_embedding)
-    objective_options = _objective_options(names, objective_option or [])
-    options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
+    if dry_run and fresh:
+        raise UserError("--dry-run says what is left, and with --fresh all is", fix="leave out one of the two")
+    requests = requests_of(choices)
+    if dry_run:
+        show_plan(requests, out, jobs)
+        return
     _check_folders(out)
-    from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import checked_hardware
 
     wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
-    request = Request(
-        benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
-        weights=weights, patch_embedding=patch_embedding,
-        seeds=list(dict.fromkeys(seed)) if seed else [0], data_root=data_root, allow_partial=allow_partial,
-        trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
-        objective_options=objective_options,
-    )  # fmt: skip
-    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
-    _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
+
+    for precision in {request.overrides.precision for request in requests}:
+        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
+    _run(requests, out, lambda: device, workers, jobs, hang_after, fresh)
 
 
 def _run(
-    request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, hang_after: float,
-    fresh: bool,
+    requests: Sequence[Request], out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int,
+    hang_after: float, fresh: bool,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
-    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
-    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.run import plan
 
     try:
-        cells, broken = plan(request, say)
+        cells, broken = plan(requests, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        device = hardware()
-        check_places(cells, out)
-        jobs = min(jobs, len(cells)) or automatic_jobs(cells)
-        outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after)
+        outcomes = {} if fresh else _found(cells, out)
+        left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
+        if left:
+            outcomes |= _execute(left, out, hardware(), workers, jobs, hang_after, fresh, len(outcomes))
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
+    ended = [outcomes[number] for number in range(len(cells))]
     if cells:
         say("")
-        _print_outcomes(outcomes)
+        _print_outcomes(ended)
         say(f"records: {out}   board: stbench report --records {out}")
-    if broken or any(outcome.state == "refused" for outcome in outcomes):
+    if broken or any(outcome.state == "refused" for outcome in ended):
         raise typer.Exit(2)
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if any(outcome.state == "failed" for outcome in ended):
         raise typer.Exit(1)
+
+
+def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
+    """The cells that are finished, by number, which needs neither models nor data nor processes."""
+    from spectral_tl_bench.runner.run import closing_line
+    from spectral_tl_bench.runner.survey import confirmed, survey
+
+    found = survey(cells, out)
+    done = len(cells) - len(found.left)
+    if done:
+        say(f"{done} of {len(cells)} cells are finished; their records are verified")
+    outcomes = confirmed(found, say)
+    for place, outcome in enumerate(outcomes.values(), 1):
+        say(closing_line(outcome, place, len(cells)))
+    return outcomes
+
+
+def _execute(
+    cells: Mapping[int, Cell], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float, fresh: bool,
+    before: int,
+) -> dict[int, Outcome]:  # fmt: skip
+    """Run cells, by number; ``before`` others of the same run are over."""
+    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
+    from spectral_tl_bench.runner.room import check_places
+
+    left = list(cells.values())
+    check_places(left, out)
+    jobs = min(jobs, len(left)) or automatic_jobs(left)
+    outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before)
+    return dict(zip(cells, outcomes, strict=True))
 
 
 def _check_folders(out: Path) -> None:
@@ -188,52 +154,12 @@ def _check_folders(out: Path) -> None:
     check_cache()
 
 
-def _overrides(**settings: Any) -> Overrides:
-    """What the user set; a value that is none is named by its flag."""
-    from pydantic import ValidationError
-
-    from spectral_tl_bench.protocol.settings import Overrides
-
-    try:
-        return Overrides(**settings)
-    except ValidationError as error:
-        item = error.errors()[0]
-        name = str(item["loc"][0]).replace("_", "-")
-        raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
-
-
-def _known_names(methods: list[str], benchmarks: list[str], backbone: str, patch_embedding: str | None) -> list[str]:
-    """The methods' names. All names are looked up before the heavy imports: a mistake is answered at once."""
-    from spectral_tl_bench.benchmarks import resolve
-    from spectral_tl_bench.methods.registry import check_known
-    from spectral_tl_bench.models.backbones import check_backbone_known
-    from spectral_tl_bench.models.patch_embedding import check_strategy
-
-    names = [part.strip() for entry in methods for part in entry.split(",") if part.strip()]
-    if not names:
-        raise UserError("--method names no method", fix="`stbench methods` lists them")
-    resolve(benchmarks)
-    check_known(names)
-    check_backbone_known(backbone)
-    if patch_embedding is not None:
-        check_strategy(patch_embedding)
-    return names
-
-
-def _objective_options(names: list[str], entries: list[str]) -> dict[str, dict[str, str]]:
-    from spectral_tl_bench.objectives.registry import check_options, read_options
-
-    options = read_options(entries)
-    check_options(names, options)
-    return options
-
-
 def _print_outcomes(outcomes: list[Outcome]) -> None:
     rows = [("benchmark", "method", "seed", "target mIoU", "track", "state")]
     for outcome in outcomes:
         cell = outcome.cell
         miou = "-" if outcome.miou is None else f"{outcome.miou:.3f}"
         rows.append(
-            (cell.opened.benchmark.id, cell.method_name, str(cell.seed), miou, cell.opened.track, outcome.state)
+            (cell.opened.benchmark.id, cell.method_title, str(cell.seed), miou, cell.opened.track, outcome.state)
         )
     print_rows(rows)

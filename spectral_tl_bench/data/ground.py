@@ -145,13 +145,18 @@ def degrees(found: Any, points: Floats, to: str | None = None) -> tuple[Floats, 
         points: x and y.
         to: A geographic CRS; by default one on the CRS's own datum, so that no shift between datums takes part.
     """
+    lon, lat = _into_degrees(found, to).transform(points[..., 0], points[..., 1])
+    none = ~(np.isfinite(lon) & (np.abs(lat) <= 90 + 1e-6))
+    return np.where(none, np.inf, lon), np.where(none, np.inf, np.clip(lat, -90, 90))
+
+
+@functools.cache
+def _into_degrees(found: Any, to: str | None) -> Any:
+    """The transformer of ``degrees``: making one takes longer than thousands of points."""
     import pyproj
     from pyproj.crs import GeographicCRS
 
-    transformer = pyproj.Transformer.from_crs(found, to or GeographicCRS(datum=found.datum), always_xy=True)
-    lon, lat = transformer.transform(points[..., 0], points[..., 1])
-    none = ~(np.isfinite(lon) & (np.abs(lat) <= 90 + 1e-6))
-    return np.where(none, np.inf, lon), np.where(none, np.inf, np.clip(lat, -90, 90))
+    return pyproj.Transformer.from_crs(found, to or GeographicCRS(datum=found.datum), always_xy=True)
 
 
 def _true_to_scale(ellipsoid: Any, lon: Floats, lat: Floats, box: Floats) -> bool:

@@ -69,6 +69,15 @@ class ChipIndex:
             [[str(chip), *row] for chip, row in zip(frame.index, frame[columns].values.tolist(), strict=True)]
         )
 
+    @functools.cached_property
+    def places(self) -> str:
+        """A hash of what splits are made of: where the chips are, and how much of which class they hold."""
+        frame = self.frame
+        crs, known = pd.factorize(frame["crs"])
+        names = ["domain", "site", "xmin", "ymin", "xmax", "ymax"]
+        columns = [frame.index.tolist(), crs.tolist(), *(frame[name].tolist() for name in names)]
+        return digest(columns, list(known), [list(map(int, row)) for row in frame["class_counts"]])
+
 
 def content_key(row: Mapping[Any, Any], digits: int) -> str:
     """What names the pixels of a chip in the identity of anything made of them.

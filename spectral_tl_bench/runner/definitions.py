@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.data.kept_splits import kept_split
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.source import DataSource, Track
-from spectral_tl_bench.data.splits import SplitTable, make_split
-from spectral_tl_bench.identity import RunIdentity, backbone_inputs, benchmark_digest
+from spectral_tl_bench.data.splits import SplitTable
+from spectral_tl_bench.identity import RunIdentity, Texts, backbone_inputs, benchmark_digest, fingerprint_of
 from spectral_tl_bench.methods.base import Backbone, Method, Task
 from spectral_tl_bench.methods.registry import distribution_of, split_name
 from spectral_tl_bench.objectives.base import Objective
@@ -41,8 +43,9 @@ class OpenBenchmark:
     notes: tuple[str, ...]
     _splits: dict[int, SplitTable] = field(init=False, repr=False, compare=False, default_factory=dict)
     _statistics: dict[int, BandStatistics] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _tiny: dict[int, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    @property
+    @functools.cached_property
     def chip_size(self) -> int:
         """The shortest side of a chip, in pixels."""
         return int(self.index.frame[["height", "width"]].to_numpy().min())
@@ -59,7 +62,7 @@ class OpenBenchmark:
             DataError: If the source cannot be cut by place.
         """
         if seed not in self._splits:
-            self._splits[seed] = make_split(self.benchmark, self.index, seed)
+            self._splits[seed] = kept_split(self.benchmark, self.index, seed)
         return self._splits[seed]
 
     def statistics(self, seed: int) -> BandStatistics:
@@ -71,6 +74,12 @@ class OpenBenchmark:
         if seed not in self._statistics:
             self._statistics[seed] = BandStatistics.of(self.index, self.split(seed).chips("train"))
         return self._statistics[seed]
+
+    def tiny(self, seed: int) -> bool:
+        """Whether a band of the training chips varies by so little that it was once taken for constant."""
+        if seed not in self._tiny:
+            self._tiny[seed] = self.statistics(seed).tiny
+        return self._tiny[seed]
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Cell:
         oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
         given: A trained first stage to start from; by default the run looks for its own, or trains it.
         objectives: What it is trained with, by name.
+        variant: What tells it from other cells of a plan with this method and seed, in words.
     """
 
     opened: OpenBenchmark
@@ -100,11 +110,18 @@ class Cell:
     oracle: bool = False
     given: GivenStage | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
+    variant: str = ""
+    _known: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def title(self) -> str:
         """Benchmark, method and seed, for progress lines."""
-        return f"{self.opened.benchmark.id} | {self.method_name} | seed {self.seed}"
+        return f"{self.opened.benchmark.id} | {self.method_title} | seed {self.seed}"
+
+    @property
+    def method_title(self) -> str:
+        """The method, and what tells the cell from others of a plan."""
+        return f"{self.method_name} ({self.variant})" if self.variant else self.method_name
 
     def split(self) -> SplitTable:
         """Who does what, from benchmark and seed."""
@@ -136,21 +153,41 @@ class Cell:
 
     def identity(self, split: SplitTable) -> RunIdentity:
         """Everything that can change the result, and nothing else (no device, no readers)."""
-        benchmark = self.opened.benchmark
-        return RunIdentity(
-            benchmark=benchmark.id,
-            definition=benchmark_digest(benchmark.model_dump(mode="json")),
-            manifest=self.opened.index.manifest,
-            split=split.hash,
-            method=self.method_name,
-            options=self.method.model_dump(mode="json"),
-            objectives=self.objective_options(),
-            backbone=backbone_inputs(self.backbone_facts()),
-            settings=self.settings.model_dump(mode="json"),
-            stage=self.given and self.given.card.tensors,
-            seed=self.seed,
-            numerics=self.numerics(),
-        )
+        return RunIdentity(**self._inputs(split, lambda _name, _depends_on, make: make()))
+
+    def fingerprint(self, texts: Texts | None = None) -> str:
+        """That of its identity; computed once.
+
+        Args:
+            texts: Keeps what cells of one plan have in common.
+        """
+        if "fingerprint" not in self._known:
+            self._known["fingerprint"] = fingerprint_of(self._inputs(self.split(), texts or Texts()))
+        return self._known["fingerprint"]
+
+    def _inputs(
+        self, split: SplitTable, of: Callable[[str, tuple[object, ...], Callable[[], Any]], Any]
+    ) -> dict[str, Any]:
+        """What ``of`` makes of each field of the identity, from its name, what it depends on, and its value."""
+        opened, method, backbone = self.opened, self.method, self.backbone
+        benchmark, used = opened.benchmark, method.uses_backbone
+        parts: dict[str, tuple[tuple[object, ...], Callable[[], Any]]] = {
+            "benchmark": ((opened,), lambda: benchmark.id),
+            "definition": ((opened,), lambda: benchmark_digest(benchmark.model_dump(mode="json"))),
+            "manifest": ((opened,), lambda: opened.index.manifest),
+            "split": ((split,), lambda: split.hash),
+            "method": ((self.method_name,), lambda: self.method_name),
+            "options": ((method,), lambda: method.model_dump(mode="json")),
+            "objectives": ((self.objectives,), self.objective_options),
+            "backbone": ((backbone, used), lambda: backbone_inputs(self.backbone_facts())),
+            "settings": ((self.settings,), lambda: self.settings.model_dump(mode="json")),
+            "stage": ((self.given,), lambda: self.given and self.given.card.tensors),
+            "seed": ((self.seed,), lambda: self.seed),
+            "numerics": (
+                (self.protocol, self.method_name, method, self.objectives, backbone, self._tiny()), self.numerics
+            ),
+        }  # fmt: skip
+        return {name: of(name, *part) for name, part in parts.items()}
 
     def numerics(self) -> dict[str, str]:
         """The numerics version of every component that takes part."""
@@ -159,7 +196,7 @@ class Cell:
         return {**versions, "normalisation": f"{versions['normalisation']}, tiny bands"} if self._tiny() else versions
 
     def _tiny(self) -> bool:
-        return self.protocol.pixels.normalise is Normalise and self.opened.statistics(self.seed).tiny
+        return self.protocol.pixels.normalise is Normalise and self.opened.tiny(self.seed)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def automatic_jobs(cells: Sequence[Cell]) -> int:
 
 def execute_in_processes(
     cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int,
-    hang_after: float = HANG_AFTER,
+    hang_after: float = HANG_AFTER, before: int = 0,
 ) -> list[Outcome]:  # fmt: skip
     """Run cells ``jobs`` at a time, each process with its share of the cores.
 
@@ -55,6 +55,7 @@ def execute_in_processes(
         fresh: Run again even where a finished record exists.
         jobs: Number of processes.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
+        before: Cells of the same run that are over already.
 
     Returns:
         The outcomes in the order of the cells. A process that dies (a crash, out of memory, killed) fails its own cell.
@@ -65,7 +66,7 @@ def execute_in_processes(
     with closing(run.outcomes(cells)) as endings:
         for number, outcome in endings:
             outcomes[number] = outcome
-            say(closing_line(outcome, len(outcomes), len(cells)))
+            say(closing_line(outcome, before + len(outcomes), before + len(cells)))
     return [outcomes[number] for number in range(len(cells))]
 
 

@@ -11,7 +11,7 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.methods.adapters_io import drawn
 from spectral_tl_bench.results.store import RECORD_FILE, record_folder
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.storage.output import LEAST_ROOM, check_folder
+from spectral_tl_bench.storage.output import LEAST_ROOM, check_folder, check_folders
 
 OUT = "--out"
 PLAIN_ROOM = 2**20
@@ -43,12 +43,11 @@ def check_places(cells: Sequence[Cell], out: Path) -> None:
     Raises:
         StorageError: If a folder of a cell cannot be written, or there is no room for all that has not run before.
     """
-    room = 0
-    for cell in cells:
-        split = cell.split()
-        fingerprint = cell.identity(split).fingerprint
-        folder = record_folder(out, cell.opened.benchmark.id, cell.method_name, fingerprint)
-        if not (folder / RECORD_FILE).is_file():
-            check_folder(folder, OUT)
-            room += bytes_of_result(cell, split)
+    missing = [(cell, folder) for cell in cells if not ((folder := _folder(cell, out)) / RECORD_FILE).is_file()]
+    check_folders((folder for _, folder in missing), OUT)
+    room = sum(bytes_of_result(cell, cell.split()) for cell, _ in missing)
     check_folder(out, OUT, max(room, LEAST_ROOM) if room else 0)
+
+
+def _folder(cell: Cell, out: Path) -> Path:
+    return record_folder(out, cell.opened.benchmark.id, cell.method_name, cell.fingerprint())

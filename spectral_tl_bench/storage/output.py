@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from spectral_tl_bench.console import say
@@ -28,7 +29,24 @@ def check_folder(folder: Path, option: str, room: int = 0) -> None:
     Raises:
         StorageError: If it, or what is there above it, is no folder, cannot be written or has no room.
     """
-    there = _what_is_there(folder, option)
+    _check_written(_what_is_there(folder, option), folder, option, room)
+
+
+def check_folders(folders: Iterable[Path], option: str) -> None:
+    """As ``check_folder``, for many folders of which most are not there: each that is there is tried once.
+
+    Raises:
+        StorageError: As ``check_folder``.
+    """
+    tried: dict[Path, Path] = {}
+    for folder in folders:
+        tried.setdefault(_what_is_there(folder, option), folder)
+    for there, folder in tried.items():
+        _check_written(there, folder, option, 0)
+
+
+def _check_written(there: Path, folder: Path, option: str, room: int) -> None:
+    """Refuse a folder that is there, for one that will be in it."""
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

@@ -135,11 +135,12 @@ class Entry:
 
 
 INDEX = Kind("index", "chip index", "what the chips of a data root hold", suffix=".parquet")
+SPLITS = Kind("splits", "split", "who trains, validates and tests, by benchmark and seed", suffix=".json")
 SAMPLE = Kind("sample", "sample", "the bundled synthetic scenes")
 STAGES = Kind("stages", "first stage", "trained first stages")
 FEATURES = Kind("features", "features", "kept features of frozen backbones")
 WEIGHTS = Kind("weights", "weights", "published weights that were downloaded", evicted=False)
-KINDS = {kind.name: kind for kind in (INDEX, SAMPLE, STAGES, FEATURES, WEIGHTS)}
+KINDS = {kind.name: kind for kind in (INDEX, SPLITS, SAMPLE, STAGES, FEATURES, WEIGHTS)}
 
 
 def paths_in(folder: Path) -> Iterator[Path]:

@@ -176,7 +176,7 @@ def test_seeds_are_what_was_asked_for(stbench, monkeypatch, seeds, kept):
     from spectral_tl_bench.runner import run as run_module
 
     asked = []
-    monkeypatch.setattr(run_module, "plan", lambda request, say: asked.append(request) or ([], []))
+    monkeypatch.setattr(run_module, "plan", lambda requests, say: asked.extend(requests) or ([], []))
     code, _, _ = stbench(*RUN, "-o", "a-b=c=d", *(part for seed in seeds for part in ("--seed", seed)))
     assert code == 0 and asked[0].seeds == kept and asked[0].options == {"a_b": "c=d"}
     assert asked[0].overrides.model_dump(exclude_defaults=True) == {}

@@ -65,7 +65,7 @@ def test_what_may_be_repeated_is_not_refused(monkeypatch, capsys, tmp_path):
 
     asked = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "plan", lambda request, say: asked.append(request) or ([], []))
+    monkeypatch.setattr(run_module, "plan", lambda requests, say: asked.extend(requests) or ([], []))
     names = ("-m", "lora", "-m", "full", "-m", "lora", "-b", "all", "-b", "mts12-n2s", "-s", "0", "-s", "0")
     assert run_main(monkeypatch, ("run", *names, "-o", "rank=4", "-o", "alpha=4")) == 0
     assert asked[0].seeds == [0] and asked[0].options == {"rank": "4", "alpha": "4"}

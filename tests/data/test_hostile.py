@@ -372,7 +372,7 @@ def test_the_command_line_asks_and_is_told(own, outside, monkeypatch, flags):
     from spectral_tl_bench.runner.run import plan
 
     requests = []
-    monkeypatch.setattr(command, "_run", lambda request, *_: requests.append(request))
+    monkeypatch.setattr(command, "_run", lambda request, *_: requests.extend(request))
     link_image(own, outside)
     assert run_main(monkeypatch, ["run", "-m", "majority", "-b", own.yaml, "--window", 16, *flags]) == 0
     cells, broken = plan(requests[0], quiet)

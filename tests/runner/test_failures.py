@@ -10,8 +10,7 @@ from tiny import make_request, make_tree
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.results.store import read_records, verify
-from spectral_tl_bench.runner import apart
-from spectral_tl_bench.runner import run as run_module
+from spectral_tl_bench.runner import apart, planning
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware
 
@@ -138,9 +137,9 @@ def test_mistakes_in_a_request_come_before_training(tree, wrong, message):
 
 
 def test_without_permission_an_incomplete_copy_is_refused(tree, monkeypatch):
-    (benchmark, own_folder), *_ = run_module.resolve(["mts12-n2s"])
+    (benchmark, own_folder), *_ = planning.resolve(["mts12-n2s"])
     as_published = benchmark.model_copy(update={"chip_size": 32})
-    monkeypatch.setattr(run_module, "resolve", lambda names: [(as_published, own_folder)])
+    monkeypatch.setattr(planning, "resolve", lambda names: [(as_published, own_folder)])
     cells, broken = plan(make_request(tree, "full", allow_partial=False), quiet)
     assert cells == [] and "--allow-partial" in str(broken[0][1])
     (cell,), broken = plan(make_request(tree, "full", allow_partial=True), quiet)

@@ -1,0 +1,109 @@
+"""``stbench plan`` and ``stbench run --dry-run``: what would be run, and what is left of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_tl_bench.cli.run_options import Choices, blocks_of, requests_of, takes_choices
+from spectral_tl_bench.console import complain, print_rows, say
+from spectral_tl_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.runner.request import Request
+    from spectral_tl_bench.runner.survey import Survey
+
+WORDS = {"done": "done", "new": "new", "failed": "failed before", "changed": "changed"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("plan")(plan)
+
+
+@takes_choices
+def plan(
+    choices: Choices,
+    out: Annotated[Path, typer.Option(help="Where records are looked for.")] = Path("runs"),
+    write: Annotated[
+        Path | None, typer.Option(help="Write the plan to this new YAML file, - for the output, and look at no data.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Cells at a time, for the time it will take.")] = 1,
+) -> None:
+    """Show the cells of a plan, what is done and what is left and why; or write the plan to a file."""
+    if write is None:
+        show_plan(requests_of(choices), out, jobs)
+        return
+    from spectral_tl_bench.runner.plan_file import plan_text
+
+    text = plan_text(blocks_of(choices))
+    if str(write) == "-":
+        say(text.rstrip())
+        return
+    from spectral_tl_bench.files import write_text
+    from spectral_tl_bench.storage.output import check_file
+
+    if write.exists() and not write.is_dir():
+        raise UserError(f"{write} is there already", where=write, fix="name a new file with --write, or remove it")
+    check_file(write, "--write")
+    write_text(write, text)
+    say(f"written: {write}   run it: stbench run --plan {write}")
+
+
+def show_plan(requests: Sequence[Request], out: Path, jobs: int) -> None:
+    """Print the cells of a plan and what is left of them; nothing is written.
+
+    Raises:
+        typer.Exit: With code 2 if some of it cannot run.
+    """
+    from spectral_tl_bench.runner.run import plan as make_cells
+    from spectral_tl_bench.runner.survey import survey
+
+    cells, broken = make_cells(requests, say)
+    for name, reason in broken:
+        complain(f"error: {name} cannot run: {reason}")
+    if cells:
+        found = survey(cells, out)
+        _print_looks(found)
+        _print_summary(found, out, jobs)
+    if broken:
+        raise typer.Exit(2)
+
+
+def _print_looks(found: Survey) -> None:
+    rows = [("cell", "benchmark", "method", "backbone", "seed", "state", "why")]
+    for look in found.looks:
+        cell = look.cell
+        backbone = cell.backbone.name if cell.method.uses_backbone else "-"
+        place = (look.fingerprint[:16], cell.opened.benchmark.id, cell.method_title, backbone, str(cell.seed))
+        rows.append((*place, WORDS[look.state], look.reason))
+    say("")
+    print_rows(rows)
+
+
+def _print_summary(found: Survey, out: Path, jobs: int) -> None:
+    from spectral_tl_bench.runner.estimate import estimate
+    from spectral_tl_bench.storage.room import in_words
+    from spectral_tl_bench.training.progress import clock
+
+    counts = Counter(look.state for look in found.looks)
+    left = len(found.left)
+    reasons = ", ".join(f"{counts[state]} {WORDS[state]}" for state in ("new", "failed", "changed") if counts[state])
+    say("")
+    say(f"{len(found.looks)} cells: {counts['done']} done, {left} left" + (f" ({reasons})" if reasons else ""))
+    if left:
+        judged, together = estimate(found), max(1, jobs)
+        if judged.known:
+            on = " and ".join(judged.devices)
+            each = f", with {together} at a time" if together > 1 else ""
+            say(f"time: about {clock(judged.seconds / min(together, judged.known))} for {judged.known} of them{each}, "
+                f"from {judged.finished} finished ones of the same benchmark, method and backbone on {on}")  # fmt: skip
+        if judged.unknown:
+            say(f"time: unknown for {judged.unknown} cells, of which none like them has finished")
+        rest = "" if not judged.unknown else ", and the weights of those of which none like them has finished"
+        say(f"room: about {in_words(judged.room)}{rest}")
+    say(f"records: {out}; their evidence was not verified, which `stbench report` does")

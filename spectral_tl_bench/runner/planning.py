@@ -1,0 +1,225 @@
+"""Turn what a user asks for into cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spectral_tl_bench.benchmarks import Benchmark, resolve
+from spectral_tl_bench.data.source import locate, open_index
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.methods.base import Backbone, Method
+from spectral_tl_bench.methods.registry import make_method
+from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.backbones.lines import weights_line
+from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
+from spectral_tl_bench.plugins import remembered
+from spectral_tl_bench.protocol.base import Protocol
+from spectral_tl_bench.protocol.registry import get_protocol
+from spectral_tl_bench.protocol.settings import RunSettings, make_settings
+from spectral_tl_bench.runner.able import Able
+from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Say
+from spectral_tl_bench.runner.definitions import GivenStage
+from spectral_tl_bench.runner.request import Request
+from spectral_tl_bench.runner.stages import check_given, open_given
+
+T = TypeVar("T")
+Broken = list[tuple[str, UserError]]
+
+
+def plan(requests: Request | Sequence[Request], say: Say) -> tuple[list[Cell], Broken]:
+    """Turn requests into cells; every mistake that can be found without training is found here.
+
+    Args:
+        requests: What the user asked for.
+        say: Prints one line.
+
+    Returns:
+        The cells, each once, and what cannot run with the reason: benchmarks whose data cannot be used, and benchmarks
+        with a method whose objectives need more source domains. The others can run.
+
+    Raises:
+        UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
+    """
+    with remembered():
+        planner = _Planner(_once(say))
+        chosen = [planner.choose(request) for request in ([requests] if isinstance(requests, Request) else requests)]
+        for one in chosen:  # only now, when nothing is wrong with any of them
+            planner.enter(one)
+    return planner.result()
+
+
+def _once(say: Say) -> Say:
+    """Says each line once."""
+    said: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return once
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A request with everything made that needs no data."""
+
+    request: Request
+    benchmarks: list[tuple[Benchmark, Path | None]]
+    methods: dict[str, tuple[Method, dict[str, Objective]]]
+    backbone: Backbone
+    protocol: Protocol
+    given: GivenStage | None
+
+
+class _Planner:
+    """Makes each thing once, however many requests need it."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.able = Able()
+        self.cells: dict[str, Cell] = {}
+        self.twice: dict[str, Cell] = {}
+        self.broken: dict[tuple[str, str], UserError] = {}
+        self._made: dict[str, Any] = {}
+
+    def result(self) -> tuple[list[Cell], Broken]:
+        """All cells, and what cannot run."""
+        if self.twice:
+            example = next(iter(self.twice.values())).title
+            self.say(f"{len(self.twice)} cells come more than once in the plan, and are run once: {example}"
+                     f"{', ...' if len(self.twice) > 1 else ''}")  # fmt: skip
+        return list(self.cells.values()), [(name, error) for (name, _), error in self.broken.items()]
+
+    def _get(self, what: str, about: object, make: Callable[[], T]) -> T:
+        key = f"{what} {json.dumps(about, sort_keys=True, default=str)}"
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def choose(self, request: Request) -> _Chosen:
+        """Everything of a request that needs no data.
+
+        Raises:
+            UserError: As ``plan``.
+        """
+        folder, options, of_objectives = request.from_stage, request.options, request.objective_options
+        names = list(dict.fromkeys(in_order(name) for name in request.methods))
+        check_options(names, of_objectives)
+        sizes = request.backbone_sizes
+        about = [request.backbone, request.weights, request.patch_embedding, sizes]
+        chosen = _Chosen(
+            request,
+            self._get("benchmarks", request.benchmarks, lambda: resolve(list(request.benchmarks))),
+            {
+                name: (
+                    self._get("method", [name, options], lambda name=name: make_method(name, options)),  # type: ignore[misc]
+                    self._get("objectives", [name, of_objectives],
+                              lambda name=name: make_objectives(name, of_objectives)),  # type: ignore[misc]
+                )
+                for name in names
+            },
+            self._get(
+                "backbone", about,
+                lambda: get_backbone(request.backbone, request.weights, request.patch_embedding, **sizes),
+            ),
+            self._get("protocol", request.protocol, lambda: get_protocol(request.protocol)),
+            None if folder is None else self._get("stage", folder, lambda: open_given(folder)),
+        )  # fmt: skip
+        if line := weights_line(chosen.backbone):
+            self.say(line)
+        return chosen
+
+    def enter(self, chosen: _Chosen) -> None:
+        """Add the cells of a request."""
+        for benchmark, own_folder in chosen.benchmarks:
+            opened = self._open(benchmark, own_folder, chosen.request)
+            if isinstance(opened, UserError):
+                self._refuse(benchmark.id, opened)
+            else:
+                self._enter(chosen, opened)
+
+    def _enter(self, chosen: _Chosen, opened: OpenBenchmark) -> None:
+        request, given = chosen.request, chosen.given
+        settings = self._settings(chosen, opened)
+        self.say(
+            f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
+            f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
+        )
+        found: list[Cell] = []
+        for name, (method, objectives) in chosen.methods.items():
+            cells = [
+                Cell(opened, name, method, chosen.backbone, chosen.protocol, settings, seed, request.oracle, given,
+                     objectives, request.variant)
+                for seed in request.seeds
+            ]  # fmt: skip
+            able, reason = self.able.cells(cells)
+            if reason is not None:
+                self._refuse(f"{cells[0].method_title} on {opened.benchmark.id}", reason)
+            found += able
+        try:
+            if given is not None:
+                for cell in found:
+                    check_given(cell, cell.split(), given)
+        except UserError as error:
+            self._refuse(opened.benchmark.id, error)
+            return
+        if given is not None and len(request.seeds) > 1:
+            self.say("the given stage serves all seeds: their spread leaves out what another first stage would change")
+        for cell in found:
+            self._add(cell)
+
+    def _add(self, cell: Cell) -> None:
+        key = cell.fingerprint(self.able.texts)
+        if key in self.cells:
+            self.twice[key] = cell
+            cell = cell if cell.oracle else self.cells[key]
+        self.cells[key] = cell
+
+    def _refuse(self, name: str, error: UserError) -> None:
+        self.broken.setdefault((name, str(error)), error)
+
+    def _settings(self, chosen: _Chosen, opened: OpenBenchmark) -> RunSettings:
+        overrides, protocol = chosen.request.overrides, chosen.protocol
+        about = [id(opened), id(chosen.backbone), overrides.model_dump(), protocol.name]
+        return self._get(
+            "settings", about,
+            lambda: make_settings(
+                opened.benchmark, opened.chip_size, opened.is_small, chosen.backbone, overrides, protocol
+            ),
+        )  # fmt: skip
+
+    def _open(self, benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark | UserError:
+        """A benchmark whose chips are there and can be cut for all seeds, or the reason why not."""
+        about = [benchmark.id, own_folder, request.data_root, request.trust_data, request.allow_partial]
+        try:
+            opened = self._get("opened", about, lambda: _open(benchmark, own_folder, request))
+            self._get("cut", [id(opened), request.seeds], lambda: [opened.split(seed) for seed in request.seeds])
+        except UserError as error:
+            return error
+        self._get("said", [id(opened), request.seeds], lambda: _say_data(opened, request.seeds, self.say))
+        return opened
+
+
+def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
+    source = replace(locate(benchmark, own_folder, request.data_root), trusted=request.trust_data)
+    index, track, notes = open_index(benchmark, source, own_folder is not None, request.allow_partial)
+    return OpenBenchmark(benchmark, source, index, track, notes)
+
+
+def _say_data(opened: OpenBenchmark, seeds: Sequence[int], say: Say) -> None:
+    """What the data are, and how far apart their parts: of the first seed, and of others where it is another line."""
+    say(opened.source.line)
+    for note in opened.notes:
+        say(f"{opened.benchmark.id}: {note}")
+    lines: dict[str, int] = {}
+    for seed in seeds:
+        lines.setdefault(opened.split(seed).distances, seed)
+    for line, seed in lines.items():
+        say(f"{opened.benchmark.id}{f', seed {seed}' if len(lines) > 1 else ''}: {line}")

@@ -1,0 +1,55 @@
+"""What a user asks for: some benchmarks, methods and seeds, with one choice of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
+from spectral_tl_bench.protocol.settings import Overrides
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        benchmarks: Ids, groups or paths of YAML files.
+        methods: Entry-point names, each by itself or with a preset and objectives (``name@preset+objective``).
+        options: Method options, for every method of the request; they win over a preset's.
+        backbone: Backbone name.
+        backbone_sizes: Changed sizes of the backbone.
+        weights: Pretrained weights of the backbone; see ``get_backbone``.
+        patch_embedding: How its patch embedding comes from them.
+        seeds: Seeds.
+        data_root: ``--data-root``, if given.
+        allow_partial: Whether published data may be incomplete.
+        trust_data: Whether links and VRTs may lead out of the data root.
+        protocol: Name of the protocol.
+        overrides: Changed protocol settings.
+        oracle: Also report the oracle checkpoint.
+        from_stage: Folder of a trained first stage to start from.
+        objective_options: Options of objectives by name, for every method that has the objective.
+        variant: What tells its cells from those of other requests of a plan, in words; empty where there are none.
+    """
+
+    benchmarks: Sequence[str]
+    methods: Sequence[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: str = DEFAULT_BACKBONE
+    backbone_sizes: dict[str, int] = field(default_factory=dict)
+    weights: str | None = None
+    patch_embedding: str | None = None
+    seeds: Sequence[int] = (0,)
+    data_root: Path | None = None
+    allow_partial: bool = False
+    trust_data: bool = False
+    protocol: str = DEFAULT_PROTOCOL
+    overrides: Overrides = field(default_factory=Overrides)
+    oracle: bool = False
+    from_stage: Path | None = None
+    objective_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variant: str = ""
