@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from spectral_tl_bench.storage.place import remove_whole
-from spectral_tl_bench.storage.signs import Claim, Holder, holder_of
+from spectral_tl_bench.storage.signs import Claim, holder_of
 
 BUSY = "busy"
 """State of the outcome of a cell that another run has, and that is to be looked at again later."""
@@ -67,12 +67,6 @@ def who_has(folder: Path) -> str:
     standing = Standing.read(folder.parents[2], folder.name)
     job = f", job {standing.job}" if standing and standing.job and standing.pid == holder.pid else ""
     return f"process {holder.pid} on {holder.host}{job}"
-
-
-def holder(folder: Path) -> Holder | None:
-    """The living process that has a cell; None where none has."""
-    found = holder_of(folder)
-    return found if found is not None and found.lives else None
 
 
 def free_if_dead(folder: Path) -> None:

@@ -16,6 +16,7 @@ from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.runner.apart import Call, Ended, run_apart, start_server
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, finished, is_foreign, run_cell
 from spectral_tl_bench.runner.cell_log import add_to_log, log_outputs
+from spectral_tl_bench.runner.display import Display, display
 from spectral_tl_bench.runner.lease import BUSY, Lease, free_if_dead
 from spectral_tl_bench.runner.run import closing_line
 from spectral_tl_bench.runner.standing import forget
@@ -66,11 +67,12 @@ def execute_in_processes(
     """
     sweep_scratch()
     outcomes: dict[int, Outcome] = {}
-    run = _Run(out, hardware, workers, say, fresh, jobs, hang_after)
-    with closing(run.outcomes(cells)) as endings:
-        for number, outcome in endings:
-            outcomes[number] = outcome
-            say(closing_line(outcome, len(outcomes), len(cells)))
+    with display(out, len(cells), say) as shown:
+        run = _Run(out, hardware, workers, shown, fresh, jobs, hang_after)
+        with closing(run.outcomes(cells)) as endings:
+            for number, outcome in endings:
+                outcomes[number] = outcome
+                shown.say(closing_line(outcome, len(outcomes), len(cells)))
     return [outcomes[number] for number in range(len(cells))]
 
 
@@ -78,9 +80,9 @@ class _Run:
     """How the cells of a run are run."""
 
     def __init__(
-        self, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int, hang_after: float
+        self, out: Path, hardware: Hardware, workers: int, shown: Display, fresh: bool, jobs: int, hang_after: float
     ) -> None:
-        self.out, self.hardware, self.workers, self.say = out, hardware, workers, say
+        self.out, self.hardware, self.workers, self.shown, self.say = out, hardware, workers, shown, shown.say
         self.fresh, self.jobs, self.seconds = fresh, jobs, hang_after * 60
         self.leases: dict[int, Lease] = {}
 
@@ -91,6 +93,7 @@ class _Run:
         while left:
             with closing(self._round(turn)) as endings:
                 for number, outcome in endings:
+                    self.shown.end(number, outcome)
                     if outcome.state == BUSY and outcome.record is not None:
                         if number not in self.leases:
                             self.say(f"{outcome.cell.title} | {outcome.message} runs it; it comes last here")
@@ -118,9 +121,10 @@ class _Run:
             return
         for number, cell in cells.items():
             check_stopped()
-            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(cell))]
+            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(number, cell))]
 
-    def _here(self, cell: Cell) -> Outcome:
+    def _here(self, number: int, cell: Cell) -> Outcome:
+        self.shown.begin(number, cell)
         return run_cell(cell, self.out, self._hardware(cell), self.workers, self.say, self.fresh, wait=False)
 
     def _call(self, cell: Cell) -> Call | None:
@@ -149,6 +153,7 @@ class _Run:
         def calls() -> Iterator[tuple[int, Call]]:
             for number, cell in cells.items():
                 if (call := self._call(cell)) is not None:
+                    self.shown.begin(number, cell)
                     yield number, call
                 else:
                     left.append(number)
@@ -159,7 +164,7 @@ class _Run:
                 yield number, self._outcome(cells[number], ended, started)
         for number in left:
             check_stopped()
-            yield number, self._here(cells[number])
+            yield number, self._here(number, cells[number])
 
     def _outcome(self, cell: Cell, ended: Ended, since: float) -> Outcome:
         if not ended.reason:
