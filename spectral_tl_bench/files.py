@@ -20,8 +20,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     when the block raises. Parent folders are made.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix)
+    handle, name = _new_file_beside(target)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,6 +35,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _new_file_beside(target: Path) -> tuple[int, str]:
+    """An empty file in a target's folder, which is made; another process may remove the folder as empty meanwhile."""
+    for attempt in range(5):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix)
+        except FileNotFoundError:
+            if attempt == 4:
+                raise
+    raise AssertionError
 
 
 def fsync_folder(folder: Path) -> None:

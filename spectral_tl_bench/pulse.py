@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 INTERVAL = 2.0
 """Seconds between two signs that are passed on."""
 
 _listeners: list[Callable[[], None]] = []
+_watchers: list[Callable[[str, int, int], None]] = []
 _last = 0.0
 
 
@@ -24,3 +26,19 @@ def beat() -> None:
 def listen(listener: Callable[[], None]) -> None:
     """Have ``listener`` called at signs of life, for the rest of this process."""
     _listeners.append(listener)
+
+
+def at(stage: str, step: int, steps: int) -> None:
+    """Say how far work is: at the beginning of a stage and at every step of it."""
+    for watcher in _watchers:
+        watcher(stage, step, steps)
+
+
+@contextlib.contextmanager
+def watched(watcher: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Have ``watcher`` called with stage, step and number of steps, within the block."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)

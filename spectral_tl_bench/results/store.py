@@ -136,7 +136,8 @@ def _files(roots: Iterable[Path]) -> list[Path]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # what runs need to go on, no results
         for name in names:
             path = Path(folder, name)
             if name == RECORD_FILE or is_pair(path):

@@ -21,9 +21,12 @@ from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
+from spectral_tl_bench.runner.cell_log import add_to_log, logged
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
+from spectral_tl_bench.runner.lease import BUSY, Lease, who_has
 from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
+from spectral_tl_bench.runner.standing import forget, standing_of
 from spectral_tl_bench.runner.test import TestedModel, test
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
@@ -33,7 +36,9 @@ from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.trained import TrainedModel
 
 
-def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool = False) -> Outcome:
+def run_cell(
+    cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool = False, wait: bool = True
+) -> Outcome:
     """Run one cell, or find its finished record.
 
     A method that raises ends its own cell: the failure is stored as a record, with the traceback beside it.
@@ -45,6 +50,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         workers: Reader processes.
         say: Prints one line.
         fresh: Run again even where a finished record exists.
+        wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
 
     Returns:
         The outcome.
@@ -52,26 +58,53 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
     threads = hardware.threads or (1 if cell.opened.is_small else torch.get_num_threads())
     with computing_threads(threads):
         fields, path = facts_of(cell, out, threads)
-        try:
-            record = None if fresh else finished(cell, path, fields, say)
-            if record is None and not fresh and bring_home(out, fields, say):
-                record = finished(cell, path, fields, say)
-        except StorageError as error:
-            return Outcome(cell, "failed", None, None, str(error))
-        if record is not None and record.scores is not None:
-            return Outcome(cell, "found", path, record.scores.selected.miou)
-        try:
-            with contained():
-                built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
-        except UserError as error:
-            return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
-        except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-            return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
-        try:
-            record = write_or_rescue(built, trained, tested, fields, clock)
-        except StorageError as error:
-            return Outcome(cell, "failed", None, None, str(error))
+        if not fresh and (outcome := _found(cell, path, fields, say)):
+            return outcome
+        with Lease(path.parent) as lease:
+            if not lease.take():
+                if not wait:
+                    return Outcome(cell, BUSY, path, None, who_has(path.parent))
+                lease.take_patiently(lambda: say(f"{cell.title} | {who_has(path.parent)} runs it, waiting"))
+            try:
+                if not fresh:  # another run may have finished it meanwhile
+                    outcome = _found(cell, path, fields, _silent)
+                    if outcome is None and bring_home(out, fields, say):
+                        outcome = _found(cell, path, fields, say)
+                    if outcome is not None:
+                        return outcome
+            except StorageError as error:
+                return Outcome(cell, "failed", None, None, str(error))
+            with logged(path.parent, say) as say_and_log, standing_of(out, fields) as standing:
+                outcome = _run(cell, fields, Workplace(out, hardware, workers, say_and_log))
+                add_to_log(path.parent, outcome.line)
+                if outcome.record is not None:
+                    forget(out, path.parent.name)
+                else:
+                    standing.write(ended=outcome.state if outcome.state == "paused" else _short(outcome.message))
+    return outcome
+
+
+def _run(cell: Cell, fields: dict[str, Any], workplace: Workplace) -> Outcome:
+    """The four steps of a cell."""
+    out = workplace.out
+    try:
+        with contained():
+            built, trained, tested, clock = _measure(cell, workplace)
+    except UserError as error:
+        return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
+    except Exception as error:  # whatever a method raises; its own cell ends, the others go on
+        return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
+    try:
+        record = write_or_rescue(built, trained, tested, fields, clock)
+    except StorageError as error:
+        return Outcome(cell, "failed", None, None, str(error))
     return Outcome(cell, "done", record.path, record.scores.selected.miou if record.scores else None)
+
+
+def _found(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Outcome | None:
+    """The outcome of a cell that has a finished record."""
+    record = finished(cell, path, fields, say)
+    return Outcome(cell, "found", path, record.scores.selected.miou) if record and record.scores else None
 
 
 def facts_of(cell: Cell, out: Path, threads: int) -> tuple[dict[str, Any], Path]:
@@ -149,6 +182,10 @@ def is_foreign(cell: Cell) -> bool:
         for name, entry in installed(group).items()
         if name in chosen
     )
+
+
+def _silent(_line: str) -> None:
+    """For what was said before."""
 
 
 def _short(text: str) -> str:

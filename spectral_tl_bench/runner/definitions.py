@@ -201,10 +201,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: ``done``, ``found`` (a finished record was there), ``failed`` or ``refused`` (user's data)."""
+    """How a cell ended: ``done``, ``found`` (a finished record was there), ``failed`` or ``refused`` (user's data).
+
+    ``busy`` is no end: another run has the cell, the message says which, and ``record`` is where its record will be.
+    """
 
     cell: Cell
     state: str
     record: Path | None
     miou: float | None
     message: str = ""
+
+    @property
+    def line(self) -> str:
+        """How it ended, in words."""
+        if self.miou is None:
+            return f"{self.state}: {self.message}"
+        return f"{'finished before, ' if self.state == 'found' else ''}target mIoU {self.miou:.3f}"

@@ -12,10 +12,16 @@ from pathlib import Path
 from spectral_tl_bench.console import complain
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
+from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.runner.apart import Call, Ended, run_apart, start_server
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, finished, is_foreign, run_cell
+from spectral_tl_bench.runner.cell_log import add_to_log, log_outputs
+from spectral_tl_bench.runner.display import Display, display
+from spectral_tl_bench.runner.lease import BUSY, Lease, free_if_dead
 from spectral_tl_bench.runner.run import closing_line
+from spectral_tl_bench.runner.standing import forget
 from spectral_tl_bench.storage import sweep_scratch
+from spectral_tl_bench.storage.signs import POLL
 from spectral_tl_bench.training.hardware import Hardware
 
 
@@ -62,11 +68,12 @@ def execute_in_processes(
     """
     sweep_scratch()
     outcomes: dict[int, Outcome] = {}
-    run = _Run(out, hardware, workers, say, fresh, jobs, hang_after)
-    with closing(run.outcomes(cells)) as endings:
-        for number, outcome in endings:
-            outcomes[number] = outcome
-            say(closing_line(outcome, before + len(outcomes), before + len(cells)))
+    with display(out, before + len(cells), say) as shown:
+        run = _Run(out, hardware, workers, shown, fresh, jobs, hang_after)
+        with closing(run.outcomes(cells)) as endings:
+            for number, outcome in endings:
+                outcomes[number] = outcome
+                shown.say(closing_line(outcome, before + len(outcomes), before + len(cells)))
     return [outcomes[number] for number in range(len(cells))]
 
 
@@ -74,22 +81,52 @@ class _Run:
     """How the cells of a run are run."""
 
     def __init__(
-        self, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int, hang_after: float
+        self, out: Path, hardware: Hardware, workers: int, shown: Display, fresh: bool, jobs: int, hang_after: float
     ) -> None:
-        self.out, self.hardware, self.workers, self.say = out, hardware, workers, say
+        self.out, self.hardware, self.workers, self.shown, self.say = out, hardware, workers, shown, shown.say
         self.fresh, self.jobs, self.seconds = fresh, jobs, hang_after * 60
+        self.leases: dict[int, Lease] = {}
 
     def outcomes(self, cells: Sequence[Cell]) -> Generator[tuple[int, Outcome]]:
-        """Each cell's number and outcome, as soon as it ends."""
-        if self.jobs > 1:
-            yield from self._apart(dict(enumerate(cells)))
-            return
-        for number, cell in enumerate(cells):
-            check_stopped()
-            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(cell))]
+        """Each cell's number and outcome, as soon as it ends; those that other runs have come last."""
+        left = dict(enumerate(cells))
+        turn = dict(left)
+        while left:
+            with closing(self._round(turn)) as endings:
+                for number, outcome in endings:
+                    self.shown.end(number, outcome)
+                    if outcome.state == BUSY and outcome.record is not None:
+                        if number not in self.leases:
+                            self.say(f"{outcome.cell.title} | {outcome.message} runs it; it comes last here")
+                            self.leases[number] = Lease(outcome.record.parent)
+                    else:
+                        del left[number]
+                        self.leases.pop(number, None)
+                        yield number, outcome
+            turn = {number: left[number] for number in self._free()}
 
-    def _here(self, cell: Cell) -> Outcome:
-        return run_cell(cell, self.out, self._hardware(cell), self.workers, self.say, self.fresh)
+    def _free(self) -> list[int]:
+        """Numbers of the cells left that other runs have no more; waits for the first of them."""
+        while self.leases:
+            check_stopped()
+            if free := [number for number, lease in self.leases.items() if not lease.is_held()]:
+                return free
+            beat()
+            time.sleep(POLL)
+        return []
+
+    def _round(self, cells: dict[int, Cell]) -> Generator[tuple[int, Outcome]]:
+        """Each cell's number and outcome, be it that another run has it."""
+        if self.jobs > 1:
+            yield from self._apart(cells)
+            return
+        for number, cell in cells.items():
+            check_stopped()
+            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(number, cell))]
+
+    def _here(self, number: int, cell: Cell) -> Outcome:
+        self.shown.begin(number, cell)
+        return run_cell(cell, self.out, self._hardware(cell), self.workers, self.say, self.fresh, wait=False)
 
     def _call(self, cell: Cell) -> Call | None:
         """What a process of its own is asked to do; None where the cell cannot be sent to one."""
@@ -117,6 +154,7 @@ class _Run:
         def calls() -> Iterator[tuple[int, Call]]:
             for number, cell in cells.items():
                 if (call := self._call(cell)) is not None:
+                    self.shown.begin(number, cell)
                     yield number, call
                 else:
                     left.append(number)
@@ -127,7 +165,7 @@ class _Run:
                 yield number, self._outcome(cells[number], ended, started)
         for number in left:
             check_stopped()
-            yield number, self._here(cells[number])
+            yield number, self._here(number, cells[number])
 
     def _outcome(self, cell: Cell, ended: Ended, since: float) -> Outcome:
         if not ended.reason:
@@ -140,11 +178,14 @@ class _Run:
                 fields, path = facts_of(cell, self.out, self._hardware(cell).threads)
         except Exception as error:
             return Outcome(cell, "failed", None, None, f"{ended.reason}; no record can be made of it: {error}")
+        add_to_log(path.parent, ended.reason)
+        free_if_dead(path.parent)
         # What ended after its record was written is finished.
         written = path.is_file() and (not self.fresh or path.stat().st_mtime >= since)
         record = finished(cell, path, fields, self.say) if written else None
         if record is not None and record.scores is not None:
             return Outcome(cell, "done", path, record.scores.selected.miou)
+        forget(self.out, path.parent.name)
         log = f"{ended.reason}\n\nthe end of its output:\n{ended.tail}\n"
         return fail(cell, self.out, fields, failure, log, "the end of its output")
 
@@ -153,7 +194,8 @@ def _run_apart(
     cell: Cell, out: Path, hardware: Hardware, workers: int, fresh: bool
 ) -> tuple[str, Path | None, float | None, str]:
     """In a process of its own: run a cell. It is not sent back."""
-    outcome = run_cell(cell, out, hardware, workers, _say, fresh)
+    log_outputs()
+    outcome = run_cell(cell, out, hardware, workers, _say, fresh, wait=False)
     return outcome.state, outcome.record, outcome.miou, outcome.message
 
 

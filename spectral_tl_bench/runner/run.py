@@ -28,7 +28,4 @@ def execute(
 
 def closing_line(outcome: Outcome, number: int, total: int) -> str:
     """One line on how a cell ended."""
-    before = "finished before, " if outcome.state == "found" else ""
-    missing = f"{outcome.state}: {outcome.message}"
-    ending = missing if outcome.miou is None else f"{before}target mIoU {outcome.miou:.3f}"
-    return f"[{number}/{total}] {outcome.cell.title} | {ending}"
+    return f"[{number}/{total}] {outcome.cell.title} | {outcome.line}"

@@ -10,6 +10,7 @@ import pandas as pd
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.models.weights import State
+from spectral_tl_bench.pulse import at
 from spectral_tl_bench.results.predictions import chips_to_show
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.training.trained import TrainedModel, load_state
@@ -66,6 +67,7 @@ class _Tester:
     def __init__(self, built: BuiltRun, trained: TrainedModel, target: EvaluationData, shown: dict[str, Any]) -> None:
         self.built, self.trained, self.target, self.shown = built, trained, target, shown
         self.done: dict[tuple[int, bool], pd.DataFrame] = {}
+        self.chips = 0
         self.normalise, self.classes = built.source.normaliser(), len(built.cell.opened.benchmark.labels.names)
 
     def table(self, step: int, state: State, averaged: bool = False) -> pd.DataFrame:
@@ -73,6 +75,8 @@ class _Tester:
         key = (step, averaged)
         if key not in self.done:
             load_state(self.trained.module, state)
+            self.chips = 0
+            at("testing", 0, len(self.target.rows))
             what = "the average up to step" if averaged else "step"
             self.built.workplace.say(
                 f"{self.built.cell.title} | testing {what} {step} on {len(self.target.rows)} target chips"
@@ -84,5 +88,7 @@ class _Tester:
         return self.done[key]
 
     def _show(self, chip: str, prediction: Any) -> None:
+        self.chips += 1
+        at("testing", self.chips, len(self.target.rows))
         if chip in self.shown and self.shown[chip] is None:  # the selected checkpoint comes first
             self.shown[chip] = prediction

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from spectral_tl_bench.pulse import beat
+from spectral_tl_bench.pulse import at, beat
 from spectral_tl_bench.training.task import VALIDATION_METRIC
 
 Say = Callable[[str], None]
@@ -43,6 +43,7 @@ class ProgressLines(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """A sign of life, and a line when the last one is long ago."""
         beat()
+        at(self.title.rpartition(" | ")[2], trainer.global_step, self.steps)
         if time.monotonic() - self.last > self.interval:
             self._line(trainer, None)
 

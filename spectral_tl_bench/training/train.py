@@ -13,6 +13,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.pulse import at
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.averaging import take_average
 from spectral_tl_bench.training.closed_form import solve_stage
@@ -109,6 +110,7 @@ def train(run: TrainingRun) -> TrainedModel:
     trained = TrainedModel(run.module)
     for number, stage in enumerate(run.stages):
         if stage.steps:
+            at(stage.name, 0, stage.steps)
             kind_of(run, number)(run, number, declared, trained)
     return trained
 

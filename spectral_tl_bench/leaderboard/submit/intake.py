@@ -231,7 +231,7 @@ def find_records(given: Path) -> Iterator[Path]:
     count = 0
     for folder, folders, files in os.walk(given):
         parent = Path(folder)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # hidden is what runs need to go on
         links = [name for name in folders if (parent / name).is_symlink()]
         if links:
             raise RecordError("a folder of the runs is a symbolic link", where=parent / links[0], fix="give its target")
