@@ -17,8 +17,9 @@ from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
     from spectral_tl_bench.protocol.settings import Overrides
-    from spectral_tl_bench.runner.definitions import Outcome
+    from spectral_tl_bench.runner.definitions import Cell, Outcome
     from spectral_tl_bench.runner.run import Request
+    from spectral_tl_bench.runner.slurm.submit import Submission
     from spectral_tl_bench.training.hardware import Hardware
 
 
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
+    context: typer.Context,
     method: Annotated[
         list[str], typer.Option("--method", "-m", help="Method, method@preset, with any +objective; may be repeated.")
     ],
@@ -118,9 +120,23 @@ def run(
             "Default: 10 on a terminal, else 0.",
         ),
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help="local, slurm, or sbatch-script, which only writes a script. See docs/cluster.md.")
+    ] = "local",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="What a job asks the cluster for: a file, or its name; default: STBENCH_PROFILE."),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", metavar="KEY=VALUE", help="One value of the profile, changed.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until submitted jobs have ended.")] = False,
+    only: Annotated[str | None, typer.Option(hidden=True, help="Cells, by their fingerprints.")] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
     from spectral_tl_bench.protocol.registry import check_protocol_known
+
+    submission = _submission(context, executor, profile, slurm or [], wait)
 
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
@@ -137,7 +153,7 @@ def run(
     from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import checked_hardware
 
-    wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
+    patience = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
     request = Request(
         benchmarks=benchmark, methods=names, options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding,
@@ -145,23 +161,23 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
-    _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
+    if submission is not None:
+        _submit(submission, request, out, only)
+        return
+    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, patience)
+    _run(request, out, lambda: device, workers, jobs, hang_after, fresh, only)
 
 
 def _run(
     request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, hang_after: float,
-    fresh: bool,
+    fresh: bool, only: str | None = None,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.room import check_places
-    from spectral_tl_bench.runner.run import plan
 
     try:
-        cells, broken = plan(request, say)
-        for name, reason in broken:
-            complain(f"error: {name} cannot run: {reason}")
+        cells, broken = _planned(request, out, only)
         device = hardware()
         check_places(cells, out)
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
@@ -177,6 +193,49 @@ def _run(
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _planned(request: Request, out: Path, only: str | None) -> tuple[list[Cell], bool]:
+    """The cells that can run, and whether others cannot."""
+    from spectral_tl_bench.runner.run import plan
+    from spectral_tl_bench.runner.slurm.job import note_own_job
+    from spectral_tl_bench.runner.slurm.submit import select
+
+    cells, broken = plan(request, say)
+    for name, reason in broken:
+        complain(f"error: {name} cannot run: {reason}")
+    if only is None:
+        return cells, bool(broken)
+    note_own_job(out, only.split(","))
+    return select(cells, only), False  # whoever has named the cells was told about the others
+
+
+def _submit(submission: Submission, request: Request, out: Path, only: str | None) -> None:
+    """Plan, and hand over to the cluster."""
+    cells, broken = _planned(request, out, only)
+    well = submission.run(cells, out, say)
+    if broken:
+        raise typer.Exit(2)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _submission(
+    context: typer.Context, executor: str, profile: str | None, changes: list[str], wait: bool
+) -> Submission | None:
+    """How cells are submitted; None where they run here."""
+    if executor not in (known := ("local", "slurm", "sbatch-script")):
+        raise UserError(f"--executor is {executor!r}", expected=f"one of {', '.join(known)}")
+    if executor == "local":
+        if profile is not None or changes or wait:
+            raise UserError("--profile, --slurm and --wait are for jobs of a cluster", fix="add --executor slurm")
+        return None
+    from spectral_tl_bench.cli.again import arguments_of
+    from spectral_tl_bench.runner.slurm.profile import read_profile
+    from spectral_tl_bench.runner.slurm.submit import Submission
+
+    without = ("executor", "profile", "slurm", "wait", "only")
+    return Submission(executor, read_profile(profile, changes), arguments_of(context, without), wait)
 
 
 def _check_folders(out: Path) -> None:
