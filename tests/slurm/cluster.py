@@ -25,7 +25,7 @@ SlurmctldPort={controller}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={base}/munge.socket,cred_expire=2
+AuthInfo=socket={base}/munge.socket,cred_expire=5
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={base}/state
@@ -99,11 +99,15 @@ class Cluster:
 
     def stop(self) -> None:
         """End jobs and daemons, by their process ids."""
-        self.ask("scancel", "--full", f"--user={getpass.getuser()}")
         with contextlib.suppress(TimeoutError):
-            self.wait("jobs have ended", lambda: not self.ask("squeue", "-h"), 10.0)
+            self.clear()
         for name in ("slurmd", "slurmctld", "munged"):
             _end(self.base / f"{name}.pid")
+
+    def clear(self) -> None:
+        """End all jobs."""
+        self.ask("scancel", f"--user={getpass.getuser()}")
+        self.wait("jobs have ended", lambda: not self.ask("squeue", "-h"), 15.0)
 
     def ask(self, *command: str, check: bool = False) -> str:
         """What a command of SLURM prints."""

@@ -23,6 +23,7 @@ PAUSED = 75
 """Exit code of a run that has paused, for which the same command goes on."""
 STALLS = 3
 """Endings in a row without any progress after which a job is not queued again."""
+SUBMIT_AGAIN = "the same command submits it again"
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 _POLL = 0.2
 
@@ -58,11 +59,9 @@ class Batch:
             return
         if is_first:
             reason, again = self._what_next(job, code, asked, self._progress() != before)
+            self._tell(f"{reason}, {'queued again' if again else SUBMIT_AGAIN}")
             if again and (refused := requeue(job)):
-                reason, again = f"{reason}; it could not be queued again: {refused}", False
-            advice = "" if again else "; the same command submits it again"
-            note(self.out, self.cells, reason=f"{reason}{advice}")
-            print(f"{reason}{', queued again' if again else advice}", flush=True)  # noqa: T201 - the job's log
+                self._tell(f"{reason}, but SLURM would not queue it again ({refused}): {SUBMIT_AGAIN}")
         sys.exit(code if code > 0 else 128 - code)
 
     def _what_next(self, job: str, code: int, asked: set[int], progress: bool) -> tuple[str, bool]:
@@ -84,6 +83,11 @@ class Batch:
         if stalls >= STALLS:
             return f"{reason}, {stalls} times in a row without a new checkpoint or record: given up", False
         return reason, True
+
+    def _tell(self, reason: str) -> None:
+        """Say why the cells are not finished: in the job's log, and where `stbench status` looks."""
+        note(self.out, self.cells, reason=reason)
+        print(reason, flush=True)  # noqa: T201 - the job's log
 
     def _stalls(self) -> int:
         known = [read_entry(self.out, cell).get("stalls", 0) for cell in self.cells]
