@@ -20,6 +20,7 @@ from spectral_tl_bench.errors import UserError
 if TYPE_CHECKING:
     from spectral_tl_bench.runner.definitions import Cell, Outcome
     from spectral_tl_bench.runner.request import Request
+    from spectral_tl_bench.runner.slurm.submit import Submission
     from spectral_tl_bench.training.hardware import Hardware
 
 
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
 @takes_choices
 def run(
     choices: Choices,
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     feature_cache_limit: Annotated[
@@ -66,8 +68,21 @@ def run(
             "Default: 10 on a terminal, else 0.",
         ),
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help="local, slurm, or sbatch-script, which only writes a script. See docs/cluster.md.")
+    ] = "local",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="What a job asks the cluster for: a file, or its name; default: STBENCH_PROFILE."),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", metavar="KEY=VALUE", help="One value of the profile, changed.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until submitted jobs have ended.")] = False,
+    only: Annotated[str | None, typer.Option(hidden=True, help="Cells, by their fingerprints.")] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
+    submission = _submission(context, executor, profile, slurm or [], wait)
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:
@@ -79,24 +94,22 @@ def run(
     _check_folders(out)
     from spectral_tl_bench.training.hardware import checked_hardware
 
-    wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
-
+    patience = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
+    if submission is not None:
+        _submit(submission, requests, out, only)
+        return
     for precision in {request.overrides.precision for request in requests}:
-        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
-    _run(requests, out, lambda: device, workers, jobs, hang_after, fresh)
+        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, patience)
+    _run(requests, out, lambda: device, workers, jobs, hang_after, fresh, only)
 
 
 def _run(
     requests: Sequence[Request], out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int,
-    hang_after: float, fresh: bool,
+    hang_after: float, fresh: bool, only: str | None = None,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
-    from spectral_tl_bench.runner.run import plan
-
     try:
-        cells, broken = plan(requests, say)
-        for name, reason in broken:
-            complain(f"error: {name} cannot run: {reason}")
+        cells, broken = _planned(requests, out, only)
         outcomes = {} if fresh else _found(cells, out)
         left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
         if left:
@@ -113,6 +126,50 @@ def _run(
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in ended):
         raise typer.Exit(1)
+
+
+def _planned(requests: Sequence[Request], out: Path, only: str | None) -> tuple[list[Cell], bool]:
+    """The cells that can run, and whether others cannot."""
+    from spectral_tl_bench.runner.run import plan
+
+    cells, broken = plan(requests, say)
+    for name, reason in broken:
+        complain(f"error: {name} cannot run: {reason}")
+    if only is None:
+        return cells, bool(broken)
+    from spectral_tl_bench.runner.slurm.job import note_own_job
+    from spectral_tl_bench.runner.slurm.submit import select
+
+    note_own_job(out, only.split(","))
+    return select(cells, only), False  # whoever has named the cells was told about the others
+
+
+def _submit(submission: Submission, requests: Sequence[Request], out: Path, only: str | None) -> None:
+    """Plan, and hand over to the cluster."""
+    cells, broken = _planned(requests, out, only)
+    well = submission.run(cells, out, say)
+    if broken:
+        raise typer.Exit(2)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _submission(
+    context: typer.Context, executor: str, profile: str | None, changes: list[str], wait: bool
+) -> Submission | None:
+    """How cells are submitted; None where they run here."""
+    if executor not in (known := ("local", "slurm", "sbatch-script")):
+        raise UserError(f"--executor is {executor!r}", expected=f"one of {', '.join(known)}")
+    if executor == "local":
+        if profile is not None or changes or wait:
+            raise UserError("--profile, --slurm and --wait are for jobs of a cluster", fix="add --executor slurm")
+        return None
+    from spectral_tl_bench.cli.again import arguments_of
+    from spectral_tl_bench.runner.slurm.profile import read_profile
+    from spectral_tl_bench.runner.slurm.submit import Submission
+
+    without = ("executor", "profile", "slurm", "wait", "only")
+    return Submission(executor, read_profile(profile, changes), arguments_of(context, without), wait)
 
 
 def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
