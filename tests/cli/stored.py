@@ -14,6 +14,7 @@ from tiny import run_main
 from spectral_tl_bench.results.store import write_record
 from spectral_tl_bench.runner.lease import Lease
 from spectral_tl_bench.runner.standing import Keeper
+from spectral_tl_bench.runner.status import cells_of
 
 
 class Store:
