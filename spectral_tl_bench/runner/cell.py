@@ -75,6 +75,7 @@ def run_cell(
             except StorageError as error:
                 return Outcome(cell, "failed", None, None, str(error))
             with logged(path.parent, say) as say_and_log, standing_of(out, fields) as standing:
+                add_to_log(path.parent, f"{cell.title} | {fields['fingerprint']} | {standing.who}")
                 outcome = _run(cell, fields, Workplace(out, hardware, workers, say_and_log))
                 add_to_log(path.parent, outcome.line)
                 if outcome.record is not None:

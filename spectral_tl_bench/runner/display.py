@@ -122,7 +122,7 @@ def display(out: Path, total: int, say: Say) -> Iterator[Display]:
     # Outputs stay what they are: a process that is forked off while a bar is drawn must be able to print.
     progress = Looking(
         TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[stage]}", markup=False), TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[stage]}", markup=False), TextColumn("{task.fields[left]}", justify="right"),
         console=Console(file=sys.stdout, highlight=False), refresh_per_second=REFRESH, transient=True,
         redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip

@@ -96,6 +96,12 @@ class Keeper:
         )  # fmt: skip
         self._last, self._stage, self._first, self._began = 0.0, "", 0, 0.0
 
+    @property
+    def who(self) -> str:
+        """The process that runs the cell, in words."""
+        job = f", job {self.standing.job}" if self.standing.job else ""
+        return f"process {self.standing.pid} on {self.standing.host}{job}"
+
     def note(self, stage: str, step: int, steps: int) -> None:
         """Take note of a step; it is written where the last note is long enough ago, or the stage a new one."""
         now = time.monotonic()
