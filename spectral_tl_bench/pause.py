@@ -27,3 +27,13 @@ def clear() -> None:
     """Forget it, before other work begins."""
     global _asked  # noqa: PLW0603
     _asked = False
+
+
+def check() -> None:
+    """Stop here, where nothing is lost by it.
+
+    Raises:
+        Paused: If somebody has asked.
+    """
+    if _asked:
+        raise Paused

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
+from spectral_tl_bench import pause
+from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_duration, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.definitions import Outcome
     from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import Hardware
+
+
+PAUSED = 75
+"""Exit code of a run that was asked to pause: that of sysexits.h for what may be tried again."""
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +115,16 @@ def run(
             help="Minutes without a line or a step after which a cell in a process of its own is stopped; 0: never.",
         ),
     ] = HANG_AFTER,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How often training is kept so that a run that was cut off goes on, such as 30s, 10m, 1h; 0: never.",
+        ),
+    ] = "10m",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run cells again that have a finished record, and from the start.")
+    ] = False,
     wait_for_room: Annotated[
         float | None,
         typer.Option(
@@ -124,6 +140,7 @@ def run(
 
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    every = read_duration(checkpoint_every, "--checkpoint-every")
     overrides = _overrides(
         budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size, learning_rate=learning_rate,
         schedule=schedule, window=window, stride=stride, validations=validations, precision=precision,
@@ -145,8 +162,9 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
-    _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
+    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait, every)
+    with _pausing():
+        _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
 
 
 def _run(
@@ -167,16 +185,36 @@ def _run(
         jobs = min(jobs, len(cells)) or automatic_jobs(cells)
         outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
-        complain("interrupted; finished cells keep their records, run the same command again to go on")
+        complain(
+            "interrupted; finished cells keep their records, run the same command again to go on: those that are "
+            "training go on from their last checkpoint"
+        )
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
     if cells:
         say("")
         _print_outcomes(outcomes)
         say(f"records: {out}   board: stbench report --records {out}")
+    if any(outcome.state == "paused" for outcome in outcomes):
+        complain("paused, as asked; run the same command again to go on")
+        raise typer.Exit(PAUSED)
     if broken or any(outcome.state == "refused" for outcome in outcomes):
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _pausing() -> Iterator[None]:
+    """Inside, SIGUSR1 asks for a pause, as batch systems can send it some time before they end a job."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: pause.ask())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        pause.clear()
 
 
 def _check_folders(out: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import RecordError, StorageError, UserError
 from spectral_tl_bench.methods.registry import GROUP as METHODS
@@ -20,6 +21,7 @@ from spectral_tl_bench.plugins import installed, is_ours
 from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
+from spectral_tl_bench.runner import checkpoints
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
@@ -44,7 +46,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         hardware: Device and precision.
         workers: Reader processes.
         say: Prints one line.
-        fresh: Run again even where a finished record exists.
+        fresh: Run again even where a finished record exists, and from the start.
 
     Returns:
         The outcome.
@@ -58,20 +60,47 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
                 record = finished(cell, path, fields, say)
         except StorageError as error:
             return Outcome(cell, "failed", None, None, str(error))
+        if pause.asked() and (record is None or record.scores is None):
+            return _paused(cell)
+        if fresh or record is not None:  # one that was killed as its record was written has left its checkpoint
+            checkpoints.forget(out, fields["fingerprint"])
         if record is not None and record.scores is not None:
             return Outcome(cell, "found", path, record.scores.selected.miou)
-        try:
-            with contained():
-                built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
-        except UserError as error:
-            return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
-        except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-            return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
-        try:
-            record = write_or_rescue(built, trained, tested, fields, clock)
-        except StorageError as error:
-            return Outcome(cell, "failed", None, None, str(error))
+        return _run(cell, Workplace(out, hardware, workers, say), fields)
+
+
+def _run(cell: Cell, workplace: Workplace, fields: dict[str, Any]) -> Outcome:
+    """All four steps, whatever happens in them."""
+    out = workplace.out
+    try:
+        with contained():
+            built, trained, tested, clock = _measure(cell, workplace, fields)
+    except pause.Paused:
+        return _paused(cell)
+    except UserError as error:
+        _forget_failed(out, fields, error)
+        return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
+    except Exception as error:  # whatever a method raises; its own cell ends, the others go on
+        _forget_failed(out, fields, error)
+        return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
+    try:
+        record = write_or_rescue(built, trained, tested, fields, clock)
+    except StorageError as error:
+        return Outcome(cell, "failed", None, None, str(error))
+    checkpoints.forget(out, fields["fingerprint"])
     return Outcome(cell, "done", record.path, record.scores.selected.miou if record.scores else None)
+
+
+def _paused(cell: Cell) -> Outcome:
+    """How a cell ends, or does not begin, once somebody has asked for a pause."""
+    return Outcome(cell, "paused", None, None, "the same command goes on")
+
+
+def _forget_failed(out: Path, fields: dict[str, Any], error: Exception) -> None:
+    """Have a method that has failed begin anew, and one go on that had no room, in memory or on a disk."""
+    without_room = isinstance(error, MemoryError | OSError | StorageError | torch.OutOfMemoryError)
+    if not without_room and not any(words in str(error).lower() for words in ("out of memory", "allocate memory")):
+        checkpoints.forget(out, fields["fingerprint"])
 
 
 def facts_of(cell: Cell, out: Path, threads: int) -> tuple[dict[str, Any], Path]:
@@ -101,12 +130,15 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
     return Outcome(cell, "failed", stored, None, message)
 
 
-def _measure(cell: Cell, workplace: Workplace) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
+def _measure(
+    cell: Cell, workplace: Workplace, fields: dict[str, Any]
+) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
     built = build(cell, cell.split(), workplace)
+    store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
     try:
         with scratch() as folder:
-            trained = train(built, folder)
+            trained = train(built, folder, store)
             end_of_training = time.monotonic()
             tested = test(built, trained)
     finally:

@@ -164,7 +164,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: ``done``, ``found`` (a finished record was there), ``failed`` or ``refused`` (user's data)."""
+    """How a cell ended.
+
+    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: it was asked to
+    stop where it can go on.
+    """
 
     cell: Cell
     state: str
