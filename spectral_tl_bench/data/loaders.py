@@ -276,7 +276,8 @@ class SourceData:
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=Remaining(sampler, done * settings.batch_size),
-            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.rules.windows), drop_last=True,
+            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.rules.windows),
+            drop_last=True,
         )  # fmt: skip
         if self.target_images is None:
             return loader

@@ -78,8 +78,8 @@ class Average:
 class Averager(Protocol):
     """Averages weights over training steps.
 
-    ``state()`` and ``restore(state)``, as objectives have them, let training go on after it was cut off; without them it
-    begins again. Files in the averager's folder are kept and put back by the suite.
+    ``state()`` and ``restore(state)``, as objectives have them, let training go on after it was cut off; without them
+    it begins again. Files in the averager's folder are kept and put back by the suite.
     """
 
     def after_step(self, step: int, weights: dict[str, Tensor]) -> None:

@@ -166,8 +166,8 @@ class Cell:
 class Outcome:
     """How a cell ended.
 
-    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: it was asked to
-    stop where it can go on.
+    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: it has stopped
+    where it can go on.
     """
 
     cell: Cell

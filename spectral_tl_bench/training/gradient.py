@@ -212,6 +212,7 @@ def _quiet() -> None:
     for pattern in (
         ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
         ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
-        ".*in eval mode at the start of training.*", ".*your dataloader is not resumable.*", ".*`srun` command is available.*",
+        ".*in eval mode at the start of training.*", ".*your dataloader is not resumable.*",
+        ".*`srun` command is available.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from killing import left_by
 from tiny import CHIP, CPU, make_request, quiet
 
 from spectral_tl_bench import pause
@@ -28,25 +29,6 @@ def cells_of(tree: Path, *methods: str, **settings) -> list[Cell]:
 def run(cells: list[Cell], out: Path, hardware=OFTEN, workers: int = 0, say=quiet, fresh: bool = False) -> Outcome:
     (outcome,) = execute(cells, out, hardware, workers, say, fresh)
     return outcome
-
-
-def left(outcome: Outcome) -> dict[str, object]:
-    """What must be the same, whatever happened in between."""
-    assert outcome.record is not None, outcome.message
-    record = json.loads(outcome.record.read_text())
-    options = [
-        {name: value for name, value in stage["options"].items() if name not in ("seconds_here", "reused")}
-        for stage in record["stages"]
-    ]
-    return {
-        "weights": (outcome.record.parent / "selected.safetensors").read_bytes(),
-        "evidence": record["evidence"],
-        "scores": record["scores"],
-        "selection": record["selection"],
-        "stages": [(stage["name"], stage["steps"], stage["trainable"]) for stage in record["stages"]],
-        "options": options,
-        "fingerprint": record["fingerprint"],
-    }
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +76,7 @@ def cut(monkeypatch) -> Iterator:
 def test_a_run_that_is_cut_off_ends_as_if_nothing_had_happened(tree, cities, tmp_path, cut, method, settings):
     cells = cells_of(cities if "benchmarks" in settings else tree, method, **settings)
     seen = cut(None)
-    straight = left(run(cells, tmp_path / "straight", CPU))
+    straight = left_by(run(cells, tmp_path / "straight", CPU))
     total = len(seen)
     out = tmp_path / "cut"
     lengths = []
@@ -107,7 +89,7 @@ def test_a_run_that_is_cut_off_ends_as_if_nothing_had_happened(tree, cities, tmp
         assert outcome.state == "paused"
     seen = cut(None)
     ended = run(cells, out)
-    assert left(ended) == straight
+    assert left_by(ended.record) == straight
     assert len(seen) < total
     assert not (out / ".resume").exists()
     assert json.loads(ended.record.read_text())["environment"]["resumed"] == str(len(lengths))
