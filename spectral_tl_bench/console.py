@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -119,6 +120,30 @@ def read_values(entries: Sequence[str], flag: str, advice: str = "") -> dict[str
             raise UserError(f"{flag} {entry!r} is not of the form name=value")
         enter_once(values, key.strip().replace("-", "_"), value.strip(), flag, advice=advice)
     return values
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def read_duration(text: str, flag: str) -> float:
+    """Seconds from a text such as ``30s``, ``10m`` or ``1.5h``; 0 needs no unit.
+
+    Args:
+        text: The text.
+        flag: The option it was given with.
+
+    Raises:
+        UserError: If it is of another form.
+    """
+    wanted = text.strip().lower()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([smh])", wanted)
+    if match is not None:
+        return float(match[1]) * _UNITS[match[2]]
+    if wanted in ("0", "0.0"):
+        return 0.0
+    raise UserError(
+        f"{flag} {text!r} is no time", expected="a number with a unit, such as 30s, 10m or 1h, or 0 for never"
+    )
 
 
 def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix: str = "", advice: str = "") -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from spectral_tl_bench.pause import Paused
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DIES = (signal.SIGTERM, signal.SIG_DFL)
 _TWICE = 0.3  # seconds within which a second signal is the same wish: a launcher may pass on what we got ourselves
@@ -121,7 +123,7 @@ def contained() -> Iterator[None]:
         signal.signal(number, note)
     try:
         yield
-    except (Exception, OutputClosed):
+    except (Exception, OutputClosed, Paused):
         raise
     except BaseException as error:
         if signal.SIGTERM in arrived and _stopped_by is None:

@@ -5,6 +5,9 @@ A signal only sets a flag: what is written inside a signal's handler may be torn
 
 from __future__ import annotations
 
+EXIT_CODE = 75
+"""Of a command that has paused, and goes on when it is given again: that of sysexits.h for what may be tried again."""
+
 _asked = False
 
 
@@ -27,3 +30,13 @@ def clear() -> None:
     """Forget it, before other work begins."""
     global _asked  # noqa: PLW0603
     _asked = False
+
+
+def check() -> None:
+    """Stop here, where nothing is lost by it.
+
+    Raises:
+        Paused: If somebody has asked.
+    """
+    if _asked:
+        raise Paused

@@ -34,6 +34,7 @@ LAYERS = (
         "endings",
         "trial",
         "pulse",
+        "pause",
     },
 )
 """From the top; the packages of one line stand beside each other and may meet, as long as no circle comes of it."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
-from spectral_tl_bench.console import complain, print_rows, say
+from spectral_tl_bench.console import complain, print_rows, read_duration, say
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
@@ -55,7 +58,16 @@ def run(
             help="Minutes without a line or a step after which a cell in a process of its own is stopped; 0: never.",
         ),
     ] = HANG_AFTER,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run cells again that have a finished record.")] = False,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How often training is kept so that a run that was cut off goes on, such as 30s, 10m, 1h; 0: never.",
+        ),
+    ] = "10m",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run cells again that have a finished record, and from the start.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what is done and what is left and why, and run nothing.")
     ] = False,
@@ -87,6 +99,7 @@ def run(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:
         raise UserError("--dry-run says what is left, and with --fresh all is", fix="leave out one of the two")
+    every = read_duration(checkpoint_every, "--checkpoint-every")
     requests = requests_of(choices)
     if dry_run:
         show_plan(requests, out, jobs)
@@ -99,8 +112,9 @@ def run(
         _submit(submission, requests, out, only)
         return
     for precision in {request.overrides.precision for request in requests}:
-        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, patience)
-    _run(requests, out, lambda: device, workers, jobs, hang_after, fresh, only)
+        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, patience, every)
+    with _pausing():
+        _run(requests, out, lambda: device, workers, jobs, hang_after, fresh, only)
 
 
 def _run(
@@ -115,13 +129,19 @@ def _run(
         if left:
             outcomes |= _execute(left, out, hardware(), workers, jobs, hang_after, fresh, len(outcomes))
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
-        complain("interrupted; finished cells keep their records, run the same command again to go on")
+        complain(
+            "interrupted; finished cells keep their records, run the same command again to go on: those that are "
+            "training go on from their last checkpoint"
+        )
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
     ended = [outcomes[number] for number in range(len(cells))]
     if cells:
         say("")
         _print_outcomes(ended)
         say(f"records: {out}   board: stbench report --records {out}")
+    if any(outcome.state == "paused" for outcome in ended):
+        complain("paused, as asked; run the same command again to go on")
+        raise typer.Exit(pause.EXIT_CODE)
     if broken or any(outcome.state == "refused" for outcome in ended):
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in ended):
@@ -200,6 +220,20 @@ def _execute(
     jobs = min(jobs, len(left)) or automatic_jobs(left)
     outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before)
     return dict(zip(cells, outcomes, strict=True))
+
+
+@contextlib.contextmanager
+def _pausing() -> Iterator[None]:
+    """Inside, SIGUSR1 asks for a pause, as batch systems can send it some time before they end a job."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: pause.ask())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        pause.clear()
 
 
 def _check_folders(out: Path) -> None:

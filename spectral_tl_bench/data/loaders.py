@@ -21,6 +21,7 @@ from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
 from spectral_tl_bench.data.rules import PixelRules
+from spectral_tl_bench.data.samplers import Remaining
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
@@ -194,13 +195,13 @@ class TargetImages:
         self.settings = settings
         self.collection = ChipCollection(open_datasets(benchmark, index, chips, fill=statistics.mean, labels=False))
 
-    def loader(self, steps: int, seed: int) -> DataLoader[dict[str, Tensor]]:
-        """``steps`` batches of random windows with nothing but ``image``."""
+    def loader(self, steps: int, seed: int, done: int = 0) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches of random windows with nothing but ``image``, without the first ``done`` of them."""
         settings, length = self.settings, steps * self.settings.batch_size
         sampler = settings.rules.windows.training(self.collection, settings.window, length, seed, balanced=False)
         return DataLoader(
-            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateImages(settings.rules.windows), drop_last=True,
+            self.collection, batch_size=settings.batch_size, sampler=Remaining(sampler, done * settings.batch_size),
+            num_workers=settings.workers, collate_fn=_CollateImages(settings.rules.windows), drop_last=True,
         )  # fmt: skip
 
 
@@ -257,21 +258,31 @@ class SourceData:
         self.collection = ChipCollection(open_datasets(benchmark, index, train, cache=cache, fill=self.statistics.mean))
         self.validation = EvaluationData(benchmark, index, validation, settings, self.statistics, cache)
 
-    def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]] | WithTargetImages:
-        """``steps`` batches of random windows; without ``labelled`` they carry no mask."""
+    def train_loader(
+        self, steps: int, labelled: bool, stage: str, done: int = 0
+    ) -> DataLoader[dict[str, Tensor]] | WithTargetImages:
+        """``steps`` batches of random windows; without ``labelled`` they carry no mask.
+
+        Args:
+            steps: Steps of the stage.
+            labelled: Whether batches carry ``mask``.
+            stage: Name of the data order.
+            done: Batches that training has had before it was cut off: they are not read again. The length counts them.
+        """
         settings = self.settings
         length = steps * settings.batch_size
         sampler = settings.rules.windows.training(
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage), self.balanced
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_Collate(self.domains, labelled, settings.rules.windows), drop_last=True,
+            self.collection, batch_size=settings.batch_size, sampler=Remaining(sampler, done * settings.batch_size),
+            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.rules.windows),
+            drop_last=True,
         )  # fmt: skip
         if self.target_images is None:
             return loader
         return WithTargetImages(
-            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage))
+            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage), done)
         )
 
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:

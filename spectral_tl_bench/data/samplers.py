@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -147,6 +149,27 @@ class BalancedDomainWindows(RandomCollectionWindows):
             chips = self.chips[names[order[turn]]]
             dataset, number = chips[int(torch.randint(len(chips), (1,), generator=self.generator))]
             yield dataset, self.samplers[dataset].draw(number)
+
+
+class Remaining(Sampler[Any]):
+    """What another sampler draws after its first draws, which are drawn again and passed over.
+
+    Its length stays that of the other one: training that goes on counts in steps of the whole.
+
+    Args:
+        sampler: The other sampler, which draws the same every time.
+        skipped: How many draws are passed over.
+    """
+
+    def __init__(self, sampler: Sampler[Any], skipped: int) -> None:
+        self.sampler, self.skipped = sampler, skipped
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what is left."""
+        return islice(iter(self.sampler), self.skipped, None)
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
 
 
 class GridCollectionWindows(Sampler[tuple[int, GeoQuery]]):

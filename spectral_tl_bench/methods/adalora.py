@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from spectral_tl_bench.methods.base import Batch, Stage, Task
+from spectral_tl_bench.methods.base import Batch, Memory, Stage, Task
 from spectral_tl_bench.methods.tuners import LinearTunerMethod
 
 if TYPE_CHECKING:
@@ -51,6 +51,23 @@ def orthogonality(module: nn.Module) -> Tensor:
 def allocate(module: nn.Module, step: int, steps: int) -> None:  # noqa: ARG001
     """The hook after each step, see ``Stage.after_step``."""
     cast(Any, module).rank_schedule(step)
+
+
+def importances(module: nn.Module) -> dict[str, Any]:
+    """What peft remembers from step to step: running means of the importance of every weight, and the ranks."""
+    tuner = cast(Any, module).rank_schedule.tuner
+    allocator = tuner.rankallocator
+    kept = {name: dict(getattr(allocator, name)) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
+    return {**kept, "ranks": tuner.peft_config["default"].rank_pattern}
+
+
+def set_importances(module: nn.Module, state: dict[str, Any]) -> None:
+    """The other way."""
+    tuner = cast(Any, module).rank_schedule.tuner
+    device = next(module.parameters()).device
+    for name in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+        setattr(tuner.rankallocator, name, {weight: value.to(device) for weight, value in state[name].items()})
+    tuner.peft_config["default"].rank_pattern = state["ranks"]
 
 
 class AdaLora(LinearTunerMethod):
@@ -113,7 +130,12 @@ class AdaLora(LinearTunerMethod):
 
     def stages(self, task: Task) -> list[Stage]:
         """One stage, after each step of which ranks may be cut."""
-        return [Stage("segment", task.budget.steps, loss=self._loss, outputs=self._outputs, after_step=allocate)]
+        memory = Memory(importances, set_importances)
+        return [
+            Stage(
+                "segment", task.budget.steps, loss=self._loss, outputs=self._outputs, after_step=allocate, memory=memory
+            )
+        ]  # fmt: skip
 
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         from spectral_tl_bench.methods.losses import segmentation_loss

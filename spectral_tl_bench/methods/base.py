@@ -43,6 +43,26 @@ AfterStep = Callable[["nn.Module", int, int], None]
 """Called with (module, optimiser steps that are done, steps of the stage), while gradients are still there."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a stage remembers from step to step outside the parameters and buffers of its module.
+
+    With it, training goes on step for step after it was cut off.
+
+    Attributes:
+        save: Gives it, from the module: tensors, numbers and texts in lists, tuples and mappings.
+        load: Puts it back into a module that was built afresh and may be on another device; tensors come on the CPU.
+    """
+
+    save: Callable[[nn.Module], Any]
+    load: Callable[[nn.Module, Any], None]
+
+    @classmethod
+    def none(cls) -> Memory:
+        """For a stage whose ``after_step`` remembers nothing."""
+        return cls(lambda _module: None, lambda _module, _state: None)
+
+
 class Budget(BaseModel):
     """How much training a method may use; every method of a comparison gets the same."""
 
@@ -135,6 +155,8 @@ class Stage:
         pictures: Shows what the stage has learned; drawn now and then while a shared stage is trained.
         after_step: Called after every optimiser step and before validation, for schedules that change weights, such as
             the cutting of ranks.
+        memory: What ``after_step``, or the loss, remembers outside the module's parameters and buffers. A stage with
+            ``after_step`` and without this begins again where it was cut off.
         unreached: Beginnings of names of parameters that the stage counts as trained but that no gradient can reach,
             each with the reason: published counts may hold such. ``stbench check-method`` refuses any that is not here.
         fit: Makes this a stage in closed form: instead of being trained by gradients, the module is set by this
@@ -160,6 +182,7 @@ class Stage:
     fit: Fit | None = None
     outputs: Outputs | None = None
     after_step: AfterStep | None = None
+    memory: Memory | None = None
     unreached: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -296,6 +319,7 @@ __all__ = [
     "Fit",
     "KeptFeatures",
     "Loss",
+    "Memory",
     "Method",
     "Outputs",
     "Part",

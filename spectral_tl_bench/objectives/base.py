@@ -76,7 +76,11 @@ class Average:
 
 
 class Averager(Protocol):
-    """Averages weights over training steps."""
+    """Averages weights over training steps.
+
+    ``state()`` and ``restore(state)``, as objectives have them, let training go on after it was cut off; without them
+    it begins again. Files in the averager's folder are kept and put back by the suite.
+    """
 
     def after_step(self, step: int, weights: dict[str, Tensor]) -> None:
         """Take the trained parameters as they are after a step (1, 2, ...); they change in place later."""
@@ -168,6 +172,19 @@ class Objective(BaseModel):
         """
         del folder
         return None
+
+    def state(self) -> dict[str, Any]:
+        """What the objective remembers from step to step, so that training can go on after it was cut off.
+
+        Tensors, numbers and texts in lists, tuples and mappings; by default the private attributes. A training whose
+        objective remembers anything else begins again.
+        """
+        return dict(self.__pydantic_private__ or {})
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take it back, after ``begin``; tensors come on the CPU."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def facts(self) -> dict[str, Any]:
         """What the record should keep of a stage that has ended, as JSON."""

@@ -162,6 +162,17 @@ class MixStyle(Objective):
             )
         return stages
 
+    def state(self) -> dict[str, Any]:
+        """The source of chance by its state."""
+        chance = self._chance.bit_generator.state if self._chance is not None else None
+        return {**super().state(), "_chance": chance}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The other way."""
+        chance, self._chance = state["_chance"], np.random.default_rng()
+        self._chance.bit_generator.state = chance
+        self._reached = state["_reached"]
+
     def facts(self) -> dict[str, Any]:
         """Where statistics were mixed."""
         return {"places": list(self._reached)}

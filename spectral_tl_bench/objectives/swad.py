@@ -109,7 +109,8 @@ class ValleyAverager:
             if self._count == 1:
                 self._mean[name] = value.detach().float().clone()
             else:
-                self._mean[name] += (value.detach().float() - self._mean[name]) / self._count
+                mean = self._mean[name].to(value.device)  # from a checkpoint it comes on the CPU
+                self._mean[name] = mean.add_((value.detach().float() - mean) / self._count)
 
     def after_validation(self, step: int, loss: float) -> None:
         """End a segment; forget those that no valley can reach any more."""
@@ -144,6 +145,16 @@ class ValleyAverager:
             "validation_loss": [round(loss, 6) for loss in self._losses],
         }
         return Average(total, self._steps[end][0], facts)
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered, apart from the files."""
+        kept = {"count": self._count, "losses": self._losses, "steps": self._steps, "closed": self._closed}
+        return {**kept, "mean": self._mean if self._count else {}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The other way."""
+        self._count, self._losses, self._mean = state["count"], list(state["losses"]), dict(state["mean"])
+        self._steps, self._closed = [(int(last), int(count)) for last, count in state["steps"]], state["closed"]
 
     def _valley(self) -> Valley | None:
         options = self.objective

@@ -22,7 +22,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from spectral_tl_bench import pulse
+from spectral_tl_bench import pause, pulse
 from spectral_tl_bench.endings import SIGNALS, at_once, check_stopped, stoppable, stopped_by
 
 TAIL = 200
@@ -32,6 +32,8 @@ GRACE = 2.0
 LONGEST = 1 << 16  # of a line, in bytes, before it is passed on unfinished
 
 Line = Callable[[str], None]
+PAUSE = signal.SIGUSR1
+"""Asks a process to stop where it can go on later."""
 Pipes = Sequence[tuple[Connection, Connection]]
 """For results, standard output and standard error: the end that is read, and the one that is written."""
 
@@ -100,6 +102,9 @@ def run_apart(
         try:
             while True:
                 check_stopped()
+                if pause.asked():
+                    for child in running.values():
+                        child.ask_to_pause()
                 while len(running) < at_a_time and (following := next(waiting, None)) is not None:
                     running[following[0]] = _Child(following[1], out, err)
                 if not running:
@@ -145,7 +150,7 @@ class _Child:
         for stream in self._streams.values():
             stream.tail = self._tail
         self._value: tuple[Any] | None = None
-        self._reason, self._hung = "", False
+        self._reason, self._hung, self._asked = "", False, False
         self.process = context.Process(
             name="stbench cell",
             target=_begin,
@@ -213,6 +218,13 @@ class _Child:
         if self._value is not None:
             return Ended(self._value[0], tail=tail)
         return Ended(reason=self._reason or _reason(code), hung=self._hung, tail=tail)
+
+    def ask_to_pause(self) -> None:
+        """Let it stop where it can go on later; it is asked once."""
+        if not self._asked:
+            self._asked = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid(), PAUSE)
 
     def ask_to_end(self) -> None:
         """Let it clear up and end."""
@@ -294,7 +306,7 @@ def start_server(modules: Iterable[str] = ()) -> None:
     multiprocessing.set_forkserver_preload(["spectral_tl_bench.runner.ready", *modules])
     resource_tracker.ensure_running()  # which unblocks signals, and is needed below
     # The server inherits this, as do its processes until they take signals themselves: what ends them is this process.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, PAUSE))
     try:
         forkserver.ensure_running()
     finally:
@@ -334,7 +346,8 @@ def _begin(content: bytes, pipes: Pipes, environment: dict[str, str], folder: st
     pulse.listen(lambda: results.send(None))
     with stoppable():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.signal(PAUSE, lambda *_: pause.ask())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, PAUSE))
         try:
             function, arguments = pickle.loads(content)  # noqa: S301
             value = function(*arguments)

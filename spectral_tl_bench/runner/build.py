@@ -120,7 +120,7 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
     total = sum(parameter.numel() for parameter in parameters)
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     stages = cell.method.stages(task)
-    first = prepare(cell, split, module, images, hardware, workplace.say)
+    first = prepare(cell, split, module, images, hardware, workplace.say, workplace.out)
     features = on_features(cell, split, module, images, hardware, workplace.say)
     inputs = features or ImageRun(module, images)
     return BuiltRun(

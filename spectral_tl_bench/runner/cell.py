@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import RecordError, StorageError, UserError
 from spectral_tl_bench.methods.registry import GROUP as METHODS
@@ -20,6 +21,7 @@ from spectral_tl_bench.plugins import installed, is_ours
 from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
+from spectral_tl_bench.runner import checkpoints
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.cell_log import add_to_log, logged
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
@@ -49,7 +51,7 @@ def run_cell(
         hardware: Device and precision.
         workers: Reader processes.
         say: Prints one line.
-        fresh: Run again even where a finished record exists.
+        fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
 
     Returns:
@@ -59,7 +61,12 @@ def run_cell(
     with computing_threads(threads):
         fields, path = facts_of(cell, out, threads)
         if not fresh and (outcome := _found(cell, path, fields, say)):
+            checkpoints.forget(
+                out, fields["fingerprint"]
+            )  # one that was killed as its record was written has left them
             return outcome
+        if pause.asked():
+            return _paused(cell)
         with Lease(path.parent) as lease:
             if not lease.take():
                 if not wait:
@@ -74,6 +81,8 @@ def run_cell(
                         return outcome
             except StorageError as error:
                 return Outcome(cell, "failed", None, None, str(error))
+            if fresh:
+                checkpoints.forget(out, fields["fingerprint"])
             with logged(path.parent, say) as say_and_log, standing_of(out, fields) as standing:
                 add_to_log(path.parent, f"{cell.title} | {fields['fingerprint']} | {standing.who}")
                 outcome = _run(cell, fields, Workplace(out, hardware, workers, say_and_log))
@@ -86,19 +95,24 @@ def run_cell(
 
 
 def _run(cell: Cell, fields: dict[str, Any], workplace: Workplace) -> Outcome:
-    """The four steps of a cell."""
+    """The four steps of a cell, whatever happens in them."""
     out = workplace.out
     try:
         with contained():
-            built, trained, tested, clock = _measure(cell, workplace)
+            built, trained, tested, clock = _measure(cell, workplace, fields)
+    except pause.Paused:
+        return _paused(cell)
     except UserError as error:
+        _forget_failed(out, fields, error)
         return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
     except Exception as error:  # whatever a method raises; its own cell ends, the others go on
+        _forget_failed(out, fields, error)
         return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
     try:
         record = write_or_rescue(built, trained, tested, fields, clock)
     except StorageError as error:
         return Outcome(cell, "failed", None, None, str(error))
+    checkpoints.forget(out, fields["fingerprint"])
     return Outcome(cell, "done", record.path, record.scores.selected.miou if record.scores else None)
 
 
@@ -106,6 +120,18 @@ def _found(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Outcome 
     """The outcome of a cell that has a finished record."""
     record = finished(cell, path, fields, say)
     return Outcome(cell, "found", path, record.scores.selected.miou) if record and record.scores else None
+
+
+def _paused(cell: Cell) -> Outcome:
+    """How a cell ends, or does not begin, once somebody has asked for a pause."""
+    return Outcome(cell, "paused", None, None, "the same command goes on")
+
+
+def _forget_failed(out: Path, fields: dict[str, Any], error: Exception) -> None:
+    """Have a method that has failed begin anew, and one go on that had no room, in memory or on a disk."""
+    without_room = isinstance(error, MemoryError | OSError | StorageError | torch.OutOfMemoryError)
+    if not without_room and not any(words in str(error).lower() for words in ("out of memory", "allocate memory")):
+        checkpoints.forget(out, fields["fingerprint"])
 
 
 def facts_of(cell: Cell, out: Path, threads: int) -> tuple[dict[str, Any], Path]:
@@ -135,12 +161,15 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
     return Outcome(cell, "failed", stored, None, message)
 
 
-def _measure(cell: Cell, workplace: Workplace) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
+def _measure(
+    cell: Cell, workplace: Workplace, fields: dict[str, Any]
+) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
     built = build(cell, cell.split(), workplace)
+    store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
     try:
         with scratch() as folder:
-            trained = train(built, folder)
+            trained = train(built, folder, store)
             end_of_training = time.monotonic()
             tested = test(built, trained)
     finally:

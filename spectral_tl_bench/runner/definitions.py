@@ -201,9 +201,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: ``done``, ``found`` (a finished record was there), ``failed`` or ``refused`` (user's data).
+    """How a cell ended.
 
-    ``busy`` is no end: another run has the cell, the message says which, and ``record`` is where its record will be.
+    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: it has
+    stopped where it can go on. ``busy`` is no end: another run has the cell, the message says which, and ``record`` is
+    where its record will be.
     """
 
     cell: Cell

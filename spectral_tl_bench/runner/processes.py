@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.console import complain
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
@@ -109,7 +110,7 @@ class _Run:
         """Numbers of the cells left that other runs have no more; waits for the first of them."""
         while self.leases:
             check_stopped()
-            if free := [number for number, lease in self.leases.items() if not lease.is_held()]:
+            if free := [n for n, lease in self.leases.items() if pause.asked() or not lease.is_held()]:
                 return free
             beat()
             time.sleep(POLL)
@@ -148,12 +149,15 @@ class _Run:
         return replace(self.hardware, threads=1 if cell.opened.is_small else share)
 
     def _apart(self, cells: dict[int, Cell]) -> Iterator[tuple[int, Outcome]]:
-        """Run cells in processes of their own; those that cannot be sent to one follow in this one."""
+        """Run cells in processes of their own; those that cannot be sent to one follow in this one.
+
+        Once a pause is asked for, no more is sent: what is left is said to be paused.
+        """
         started, left = time.time(), []
 
         def calls() -> Iterator[tuple[int, Call]]:
             for number, cell in cells.items():
-                if (call := self._call(cell)) is not None:
+                if not pause.asked() and (call := self._call(cell)) is not None:
                     self.shown.begin(number, cell)
                     yield number, call
                 else:

@@ -17,6 +17,7 @@ from spectral_tl_bench.errors import MethodError, StageError, StorageError
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import stage_versions
+from spectral_tl_bench.runner.checkpoints import stage_store
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
 from spectral_tl_bench.storage import STAGES, obtain
 from spectral_tl_bench.training.hardware import Hardware
@@ -84,7 +85,7 @@ class FirstStage:
 
 
 def prepare(
-    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, hardware: Hardware, say: Say
+    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, hardware: Hardware, say: Say, out: Path
 ) -> FirstStage | None:
     """Put the first stage of a run into its module, if its method shares one.
 
@@ -95,6 +96,7 @@ def prepare(
         source: Training windows.
         hardware: Device and precision.
         say: Prints one line of progress.
+        out: Root of the record store, where a training that was cut off is found.
 
     Returns:
         What was done; None where the method shares no stage.
@@ -116,7 +118,7 @@ def prepare(
         say(f"{cell.title} | {stage.name}: starting from the given stage {card.fingerprint[:16]}")
     else:
         identity = identity_of(cell, split, task, stage, shared)
-        card, reused = _found_or_trained(cell, task, stage, shared, identity, module, source, hardware, say)
+        card, reused = _found_or_trained(cell, task, stage, shared, identity, module, source, hardware, say, out)
     carried = frozenset(name for name in module.state_dict() if shared.carries(name))
     notes = _given_notes(cell, split, cell.given) if cell.given is not None else {}
     return FirstStage(card, carried, reused, cell.given is not None, time.monotonic() - started, notes)
@@ -254,7 +256,7 @@ def _shown(value: object) -> str:
 
 def _found_or_trained(
     cell: Cell, task: Task, stage: Stage, shared: Shared, identity: StageIdentity, module: nn.Module,
-    source: SourceData, hardware: Hardware, say: Say,
+    source: SourceData, hardware: Hardware, say: Say, out: Path,
 ) -> tuple[StageCard, bool]:  # fmt: skip
     """Put the stage of an identity into a module; gives its card, and whether it was there before."""
     key, title = identity.fingerprint[:16], f"{cell.title} | {stage.name}"
@@ -264,13 +266,14 @@ def _found_or_trained(
         _enter(folder, card, module, shared)
         return card
 
+    store = stage_store(cell, stage.name, identity.fingerprint, out, hardware, say)
     trained: list[Callable[[Path], StageCard]] = []
 
     def train(folder: Path) -> None:
         if not trained:
             kept = " (pictures, too)" if stage.pictures else ""
             say(f"{title}: {stage.steps} steps without labels, kept in {STAGES.path(key)}{kept}")
-            work: dict[str, Any] = {"hardware": hardware, "say": say, "title": cell.title}
+            work: dict[str, Any] = {"hardware": hardware, "say": say, "title": cell.title, "store": store}
             trained.append(train_shared(task, stage, shared, identity, source, folder, **work))
         trained[0](folder)
         try:
@@ -288,7 +291,9 @@ def _found_or_trained(
         say(f"{title}: the stage serves this run alone: {error.what} ({error.where})")
         with tempfile.TemporaryDirectory(prefix="stbench-") as work:
             train(Path(work))
-            return read(Path(work)), False
+            card, reused = read(Path(work)), False
+    if store is not None:
+        store.remove()
     if reused:
         say(f"{title}: reusing stage {key}, trained before in {clock(card.seconds)}")
     return card, reused

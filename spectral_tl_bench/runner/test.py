@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.models.weights import State
@@ -83,7 +84,7 @@ class _Tester:
             )
             self.done[key] = evaluate(
                 self.trained.module, self.normalise, self.target, self.classes, self.built.hardware.device,
-                on_chip=self._show,
+                on_batch=lambda *_: pause.check(), on_chip=self._show,
             )  # fmt: skip
         return self.done[key]
 

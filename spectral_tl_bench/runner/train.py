@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectral_tl_bench.runner.build import BuiltRun
+from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.train import FirstStageDone, TrainingRun
 from spectral_tl_bench.training.train import train as train_module
 from spectral_tl_bench.training.trained import TrainedModel
 
 
-def train(built: BuiltRun, folder: Path) -> TrainedModel:
+def train(built: BuiltRun, folder: Path, store: CheckpointStore | None = None) -> TrainedModel:
     """Train a built cell; nothing of the target is open yet.
 
     Args:
         built: The cell.
         folder: For checkpoints; it must last until testing is over.
+        store: Where those are kept from which training goes on after it was cut off; None keeps none.
+
+    Raises:
+        Paused: If somebody has asked for it.
     """
     cell, first, settings = built.cell, built.first, built.cell.settings
     done = FirstStageDone(first.summary(built.stages[0].options), first.carried) if first is not None else None
@@ -24,5 +29,6 @@ def train(built: BuiltRun, folder: Path) -> TrainedModel:
             built.trainee, built.stages, built.source, settings.budget, len(cell.opened.benchmark.labels.names),
             settings.validations, built.seed, folder, built.hardware, built.workplace.say, cell.title,
             selection=cell.protocol.selection, keep_all=cell.oracle, first=done, objectives=cell.objectives,
+            store=store,
         )
     )  # fmt: skip

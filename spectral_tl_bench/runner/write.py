@@ -38,7 +38,8 @@ class Clock:
 def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dict[str, Any]:
     """The fields of a record that are measured. What a run took from elsewhere costs what it cost there."""
     first = built.first.seconds_elsewhere if built.first is not None else 0.0
-    before, after = first + built.inputs.training.elsewhere, built.inputs.testing.elsewhere
+    before = first + built.inputs.training.elsewhere + trained.earlier
+    after = built.inputs.testing.elsewhere
     device = built.hardware.device
     cuda = device.type == "cuda"
     stages = [asdict(stage) for stage in trained.stages]
@@ -86,6 +87,8 @@ def write(
     write_bytes(folder / file, content)
     pictures = {"file": file, "sha256": sha256, "chips": list(tested.predictions)}
     measured = measured_fields(built, trained, clock)
+    if trained.resumed:
+        measured["environment"] = {**fields["environment"], "resumed": str(trained.resumed)}
     stored = write_record(out, {**fields, **measured, "pictures": pictures, "status": "completed"}, tested.evidence)
     _clear_older(folder, file)
     record = read_record(stored)

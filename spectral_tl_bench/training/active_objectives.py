@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import VOID, Batch, Loss, Outputs, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.objectives.base import Average, Averager, DomainLosses, Objective, Setting
+from spectral_tl_bench.training.plain import CannotTellError, plain
 
 
 class ActiveObjectives:
@@ -148,6 +149,27 @@ class ActiveObjectives:
         if self._averager is not None and self._result is None:
             self._result = self._averager[1].result()
         return self._result
+
+    def state(self) -> dict[str, Any]:
+        """What objectives and averager remember, between two steps.
+
+        Raises:
+            CannotTellError: If one of them cannot tell.
+        """
+        state = {name: plain(objective.state(), name) for name, objective in self.objectives.items()}
+        if self._averager is None:
+            return {"objectives": state}
+        name, averager = self._averager[0], cast(Any, self._averager[1])
+        if not (hasattr(averager, "state") and hasattr(averager, "restore")):
+            raise CannotTellError(f"the averager of {name} has no `state` and `restore`")
+        return {"objectives": state, "averager": plain(averager.state(), name)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The other way; files of the averager are in its folder again."""
+        for name, objective in self.objectives.items():
+            objective.restore(state["objectives"][name])
+        if self._averager is not None:
+            cast(Any, self._averager[1]).restore(state["averager"])
 
     def facts(self) -> dict[str, Any]:
         """What the record keeps, by objective, once training is over."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
@@ -24,6 +25,7 @@ from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import ProgressLines, Say
+from spectral_tl_bench.training.resume import StageKeeper
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
 from spectral_tl_bench.training.trained import StageSummary
@@ -65,6 +67,7 @@ class GradientStage:
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
         validation: How it is validated; None for not at all.
         objectives: The objectives of the run, or None.
+        keeper: Keeps checkpoints to go on from, and knows where to go on; None keeps none.
     """
 
     module: nn.Module
@@ -81,6 +84,10 @@ class GradientStage:
     callbacks: Sequence[Callback] = ()
     validation: Validation | None = None
     objectives: ActiveObjectives | None = None
+    keeper: StageKeeper | None = None
+
+
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class ValidationTrace(ModelCheckpoint):
@@ -98,6 +105,22 @@ class ValidationTrace(ModelCheckpoint):
         self.trace.append((trainer.global_step, float(trainer.callback_metrics[VALIDATION_METRIC])))
         super().on_validation_end(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: files by their names, since the folder may be another one next time."""
+        state = super().state_dict()
+        state |= {key: Path(value).name for key, value in state.items() if key in _PATHS and value}
+        models = {Path(path).name: value for path, value in state["best_k_models"].items()}
+        return {**state, "dirpath": "", "best_k_models": models, "trace": list(self.trace)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The values and checkpoints before training was cut off."""
+        folder = Path(str(self.dirpath))
+        state = {**state_dict, "dirpath": self.dirpath}
+        state |= {key: str(folder / value) for key, value in state.items() if key in _PATHS and value}
+        state["best_k_models"] = {str(folder / name): value for name, value in state_dict["best_k_models"].items()}
+        self.trace = [(int(step), float(value)) for step, value in state.pop("trace")]
+        super().load_state_dict(state)
+
 
 def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     """Train a module through one stage.
@@ -110,7 +133,7 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     """
     _quiet()
     torch.manual_seed(job.seed)
-    stage, hardware, validation = job.stage, job.hardware, job.validation
+    stage, hardware, validation, keeper = job.stage, job.hardware, job.validation, job.keeper
     options = dict(stage.options)
     fast = _compiled(job, options)
     task = StageTask(
@@ -122,10 +145,15 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     trainer = Trainer(
         accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
         max_steps=stage.steps, max_epochs=1,
-        callbacks=[ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks],
+        callbacks=[
+            ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks,
+            *([keeper] if keeper else []),
+        ],
         logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in job.callbacks),
         val_check_interval=every, limit_val_batches=None if validation else 0, default_root_dir=job.folder,
+        # Lightning would queue a job again by itself, and write a checkpoint in a signal's handler.
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
     )  # fmt: skip
     if trainer.precision != hardware.precision:
         raise UserError(
@@ -136,11 +164,14 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     started = time.monotonic()
     balanced = job.objectives is not None and job.objectives.balanced
     windows = job.source.balanced_domains() if balanced else job.source
-    loader = windows.train_loader(stage.steps, stage.labelled, job.order)
+    done, path, before = (keeper.done, keeper.path, keeper.earlier) if keeper else (0, None, 0.0)
+    if done:
+        job.say(f"{job.title} | {stage.name}: going on after step {done} of {stage.steps}")
+    loader = windows.train_loader(stage.steps, stage.labelled, job.order, done)
     with forgiving() if fast is not None else contextlib.nullcontext():
-        _run(trainer, task, loader, validation.chips.loader() if validation else None)
+        _run(trainer, task, loader, validation.chips.loader() if validation else None, path)
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
-    return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, options)
+    return task, StageSummary(stage.name, stage.steps, before + time.monotonic() - started, trainable, options)
 
 
 def _compiled(job: GradientStage, options: dict[str, Any]) -> nn.Module | None:
@@ -155,7 +186,7 @@ def _compiled(job: GradientStage, options: dict[str, Any]) -> nn.Module | None:
     return fast
 
 
-def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> None:
+def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any, path: Path | None) -> None:
     """``trainer.fit``, with an interruption that arrives as one.
 
     Depending on its version, Lightning returns from an interruption or leaves the whole process with exit code 1,
@@ -163,7 +194,7 @@ def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> Non
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, loader, validation)
+        trainer.fit(task, loader, validation, ckpt_path=path)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -181,6 +212,7 @@ def _quiet() -> None:
     for pattern in (
         ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
         ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
-        ".*in eval mode at the start of training.*",
+        ".*in eval mode at the start of training.*", ".*`srun` command is available.*",
+        ".*your dataloader is not resumable.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

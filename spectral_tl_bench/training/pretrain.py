@@ -21,10 +21,12 @@ from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
 from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.provenance import versions_of
 from spectral_tl_bench.storage import scratch
+from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.gradient import GradientStage, train_stage
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import LossTrace, Say
 from spectral_tl_bench.training.reconstructions import Album, PictureBook, fixed_windows, picture_steps
+from spectral_tl_bench.training.resume import Keeper, StageKeeper
 from spectral_tl_bench.training.stage_store import (
     PICTURES_FOLDER,
     StageCard,
@@ -77,6 +79,7 @@ def train_shared(
     hardware: Hardware,
     say: Say,
     title: str,
+    store: CheckpointStore | None = None,
 ) -> Callable[[Path], StageCard]:
     """Train a shared stage.
 
@@ -90,6 +93,7 @@ def train_shared(
         hardware: Device and precision.
         say: Prints one line of progress.
         title: What is running, for progress.
+        store: Where checkpoints are kept from which it goes on after it was cut off; None keeps none.
 
     Returns:
         What stores it in a folder, as often as that is needed, and gives its card: see ``save_stage``.
@@ -106,9 +110,10 @@ def train_shared(
         album = Album(folder / PICTURES_FOLDER, stage.pictures, task.wavelengths)
         callbacks.append(PictureBook(album, fixed_windows(source), picture_steps(stage.steps)))
     with scratch() as work:
+        keeper = Keeper(store, module, {"work": work, "pictures": folder / PICTURES_FOLDER})
         job = GradientStage(
             module, stage, source, task.budget, declared, work, stage.name, seed_from("train", seed, 0),
-            hardware, say, title, callbacks,
+            hardware, say, title, callbacks, keeper=StageKeeper(keeper, 0, stage, None, dict),
         )  # fmt: skip
         _, summary = train_stage(job)
     state = {name: value for name, value in module.state_dict().items() if shared.carries(name)}

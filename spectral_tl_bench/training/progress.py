@@ -34,11 +34,13 @@ class ProgressLines(Callback):
     def __init__(self, say: Say, title: str, steps: int, interval: float = 20.0) -> None:
         self.say, self.title, self.steps, self.interval = say, title, steps, interval
         self.started = self.last = time.monotonic()
+        self.before = 0  # steps of a part of training that was cut off
         self.loss: float | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Start the clock when training starts, not when the callback is made."""
-        self.started = self.last = time.monotonic()
+        self.started, self.before = time.monotonic(), trainer.global_step
+        self.last = self.started
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """A sign of life, and a line when the last one is long ago."""
@@ -56,7 +58,7 @@ class ProgressLines(Callback):
         self.last = time.monotonic()
         done = trainer.global_step
         loss = trainer.callback_metrics.get("train_loss")
-        left = (self.last - self.started) / max(1, done) * (self.steps - done)
+        left = (self.last - self.started) / max(1, done - self.before) * (self.steps - done)
         parts = [f"{self.title} {done}/{self.steps}"]
         if loss is not None:
             parts.append(f"loss {float(loss):.3f}")
@@ -83,3 +85,11 @@ class LossTrace(Callback):
         step = trainer.global_step
         if step % self.every == 0 or step == self.steps:
             self.values.append((step, float(trainer.callback_metrics["train_loss"])))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The values before training was cut off."""
+        self.values = [(int(step), float(value)) for step, value in state_dict["values"]]

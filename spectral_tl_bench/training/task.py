@@ -14,6 +14,7 @@ from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
+from spectral_tl_bench.training.checkpoints import OURS
 from spectral_tl_bench.training.selection import BestOnSource
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class StageTask(LightningModule):
         self.stage, self.budget, self.num_classes = stage, budget, num_classes
         self.loss, self.objectives = stage.loss or segmentation_loss, objectives
         self.selection = selection or BestOnSource()
+        self.strict_loading = False  # what Lightning goes on from has no weights, see on_save_checkpoint
         self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
         self._evaluator: ChipEvaluator | None = None
@@ -177,5 +179,6 @@ class StageTask(LightningModule):
         return trained_state(self.module)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep checkpoints small: frozen weights are known already."""
-        checkpoint["state_dict"] = {f"module.{name}": value for name, value in self.trained_state().items()}
+        """Keep checkpoints small: frozen weights are known already; one to go on from has weights of its own."""
+        state = {} if OURS in checkpoint else self.trained_state()
+        checkpoint["state_dict"] = {f"module.{name}": value for name, value in state.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -16,10 +18,12 @@ from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.pulse import at
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.averaging import take_average
+from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.closed_form import solve_stage
 from spectral_tl_bench.training.gradient import GradientStage, Validation, ValidationTrace, train_stage
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
+from spectral_tl_bench.training.resume import Keeper, StageKeeper, put_results, results_of
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.task import StageTask
 from spectral_tl_bench.training.trained import (
@@ -64,6 +68,7 @@ class TrainingRun:
         keep_all: Keep every validated checkpoint, for the oracle.
         first: The first stage, where it is done already.
         objectives: What labelled stages are trained with, by name.
+        store: Where checkpoints are kept from which training goes on after it was cut off; None keeps none.
     """
 
     module: nn.Module
@@ -81,6 +86,7 @@ class TrainingRun:
     keep_all: bool = False
     first: FirstStageDone | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
+    store: CheckpointStore | None = None
 
     def is_last(self, number: int) -> bool:
         """Whether a stage is the one whose checkpoint is selected."""
@@ -95,24 +101,51 @@ class TrainingRun:
         return Validation(self.source.validation, self.num_classes, self.validations, self.selection)
 
 
-Runner = Callable[[TrainingRun, int, set[str], TrainedModel], None]
+Runner = Callable[[TrainingRun, int, set[str], TrainedModel, Keeper], None]
 """Runs one kind of stage, by its number; the set names the parameters that required a gradient at the start."""
 
 
 def train(run: TrainingRun) -> TrainedModel:
-    """Train a module through its stages.
+    """Train a module through its stages, or through what is left of them.
 
     Raises:
         UserError: If the stages cannot lead to a selected checkpoint.
+        Paused: If somebody has asked for it; what is done is kept, if the run keeps checkpoints.
     """
     _check(run)
     declared = {name for name, parameter in run.module.named_parameters() if parameter.requires_grad}
     trained = TrainedModel(run.module)
+    keeper = Keeper(run.store, run.module, {"work": run.folder})
+    trained.earlier, trained.resumed = keeper.earlier, keeper.resumed
+    if keeper.found:
+        put_results(trained, keeper.found, run.folder)
+        _remember(run, keeper)
     for number, stage in enumerate(run.stages):
-        if stage.steps:
+        if stage.steps and number >= keeper.stage:
             at(stage.name, 0, stage.steps)
-            kind_of(run, number)(run, number, declared, trained)
+            kind_of(run, number)(run, number, declared, trained, keeper)
+            keeper.between_stages(number + 1, functools.partial(_results, run, trained, number + 1))
     return trained
+
+
+def _results(run: TrainingRun, trained: TrainedModel, number: int) -> dict[str, Any]:
+    """What the stages before one have left."""
+    memories = {
+        str(earlier): stage.memory.save(run.module)
+        for earlier, stage in enumerate(run.stages[:number])
+        if stage.memory is not None and stage.steps
+    }
+    return {**results_of(trained, run.folder), "memories": memories}
+
+
+def _remember(run: TrainingRun, keeper: Keeper) -> None:
+    """Put back what stages that are over remember: testing, or what is stored, may depend on it."""
+    if keeper.stage == len(run.stages):
+        run.say(f"{run.title} | trained before, testing what was kept")
+    for number, memory in (keeper.found or {})["memories"].items():
+        memorised = run.stages[int(number)].memory
+        if memorised is not None:
+            memorised.load(run.module, memory)
 
 
 def kind_of(run: TrainingRun, number: int) -> Runner:
@@ -122,14 +155,14 @@ def kind_of(run: TrainingRun, number: int) -> Runner:
     return solve if run.stages[number].fit is not None else descend
 
 
-def take_over(run: TrainingRun, _number: int, _declared: set[str], trained: TrainedModel) -> None:
+def take_over(run: TrainingRun, _number: int, _declared: set[str], trained: TrainedModel, _keeper: Keeper) -> None:
     """A first stage that is done: the module holds its weights."""
     if run.first is not None:
         trained.stages.append(run.first.summary)
         trained.settled |= run.first.carried
 
 
-def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel) -> None:
+def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel, _keeper: Keeper) -> None:
     """A stage in closed form: there is one state, so nothing is selected from."""
     stage = run.stages[number]
     solved = solve_stage(
@@ -146,7 +179,7 @@ def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedMod
     trained.settle()
 
 
-def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel) -> None:
+def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel, keeper: Keeper) -> None:
     """A stage by gradients; the last one is validated, and its best checkpoint selected."""
     stage, last = run.stages[number], run.is_last(number)
     trace = ValidationTrace(run.folder / stage.name, run.keep_all) if last else None
@@ -160,6 +193,7 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
         GradientStage(
             run.module, stage, run.source, run.budget, declared, run.folder, order, run.seed(number), run.hardware,
             run.say, run.title, [trace] if trace else [], run.validation() if last else None, objectives,
+            StageKeeper(keeper, number, stage, objectives, functools.partial(_results, run, trained, number)),
         )
     )  # fmt: skip
     trained.stages.append(summary)

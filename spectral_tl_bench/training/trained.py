@@ -40,6 +40,8 @@ class TrainedModel:
         checkpoints: Files of every validated checkpoint, where all were kept.
         averaged: Source-validation mIoU of the selected checkpoint, where it is an average.
         settled: Names of weights that a stage has trained or brought; later checkpoints hold them, too.
+        earlier: Seconds that training took before it was cut off, where it was.
+        resumed: How often it has been taken up again.
     """
 
     module: nn.Module
@@ -50,6 +52,8 @@ class TrainedModel:
     checkpoints: list[Path] = field(default_factory=list)
     averaged: float | None = None
     settled: set[str] = field(default_factory=set)
+    earlier: float = 0.0
+    resumed: int = 0
 
     @property
     def selected_value(self) -> float:

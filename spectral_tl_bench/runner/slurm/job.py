@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from spectral_tl_bench.pause import EXIT_CODE
 from spectral_tl_bench.runner.slurm.queue import LOGS, note, read_entry
 
-PAUSED = 75
-"""Exit code of a run that has paused, for which the same command goes on."""
 STALLS = 3
 """Endings in a row without any progress after which a job is not queued again."""
 SUBMIT_AGAIN = "the same command submits it again"
@@ -66,7 +65,7 @@ class Batch:
 
     def _what_next(self, job: str, code: int, asked: set[int], progress: bool) -> tuple[str, bool]:
         """Why the command has ended, and whether this job is to be queued again."""
-        if code > 0 and code != PAUSED and not (asked and code > 128):
+        if code > 0 and code != EXIT_CODE and not (asked and code > 128):
             return f"ended with exit code {code}, see its log", False
         state, why = state_of(job)
         if state not in ("RUNNING", "") and "TimeLimit" not in why:
@@ -77,7 +76,7 @@ class Batch:
             reason = "out of time"
         else:
             hint = ", as it happens when memory runs out" if code == -signal.SIGKILL else ""
-            reason = "paused" if code == PAUSED else f"killed by signal {-code}{hint}"
+            reason = "paused" if code == EXIT_CODE else f"killed by signal {-code}{hint}"
         stalls = 0 if progress or signal.SIGTERM in asked else self._stalls() + 1
         note(self.out, self.cells, stalls=stalls)
         if stalls >= STALLS:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spectral_tl_bench.files import write_text
-from spectral_tl_bench.runner.slurm.job import PAUSED
+from spectral_tl_bench.pause import EXIT_CODE
 from spectral_tl_bench.runner.slurm.profile import Profile
 from spectral_tl_bench.runner.slurm.queue import FOLDER, LOGS
 
@@ -79,7 +79,7 @@ def script_text(
     alone = profile.nodes * profile.tasks_per_node == 1
     command = [_stbench(), "run", *arguments] if alone else ["srun", _stbench(), "run", *arguments]
     body = _BODY.format(
-        cells=shlex.quote(str(cells)), folder=shlex.quote(str(Path.cwd())), paused=PAUSED, command=shlex.join(command),
+        cells=shlex.quote(str(cells)), folder=shlex.quote(str(Path.cwd())), paused=EXIT_CODE, command=shlex.join(command),
         alone="export SLURM_JOB_NAME=interactive  # Lightning starts and requeues nothing\n" if alone else "",
     )  # fmt: skip
     return "\n".join(lines) + "\n" + body
