@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
-from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
@@ -27,6 +26,7 @@ from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
 from spectral_tl_bench.training.trained import StageSummary
+from spectral_tl_bench.training.trainer import make_trainer
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,10 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         validation.selection if validation else None,
     )  # fmt: skip
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
-    trainer = Trainer(
-        accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
-        max_steps=stage.steps, max_epochs=1,
-        callbacks=[ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks],
-        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in job.callbacks),
-        val_check_interval=every, limit_val_batches=None if validation else 0, default_root_dir=job.folder,
+    trainer = make_trainer(
+        hardware, stage.steps,
+        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks], job.folder, every,
     )  # fmt: skip
-    if trainer.precision != hardware.precision:
-        raise UserError(
-            f"--precision {hardware.precision} would be {trainer.precision} here", fix="ask for what can be had"
-        )
     if hardware.precision != "32-true":
         options["precision"] = hardware.precision
     started = time.monotonic()
