@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +86,30 @@ def run(
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs (with --accelerator cpu: processes) that train a cell together.")
+    ] = 1,
+    num_nodes: Annotated[
+        int,
+        typer.Option(min=1, help="Nodes that train a cell together; start the command there by srun or torchrun."),
+    ] = 1,
+    gpus: Annotated[
+        str, typer.Option(help="GPUs to use, as 0,1 or UUIDs: as many cells at a time, each process with its own.")
+    ] = "",
+    micro_batches: Annotated[
+        int, typer.Option(min=1, help="Go through each batch in so many parts, one after the other, to save memory.")
+    ] = 1,
+    on_oom: Annotated[
+        Literal["fail", "split"],
+        typer.Option(help="When memory runs out: fail, or split (again, with batches in parts)."),
+    ] = "fail",
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(help="Also log training: csv, tensorboard, wandb, mlflow; may be given more than once."),
+    ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Where loggers write; default: in the folder of each cell's record.")
+    ] = None,
     compile_steps: Annotated[
         bool, typer.Option("--compile", help="Compile training steps; pays on large backbones and long runs.")
     ] = False,
@@ -135,7 +160,7 @@ def run(
     options, sizes = read_values(option or [], "--option"), backbone_sizes(backbone_size or [])
     _check_folders(out)
     from spectral_tl_bench.runner.run import Request
-    from spectral_tl_bench.training.hardware import checked_hardware
+    from spectral_tl_bench.training.hardware import checked_hardware, chosen_gpus
 
     wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
     request = Request(
@@ -145,27 +170,37 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
-    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait)
-    _run(request, out, lambda: device, workers, jobs, hang_after, fresh)
+    names_of_gpus = chosen_gpus(gpus)
+    device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait, devices, num_nodes)
+    device = replace(
+        device, passes=micro_batches, on_oom=on_oom, loggers=tuple(dict.fromkeys(logger or [])), log_dir=log_dir
+    )
+    if names_of_gpus and len(names_of_gpus) < devices:
+        raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")
+    _run(request, out, lambda: device, workers, jobs, hang_after, fresh, names_of_gpus)
 
 
 def _run(
     request: Request, out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int, hang_after: float,
-    fresh: bool,
+    fresh: bool, gpus: list[str],
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
     from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.run import plan
+    from spectral_tl_bench.runner.together import divisible
 
     try:
         cells, broken = plan(request, say)
+        cells, whole = divisible(cells, hardware())
+        broken += whole
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
         device = hardware()
         check_places(cells, out)
-        jobs = min(jobs, len(cells)) or automatic_jobs(cells)
-        outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after)
+        usual = automatic_jobs(cells, device, gpus)
+        jobs = min(jobs, len(cells), *([usual] if gpus else [])) or usual
+        outcomes = execute_in_processes(cells, out, device, workers, say, fresh, jobs, hang_after, gpus)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None

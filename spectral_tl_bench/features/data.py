@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData, training_batches
 from spectral_tl_bench.data.rasters import ChipCollection
+from spectral_tl_bench.data.shares import WHOLE, Share
 from spectral_tl_bench.features.modules import FeatureMaps
 from spectral_tl_bench.features.windows import ChipLabels, Rounds, Window, grid_windows, symmetry
 from spectral_tl_bench.files import seed_from
@@ -79,8 +80,10 @@ class KeptSource(SourceData):
         vars(self).update(vars(source))
         self.training, self.validation, self._normalise = training, validation, normalise
 
-    def train_loader(self, steps: int, labelled: bool, stage: str) -> DataLoader[dict[str, Tensor]]:
-        """``steps`` batches; every window and symmetry comes as often as the others.
+    def train_loader(
+        self, steps: int, labelled: bool, stage: str, share: Share = WHOLE
+    ) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches, or a share of each; every window and symmetry comes as often as the others.
 
         Raises:
             ValueError: If the stage has no labels.
@@ -92,8 +95,8 @@ class KeptSource(SourceData):
             len(self.training), steps * settings.batch_size, seed_from("fixed windows", self.order_seed, stage)
         )
         return DataLoader(
-            self.training, batch_size=settings.batch_size, sampler=order, num_workers=settings.workers,
-            collate_fn=as_it_is, drop_last=True,
+            self.training, **training_batches(order, settings.batch_size, share), num_workers=settings.workers,
+            collate_fn=as_it_is,
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:

@@ -23,8 +23,10 @@ from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_fol
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
+from spectral_tl_bench.runner.memory import explained, with_enough_parts
 from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
 from spectral_tl_bench.runner.test import TestedModel, test
+from spectral_tl_bench.runner.together import together
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
 from spectral_tl_bench.storage import scratch
@@ -62,11 +64,13 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
             return Outcome(cell, "found", path, record.scores.selected.miou)
         try:
             with contained():
-                built, trained, tested, clock = _measure(cell, Workplace(out, hardware, workers, say))
+                work = Workplace(out, hardware, workers, say)
+                built, trained, tested, clock = with_enough_parts(_measure, cell, work, fields)
         except UserError as error:
             return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
         except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-            return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
+            failure = explained(_failure(error), error, cell, hardware)
+            return fail(cell, out, fields, failure, traceback.format_exc(), "the traceback")
         try:
             record = write_or_rescue(built, trained, tested, fields, clock)
         except StorageError as error:
@@ -103,9 +107,9 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
 
 def _measure(cell: Cell, workplace: Workplace) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
-    built = build(cell, cell.split(), workplace)
     try:
-        with scratch() as folder:
+        with together(cell, workplace), scratch() as folder:
+            built = build(cell, cell.split(), workplace)
             trained = train(built, folder)
             end_of_training = time.monotonic()
             tested = test(built, trained)

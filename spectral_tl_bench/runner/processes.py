@@ -14,6 +14,7 @@ from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
 from spectral_tl_bench.runner.apart import Call, Ended, run_apart, start_server
 from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, finished, is_foreign, run_cell
+from spectral_tl_bench.runner.memory import advice
 from spectral_tl_bench.runner.run import closing_line
 from spectral_tl_bench.storage import sweep_scratch
 from spectral_tl_bench.training.hardware import Hardware
@@ -26,25 +27,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def automatic_jobs(cells: Sequence[Cell]) -> int:
+def automatic_jobs(cells: Sequence[Cell], hardware: Hardware | None = None, gpus: Sequence[str] = ()) -> int:
     """One process per core (four at most) for cells of the small sample without a GPU, otherwise one.
 
-    Real benchmarks want all cores, and a GPU, for one cell at a time.
+    Real benchmarks want all cores, and a GPU, for one cell at a time. With a choice of GPUs each of them has a cell.
     """
     import torch
 
-    if torch.cuda.is_available() or not all(cell.opened.track == "sample" for cell in cells):
+    hardware = hardware or Hardware()
+    if gpus:
+        return max(1, min(len(cells), len(gpus) // hardware.devices))
+    if hardware.processes > 1 or torch.cuda.is_available() or not all(cell.opened.track == "sample" for cell in cells):
         return 1
     return max(1, min(len(cells), available_cores(), 4))
 
 
 def execute_in_processes(
     cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int,
-    hang_after: float = HANG_AFTER,
+    hang_after: float = HANG_AFTER, gpus: Sequence[str] = (),
 ) -> list[Outcome]:  # fmt: skip
     """Run cells ``jobs`` at a time, each process with its share of the cores.
 
-    With one job, only cells with code of other packages get a process, and the others run in this one.
+    With one job, only cells with code of other packages get a process, or such as have a choice of GPUs or run on
+    several; the others run in this one.
 
     Args:
         cells: What to run.
@@ -55,13 +60,14 @@ def execute_in_processes(
         fresh: Run again even where a finished record exists.
         jobs: Number of processes.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
+        gpus: As ``CUDA_VISIBLE_DEVICES`` names them: each process has its own, and sees no other.
 
     Returns:
         The outcomes in the order of the cells. A process that dies (a crash, out of memory, killed) fails its own cell.
     """
     sweep_scratch()
     outcomes: dict[int, Outcome] = {}
-    run = _Run(out, hardware, workers, say, fresh, jobs, hang_after)
+    run = _Run(out, hardware, workers, say, fresh, jobs, hang_after, gpus)
     with closing(run.outcomes(cells)) as endings:
         for number, outcome in endings:
             outcomes[number] = outcome
@@ -73,10 +79,14 @@ class _Run:
     """How the cells of a run are run."""
 
     def __init__(
-        self, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int, hang_after: float
-    ) -> None:
+        self, out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int, hang_after: float,
+        gpus: Sequence[str],
+    ) -> None:  # fmt: skip
         self.out, self.hardware, self.workers, self.say = out, hardware, workers, say
         self.fresh, self.jobs, self.seconds = fresh, jobs, hang_after * 60
+        each = hardware.devices
+        self.free = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
+        self.alone = not gpus and hardware.processes == 1
 
     def outcomes(self, cells: Sequence[Cell]) -> Generator[tuple[int, Outcome]]:
         """Each cell's number and outcome, as soon as it ends."""
@@ -85,7 +95,8 @@ class _Run:
             return
         for number, cell in enumerate(cells):
             check_stopped()
-            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(cell))]
+            apart = is_foreign(cell) or not self.alone
+            yield from self._apart({number: cell}) if apart else [(number, self._here(cell))]
 
     def _here(self, cell: Cell) -> Outcome:
         return run_cell(cell, self.out, self._hardware(cell), self.workers, self.say, self.fresh)
@@ -112,10 +123,14 @@ class _Run:
     def _apart(self, cells: dict[int, Cell]) -> Iterator[tuple[int, Outcome]]:
         """Run cells in processes of their own; those that cannot be sent to one follow in this one."""
         started, left = time.time(), []
+        has: dict[int, str] = {}  # which GPUs
 
         def calls() -> Iterator[tuple[int, Call]]:
             for number, cell in cells.items():
                 if (call := self._call(cell)) is not None:
+                    if self.free:
+                        has[number] = self.free.pop(0)
+                        call = replace(call, environment={"CUDA_VISIBLE_DEVICES": has[number]})
                     yield number, call
                 else:
                     left.append(number)
@@ -123,6 +138,8 @@ class _Run:
         start_server(sorted({type(cell.method).__module__ for cell in cells.values() if not is_foreign(cell)}))
         with closing(run_apart(calls(), self.jobs, self.say, complain, self.seconds or None)) as endings:
             for number, ended in endings:
+                if number in has:
+                    self.free.append(has.pop(number))
                 yield number, self._outcome(cells[number], ended, started)
         for number in left:
             check_stopped()
@@ -134,6 +151,8 @@ class _Run:
             return Outcome(cell, state, record, miou, message)
         sweep_scratch()
         failure = {"kind": "Hung" if ended.hung else "ProcessDied", "message": ended.reason}
+        if "SIGKILL" in ended.reason:
+            failure["message"] += f": {advice(cell, self.hardware)}"
         try:
             with contained():
                 fields, path = facts_of(cell, self.out, self._hardware(cell).threads)

@@ -18,10 +18,15 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.data.shares import Share, mine
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
+from spectral_tl_bench.training.parts import Parts
 from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
@@ -109,30 +114,86 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         The task that trained, and what it did.
     """
     _quiet()
-    torch.manual_seed(job.seed)
+    share = mine()
+    # Dropout and the like differ between devices, which otherwise would draw the same for different windows.
+    torch.manual_seed(job.seed if share.rank == 0 else seed_from(job.seed, "device", share.rank))
     stage, hardware, validation = job.stage, job.hardware, job.validation
     options = dict(stage.options)
+    parts = _parts(job, share)
     fast = _compiled(job, options)
+    chips = validation.chips if validation else None
+    if chips is not None and share.size > 1:
+        chips = chips.share(share)
     task = StageTask(
         job.module, job.source.normaliser(), stage, job.budget, job.declared, job.source.augmentation(job.order),
-        validation.chips if validation else None, validation.num_classes if validation else 0, fast, job.objectives,
-        validation.selection if validation else None,
+        chips, validation.num_classes if validation else 0, fast, job.objectives,
+        validation.selection if validation else None, parts,
     )  # fmt: skip
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
     trainer = make_trainer(
         hardware, stage.steps,
         [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks], job.folder, every,
+        _sync_statistics(task, hardware, share),
     )  # fmt: skip
+    if hardware.passes > 1:
+        job.say(
+            f"{job.title} | {stage.name}: each batch in {hardware.passes} parts; dropout, and batch statistics that "
+            "are trained, are then other ones than in one pass"
+        )
     if hardware.precision != "32-true":
         options["precision"] = hardware.precision
     started = time.monotonic()
     balanced = job.objectives is not None and job.objectives.balanced
     windows = job.source.balanced_domains() if balanced else job.source
-    loader = windows.train_loader(stage.steps, stage.labelled, job.order)
+    loader = windows.train_loader(stage.steps, stage.labelled, job.order, share)
     with forgiving() if fast is not None else contextlib.nullcontext():
-        _run(trainer, task, loader, validation.chips.loader() if validation else None)
+        _run(trainer, task, loader, _validation_loader(validation, chips))
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
     return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, options)
+
+
+def _parts(job: GradientStage, share: Share) -> Parts | None:
+    """How the stage's batches are divided; None where one device takes each at once.
+
+    Raises:
+        UserError: If the stage needs its batches whole, or a batch has fewer windows than there are devices.
+    """
+    size, passes = job.source.settings.batch_size, job.hardware.passes
+    if share.size * passes == 1:
+        return None
+    if size < share.size:
+        raise UserError(f"a batch of {size} windows is too small for {share.size} devices", fix="use fewer devices")
+    if job.objectives is not None and (name := job.objectives.looks_across()):
+        raise UserError(
+            f"objective {name} needs all windows of a batch together, not in parts",
+            fix="run it on one device, without --micro-batches",
+        )
+    return Parts(size, job.stage.labelled and job.stage.loss is None, share, passes)
+
+
+def _sync_statistics(task: StageTask, hardware: Hardware, share: Share) -> bool:
+    """Whether devices must share batch statistics.
+
+    Raises:
+        UserError: If they must and cannot.
+    """
+    if share.size == 1 or not any(
+        isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training for child in task.modules()
+    ):
+        return False
+    if hardware.device.type == "cpu":
+        raise UserError(
+            "the method trains batch normalisation, whose statistics only GPUs can share with each other",
+            fix="run it on one device",
+        )
+    return True
+
+
+def _validation_loader(validation: Validation | None, chips: EvaluationData | None) -> Any:
+    """Windows of this process's chips; one for which there is none goes through a chip that is not counted."""
+    if validation is None or chips is None:
+        return None
+    return (chips if chips.rows else validation.chips.share(Share(0, len(validation.chips.rows)))).loader()
 
 
 def _compiled(job: GradientStage, options: dict[str, Any]) -> nn.Module | None:
@@ -156,6 +217,10 @@ def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any) -> Non
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, loader, validation)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise StepMemoryError(f"out of memory in training ({str(error).strip().partition(chr(10))[0]})") from error
+        raise
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -173,6 +238,7 @@ def _quiet() -> None:
     for pattern in (
         ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
         ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
-        ".*in eval mode at the start of training.*",
+        ".*in eval mode at the start of training.*", ".*broadcast_buffers.*", ".*Grad strides do not match.*",
+        ".*sync_dist=True.*", ".*`srun` command is available.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
@@ -163,7 +164,7 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
     trained.stages.append(summary)
     if objectives is not None and (facts := objectives.facts()):
         summary.options["objectives"] = facts
-    if trace is not None:
+    if trace is not None and mine().rank == 0:  # which tests and writes
         _select(run, trace, task, trained)
         _average(run, stage, task, trained)
     trained.settle()
