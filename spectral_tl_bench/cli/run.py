@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,8 +100,8 @@ def run(
         int, typer.Option(min=1, help="Go through each batch in so many parts, one after the other, to save memory.")
     ] = 1,
     on_oom: Annotated[
-        Literal["fail", "split"],
-        typer.Option(help="When memory runs out: fail, or split (again, with batches in parts)."),
+        str,
+        typer.Option("--on-oom", help="When memory runs out: fail, or split (again, with batches in parts)."),
     ] = "fail",
     logger: Annotated[
         list[str] | None,
@@ -149,6 +149,8 @@ def run(
 
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    if on_oom not in ("fail", "split"):
+        raise UserError(f"--on-oom is {on_oom!r}", expected="fail or split")
     overrides = _overrides(
         budget=budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size, learning_rate=learning_rate,
         schedule=schedule, window=window, stride=stride, validations=validations, precision=precision,
@@ -161,6 +163,7 @@ def run(
     _check_folders(out)
     from spectral_tl_bench.runner.run import Request
     from spectral_tl_bench.training.hardware import checked_hardware, chosen_gpus
+    from spectral_tl_bench.training.loggers import check_loggers
 
     wait = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
     request = Request(
@@ -170,10 +173,15 @@ def run(
         trust_data=trust_data, protocol=protocol, overrides=overrides, oracle=oracle, from_stage=from_stage,
         objective_options=objective_options,
     )  # fmt: skip
+    check_loggers(logger or [])
     names_of_gpus = chosen_gpus(gpus)
     device = checked_hardware(accelerator, feature_cache_limit, threads, precision, wait, devices, num_nodes)
     device = replace(
-        device, passes=micro_batches, on_oom=on_oom, loggers=tuple(dict.fromkeys(logger or [])), log_dir=log_dir
+        device,
+        passes=micro_batches,
+        on_oom="split" if on_oom == "split" else "fail",
+        loggers=tuple(dict.fromkeys(logger or [])),
+        log_dir=log_dir,
     )
     if names_of_gpus and len(names_of_gpus) < devices:
         raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")

@@ -69,7 +69,7 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
         except UserError as error:
             return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
         except Exception as error:  # whatever a method raises; its own cell ends, the others go on
-            failure = explained(_failure(error), error, cell, hardware)
+            failure = explained(_failure(error), error, cell, fields)
             return fail(cell, out, fields, failure, traceback.format_exc(), "the traceback")
         try:
             record = write_or_rescue(built, trained, tested, fields, clock)

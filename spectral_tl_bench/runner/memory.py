@@ -54,23 +54,31 @@ def _more(cell: Cell, hardware: Hardware) -> int | None:
     return None if hardware.on_oom != "split" or whole or hardware.passes >= share else min(passes, share)
 
 
-def explained(failure: dict[str, str], error: Exception, cell: Cell, hardware: Hardware) -> dict[str, str]:
+def explained(failure: dict[str, str], error: Exception, cell: Cell, fields: dict[str, Any]) -> dict[str, str]:
     """A failure, which says what helps where memory has run out.
 
     Args:
         failure: ``kind`` and ``message``.
         error: What has happened.
         cell: The cell.
-        hardware: Where it was run.
+        fields: What is known about it; its environment tells in how many parts its batches were.
     """
     if not is_out_of_memory(error):
         return failure
-    return {"kind": "OutOfMemory", "message": f"{_first_line(error)}, {advice(cell, hardware)}"}
+    return {
+        "kind": "OutOfMemory",
+        "message": f"{_first_line(error)}, {advice(cell, int(fields['environment'].get('micro-batches', 1)))}",
+    }
 
 
-def advice(cell: Cell, hardware: Hardware) -> str:
-    """With which sizes memory has run out, and what helps."""
-    settings, parts = cell.settings, hardware.passes
+def advice(cell: Cell, parts: int) -> str:
+    """With which sizes memory has run out, and what helps.
+
+    Args:
+        cell: The cell.
+        parts: Parts that its batches were in.
+    """
+    settings = cell.settings
     across = [name for name, objective in cell.objectives.items() if objective.looks_across()]
     fixes = ["a smaller --batch-size or --window"]
     if across:

@@ -152,7 +152,7 @@ class _Run:
         sweep_scratch()
         failure = {"kind": "Hung" if ended.hung else "ProcessDied", "message": ended.reason}
         if "SIGKILL" in ended.reason:
-            failure["message"] += f": {advice(cell, self.hardware)}"
+            failure["message"] += f": {advice(cell, self.hardware.passes)}"
         try:
             with contained():
                 fields, path = facts_of(cell, self.out, self._hardware(cell).threads)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spectral_tl_bench.results.store import record_folder
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.training.train import FirstStageDone, TrainingRun
 from spectral_tl_bench.training.train import train as train_module
 from spectral_tl_bench.training.trained import TrainedModel
+
+
+def _logs(built: BuiltRun) -> Path | None:
+    """Where the cell's loggers write: beside its record, or in a folder of the same name below the user's."""
+    if not built.hardware.loggers:
+        return None
+    cell = built.cell
+    root, fingerprint = built.hardware.log_dir or built.workplace.out, cell.identity(built.split).fingerprint
+    return record_folder(root, cell.opened.benchmark.id, cell.method_name, fingerprint) / "logs"
 
 
 def train(built: BuiltRun, folder: Path) -> TrainedModel:
@@ -24,5 +34,6 @@ def train(built: BuiltRun, folder: Path) -> TrainedModel:
             built.trainee, built.stages, built.source, settings.budget, len(cell.opened.benchmark.labels.names),
             settings.validations, built.seed, folder, built.hardware, built.workplace.say, cell.title,
             selection=cell.protocol.selection, keep_all=cell.oracle, first=done, objectives=cell.objectives,
+            logs=_logs(built),
         )
     )  # fmt: skip

@@ -25,6 +25,8 @@ from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.loggers import CellLogs
+from spectral_tl_bench.training.measured import StepClock
 from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
 from spectral_tl_bench.training.parts import Parts
 from spectral_tl_bench.training.progress import ProgressLines, Say
@@ -70,6 +72,7 @@ class GradientStage:
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
         validation: How it is validated; None for not at all.
         objectives: The objectives of the run, or None.
+        logs: Where loggers write, in a folder of the stage; None for no loggers.
     """
 
     module: nn.Module
@@ -86,6 +89,7 @@ class GradientStage:
     callbacks: Sequence[Callback] = ()
     validation: Validation | None = None
     objectives: ActiveObjectives | None = None
+    logs: Path | None = None
 
 
 class ValidationTrace(ModelCheckpoint):
@@ -129,11 +133,12 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         chips, validation.num_classes if validation else 0, fast, job.objectives,
         validation.selection if validation else None, parts,
     )  # fmt: skip
+    clock = StepClock(job.source.settings.batch_size, hardware.device)
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
     trainer = make_trainer(
         hardware, stage.steps,
-        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks], job.folder, every,
-        _sync_statistics(task, hardware, share),
+        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), clock, *job.callbacks], job.folder, every,
+        _sync_statistics(task, hardware, share), _logs(job, share),
     )  # fmt: skip
     if hardware.passes > 1:
         job.say(
@@ -149,7 +154,7 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     with forgiving() if fast is not None else contextlib.nullcontext():
         _run(trainer, task, loader, _validation_loader(validation, chips))
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
-    return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, options)
+    return task, StageSummary(stage.name, stage.steps, time.monotonic() - started, trainable, options, clock.facts)
 
 
 def _parts(job: GradientStage, share: Share) -> Parts | None:
@@ -169,6 +174,13 @@ def _parts(job: GradientStage, share: Share) -> Parts | None:
             fix="run it on one device, without --micro-batches",
         )
     return Parts(size, job.stage.labelled and job.stage.loss is None, share, passes)
+
+
+def _logs(job: GradientStage, share: Share) -> CellLogs | None:
+    """The loggers of the stage, if there are any; the first process has them."""
+    if job.logs is None or not job.hardware.loggers or share.rank:
+        return None
+    return CellLogs(job.hardware.loggers, job.logs / job.stage.name, f"{job.title} | {job.stage.name}", job.stage.steps)
 
 
 def _sync_statistics(task: StageTask, hardware: Hardware, share: Share) -> bool:

@@ -133,6 +133,11 @@ def checked_hardware(
         accelerator, feature_limit=feature_limit, threads=threads, wait_for_room=wait_for_room, devices=devices,
         nodes=nodes,
     )  # fmt: skip
+    if nodes > 1:
+        raise UserError(
+            f"--num-nodes {nodes}: a cell runs on the devices of one node so far",
+            fix="use --devices for the GPUs of a node, and further nodes for other cells",
+        )
     cuda = hardware.device.type == "cuda"
     if cuda and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")

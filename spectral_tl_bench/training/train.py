@@ -64,6 +64,7 @@ class TrainingRun:
         keep_all: Keep every validated checkpoint, for the oracle.
         first: The first stage, where it is done already.
         objectives: What labelled stages are trained with, by name.
+        logs: Where loggers write.
     """
 
     module: nn.Module
@@ -81,6 +82,7 @@ class TrainingRun:
     keep_all: bool = False
     first: FirstStageDone | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
+    logs: Path | None = None
 
     def is_last(self, number: int) -> bool:
         """Whether a stage is the one whose checkpoint is selected."""
@@ -159,6 +161,7 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
         GradientStage(
             run.module, stage, run.source, run.budget, declared, run.folder, order, run.seed(number), run.hardware,
             run.say, run.title, [trace] if trace else [], run.validation() if last else None, objectives,
+            run.logs,
         )
     )  # fmt: skip
     trained.stages.append(summary)

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.loggers import CellLogs
 
 
 class JoinedProcesses(LightningEnvironment):
@@ -58,6 +59,7 @@ def make_trainer(
     folder: Path,
     validate_every: int | None,
     sync_statistics: bool = False,
+    logs: CellLogs | None = None,
 ) -> Trainer:
     """A trainer for one stage.
 
@@ -70,6 +72,7 @@ def make_trainer(
         folder: Where checkpoints go.
         validate_every: Steps between validations; None for none.
         sync_statistics: Whether several devices share the batch statistics of normalisation layers.
+        logs: Loggers.
 
     Raises:
         UserError: If the precision cannot be had.
@@ -84,8 +87,9 @@ def make_trainer(
     trainer = Trainer(
         accelerator=hardware.accelerator, devices=hardware.devices if together else 1, precision=hardware.precision,
         use_distributed_sampler=False, **where,
-        max_steps=steps, max_epochs=1, callbacks=list(callbacks),
-        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        max_steps=steps, max_epochs=1, callbacks=[*callbacks, *([logs] if logs else [])],
+        logger=logs.loggers if logs else False, log_every_n_steps=logs.every if logs else None,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         val_check_interval=validate_every, limit_val_batches=None if validate_every else 0, default_root_dir=folder,
     )  # fmt: skip
