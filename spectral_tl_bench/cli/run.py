@@ -6,7 +6,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,30 @@ def run(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs (with --accelerator cpu: processes) that train a cell together.")
+    ] = 1,
+    num_nodes: Annotated[
+        int,
+        typer.Option(min=1, help="Nodes that train a cell together; start the command there by srun or torchrun."),
+    ] = 1,
+    gpus: Annotated[
+        str, typer.Option(help="GPUs to use, as 0,1 or UUIDs: as many cells at a time, each process with its own.")
+    ] = "",
+    micro_batches: Annotated[
+        int, typer.Option(min=1, help="Go through each batch in so many parts, one after the other, to save memory.")
+    ] = 1,
+    on_oom: Annotated[
+        str,
+        typer.Option("--on-oom", help="When memory runs out: fail, or split (again, with batches in parts)."),
+    ] = "fail",
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(help="Also log training: csv, tensorboard, wandb, mlflow; may be given more than once."),
+    ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Where loggers write; default: in the folder of each cell's record.")
+    ] = None,
     feature_cache_limit: Annotated[
         float, typer.Option(min=0, help="GiB for the features that methods with cache=true keep; 0 keeps none.")
     ] = 50.0,
@@ -99,35 +124,54 @@ def run(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:
         raise UserError("--dry-run says what is left, and with --fresh all is", fix="leave out one of the two")
+    if on_oom not in ("fail", "split"):
+        raise UserError(f"--on-oom is {on_oom!r}", expected="fail or split")
     every = read_duration(checkpoint_every, "--checkpoint-every")
     requests = requests_of(choices)
     if dry_run:
         show_plan(requests, out, jobs)
         return
     _check_folders(out)
-    from spectral_tl_bench.training.hardware import checked_hardware
+    from spectral_tl_bench.training.hardware import checked_hardware, chosen_gpus
+    from spectral_tl_bench.training.loggers import check_loggers
 
-    patience = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
+    check_loggers(logger or [])
     if submission is not None:
         _submit(submission, requests, out, only)
         return
+    patience = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
     for precision in {request.overrides.precision for request in requests}:
-        device = checked_hardware(accelerator, feature_cache_limit, threads, precision, patience, every)
+        device = checked_hardware(
+            accelerator, feature_cache_limit, threads, precision, patience, every, devices, num_nodes
+        )
+    device = replace(
+        device, passes=micro_batches, on_oom="split" if on_oom == "split" else "fail",
+        loggers=tuple(dict.fromkeys(logger or [])), log_dir=log_dir,
+    )  # fmt: skip
+    names_of_gpus = chosen_gpus(gpus)
+    if names_of_gpus and len(names_of_gpus) < devices:
+        raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")
     with _pausing():
-        _run(requests, out, lambda: device, workers, jobs, hang_after, fresh, only)
+        _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus)
 
 
 def _run(
-    requests: Sequence[Request], out: Path, hardware: Callable[[], Hardware], workers: int, jobs: int,
-    hang_after: float, fresh: bool, only: str | None = None,
+    requests: Sequence[Request], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float,
+    fresh: bool, only: str | None, gpus: Sequence[str],
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
+    from spectral_tl_bench.runner.together import divisible
+
     try:
         cells, broken = _planned(requests, out, only)
+        cells, whole = divisible(cells, hardware)
+        for name, reason in whole:
+            complain(f"error: {name} cannot run: {reason}")
+        broken = broken or bool(whole)
         outcomes = {} if fresh else _found(cells, out)
         left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
         if left:
-            outcomes |= _execute(left, out, hardware(), workers, jobs, hang_after, fresh, len(outcomes))
+            outcomes |= _execute(left, out, hardware, workers, jobs, hang_after, fresh, len(outcomes), gpus)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain(
             "interrupted; finished cells keep their records, run the same command again to go on: those that are "
@@ -209,7 +253,7 @@ def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
 
 def _execute(
     cells: Mapping[int, Cell], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float, fresh: bool,
-    before: int,
+    before: int, gpus: Sequence[str],
 ) -> dict[int, Outcome]:  # fmt: skip
     """Run cells, by number; ``before`` others of the same run are over."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
@@ -217,8 +261,9 @@ def _execute(
 
     left = list(cells.values())
     check_places(left, out)
-    jobs = min(jobs, len(left)) or automatic_jobs(left)
-    outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before)
+    usual = automatic_jobs(left, hardware, gpus)
+    jobs = min(jobs, len(left), *([usual] if gpus else [])) or usual
+    outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before, gpus)
     return dict(zip(cells, outcomes, strict=True))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.chip_cache import ChipCache
@@ -22,6 +22,7 @@ from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.samplers import Remaining
+from spectral_tl_bench.data.shares import WHOLE, BatchParts, Share
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
@@ -129,6 +130,7 @@ class EvaluationData:
         cache: ChipCache | None = None,
     ) -> None:
         self.benchmark, self.settings = benchmark, settings
+        self._sources = index, statistics, cache
         self.collection = ChipCollection(open_datasets(benchmark, index, chips, cache=cache, fill=statistics.mean))
         self.rows = {row["chip"]: row for _, _, row in self.collection.chips()}
         self._place = {row["chip"]: (dataset, number) for dataset, number, row in self.collection.chips()}
@@ -141,6 +143,14 @@ class EvaluationData:
             self.collection, batch_size=settings.eval_batch_size, sampler=sampler, num_workers=settings.workers,
             collate_fn=_CollateWindows(settings.rules.windows),
         )  # fmt: skip
+
+    def share(self, share: Share) -> EvaluationData:
+        """The chips of one process; where there are fewer chips than processes, a share may have none.
+
+        A chip is in one share only. Sites may be other ones than those of all chips together: ask the whole for them.
+        """
+        index, statistics, cache = self._sources
+        return EvaluationData(self.benchmark, index, share.chips(list(self.rows)), self.settings, statistics, cache)
 
     def windows_per_chip(self) -> dict[str, int]:
         """How many windows cover each chip."""
@@ -195,14 +205,22 @@ class TargetImages:
         self.settings = settings
         self.collection = ChipCollection(open_datasets(benchmark, index, chips, fill=statistics.mean, labels=False))
 
-    def loader(self, steps: int, seed: int, done: int = 0) -> DataLoader[dict[str, Tensor]]:
-        """``steps`` batches of random windows with nothing but ``image``, without the first ``done`` of them."""
+    def loader(self, steps: int, seed: int, share: Share = WHOLE, done: int = 0) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches of random windows with nothing but ``image``; see ``SourceData.train_loader``."""
         settings, length = self.settings, steps * self.settings.batch_size
         sampler = settings.rules.windows.training(self.collection, settings.window, length, seed, balanced=False)
         return DataLoader(
-            self.collection, batch_size=settings.batch_size, sampler=Remaining(sampler, done * settings.batch_size),
-            num_workers=settings.workers, collate_fn=_CollateImages(settings.rules.windows), drop_last=True,
+            self.collection, **training_batches(sampler, settings.batch_size, share, done),
+            num_workers=settings.workers, collate_fn=_CollateImages(settings.rules.windows),
         )  # fmt: skip
+
+
+def training_batches(sampler: Sampler[Any], batch_size: int, share: Share, done: int = 0) -> dict[str, Any]:
+    """How a loader makes training batches: whole ones, or a process's share of each, without those that are done."""
+    sampler = Remaining(sampler, done * batch_size)
+    if share.size == 1:
+        return {"sampler": sampler, "batch_size": batch_size, "drop_last": True}
+    return {"batch_sampler": BatchParts(sampler, batch_size, share)}
 
 
 def collate_images(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -259,7 +277,7 @@ class SourceData:
         self.validation = EvaluationData(benchmark, index, validation, settings, self.statistics, cache)
 
     def train_loader(
-        self, steps: int, labelled: bool, stage: str, done: int = 0
+        self, steps: int, labelled: bool, stage: str, share: Share = WHOLE, done: int = 0
     ) -> DataLoader[dict[str, Tensor]] | WithTargetImages:
         """``steps`` batches of random windows; without ``labelled`` they carry no mask.
 
@@ -267,6 +285,7 @@ class SourceData:
             steps: Steps of the stage.
             labelled: Whether batches carry ``mask``.
             stage: Name of the data order.
+            share: Which part of each batch.
             done: Batches that training has had before it was cut off: they are not read again. The length counts them.
         """
         settings = self.settings
@@ -275,14 +294,13 @@ class SourceData:
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage), self.balanced
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            self.collection, batch_size=settings.batch_size, sampler=Remaining(sampler, done * settings.batch_size),
+            self.collection, **training_batches(sampler, settings.batch_size, share, done),
             num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.rules.windows),
-            drop_last=True,
         )  # fmt: skip
         if self.target_images is None:
             return loader
         return WithTargetImages(
-            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage), done)
+            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage), share, done)
         )
 
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.shares import agreed, gathered, mine, spread, summed
 from spectral_tl_bench.data.windows import ChipStitcher
 from spectral_tl_bench.evaluation.metrics import confusion
 from spectral_tl_bench.pulse import beat
@@ -78,8 +79,12 @@ class ChipEvaluator:
         self._loss, self._pixels = self._loss + float(total), self._pixels + int((truth != VOID).sum())
 
     def loss(self) -> float:
-        """Mean cross-entropy over the labelled pixels of all windows; a pixel counts once for each window."""
-        return self._loss / max(1, self._pixels)
+        """Mean cross-entropy over the labelled pixels of all windows; a pixel counts once for each window.
+
+        Where several processes have a share of the chips, it is that of all: each of them must ask.
+        """
+        loss, pixels = summed(torch.tensor([self._loss, self._pixels], dtype=torch.float64)).tolist()
+        return loss / max(1, pixels)
 
     def _finish(self, chip: str, prediction: np.ndarray[Any, Any]) -> None:
         self._truth.pop(chip, None)
@@ -102,8 +107,10 @@ class ChipEvaluator:
         return pd.DataFrame(rows)
 
     def matrix(self) -> np.ndarray[Any, Any]:
-        """The sum over all chips (K, K), int64."""
-        return np.sum(list(self.table()["matrix"]), axis=0)
+        """The sum over all chips (K, K), int64; over those of all processes, each of which must ask."""
+        nothing = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
+        own = np.sum([nothing, *(self.table()["matrix"] if self._remaining else ())], axis=0)
+        return summed(torch.from_numpy(own)).numpy()
 
 
 @torch.inference_mode()
@@ -139,3 +146,55 @@ def evaluate(
         if on_batch is not None:
             on_batch(number, len(loader))
     return evaluator.table()
+
+
+def evaluate_together(
+    module: nn.Module,
+    normalise: nn.Module,
+    data: EvaluationData,
+    num_classes: int,
+    device: torch.device,
+    on_batch: Callable[[int, int], None] | None = None,
+    on_chip: OnChip | None = None,
+    shown: Collection[str] = (),
+) -> pd.DataFrame:
+    """As ``evaluate``, with the first process's weights and each process on its share of the chips.
+
+    Every process of a group must call it. No chip is predicted twice.
+
+    Args:
+        module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
+        normalise: Maps file units to normalised images.
+        data: All chips.
+        num_classes: Number of classes.
+        device: Where to run.
+        on_batch: Called with (batches done, batches in all) of this process.
+        on_chip: Called with the name and the predicted classes (H, W) of chips that are finished, in the first process.
+        shown: The chips for which it must be called; with several processes it is called for no other.
+
+    Returns:
+        One row per chip, as ``ChipEvaluator.table``; in processes other than the first without any row.
+    """
+    if mine().size == 1:
+        return evaluate(module, normalise, data, num_classes, device, on_batch, on_chip)
+    module.to(device)
+    state = module.state_dict()
+    spread([state[name] for name in sorted(state)])
+    wanted, predictions = set(agreed(list(shown))), {}
+
+    def keep(chip: str, prediction: np.ndarray[Any, Any]) -> None:
+        if chip in wanted:
+            predictions[chip] = prediction
+
+    own, rows = data.share(mine()), []
+    if own.rows:
+        table = evaluate(module, normalise, own, num_classes, device, on_batch, keep)
+        rows = table[["chip", "domain", "matrix"]].to_dict("records")
+    parts = gathered((rows, predictions))
+    if mine().rank:
+        return pd.DataFrame()
+    rows = sorted((row for part, _ in parts for row in part), key=lambda row: str(row["chip"]))
+    if on_chip is not None:
+        for chip, prediction in (item for _, finished in parts for item in finished.items()):
+            on_chip(chip, prediction)
+    return pd.DataFrame([{"site": data.site(row["chip"]), **row} for row in rows])[["chip", "domain", "site", "matrix"]]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData, training_batches
 from spectral_tl_bench.data.rasters import ChipCollection
-from spectral_tl_bench.data.samplers import Remaining
+from spectral_tl_bench.data.shares import WHOLE, Share
 from spectral_tl_bench.features.modules import FeatureMaps
 from spectral_tl_bench.features.windows import ChipLabels, Rounds, Window, grid_windows, symmetry
 from spectral_tl_bench.files import seed_from
@@ -80,8 +80,10 @@ class KeptSource(SourceData):
         vars(self).update(vars(source))
         self.training, self.validation, self._normalise = training, validation, normalise
 
-    def train_loader(self, steps: int, labelled: bool, stage: str, done: int = 0) -> DataLoader[dict[str, Tensor]]:
-        """``steps`` batches without the first ``done``; every window and symmetry comes as often as the others.
+    def train_loader(
+        self, steps: int, labelled: bool, stage: str, share: Share = WHOLE, done: int = 0
+    ) -> DataLoader[dict[str, Tensor]]:
+        """``steps`` batches; every window and symmetry comes as often as the others. See ``SourceData.train_loader``.
 
         Raises:
             ValueError: If the stage has no labels.
@@ -93,8 +95,8 @@ class KeptSource(SourceData):
             len(self.training), steps * settings.batch_size, seed_from("fixed windows", self.order_seed, stage)
         )
         return DataLoader(
-            self.training, batch_size=settings.batch_size, sampler=Remaining(order, done * settings.batch_size),
-            num_workers=settings.workers, collate_fn=as_it_is, drop_last=True,
+            self.training, **training_batches(order, settings.batch_size, share, done), num_workers=settings.workers,
+            collate_fn=as_it_is,
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:

@@ -121,12 +121,19 @@ class Objective(BaseModel):
     domains_needed: ClassVar[int] = 1
     """With fewer source domains than this the objective has no meaning, and a run is refused."""
 
+    window_by_window: ClassVar[bool] = False
+    """Whether its hooks treat each window by itself, so that a batch may be in parts, over devices or passes."""
+
     numerics_version: ClassVar[int | str | None] = None
     """Raised by hand whenever the numbers of the objective may change; see ``Method.numerics_version``."""
 
     def needs(self) -> int:
         """How many source domains there must be, where options matter."""
         return self.domains_needed
+
+    def looks_across(self) -> bool:
+        """Whether it needs the windows of a batch together."""
+        return not self.window_by_window and any(map(self.has, ("augment", "wrap", "risk", "penalty")))
 
     def wants_balance(self) -> bool:
         """Whether windows are drawn so that each domain comes equally often, instead of in proportion to its chips."""

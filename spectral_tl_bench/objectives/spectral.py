@@ -34,6 +34,7 @@ class SpectralAugmentation(Objective):
     """
 
     numerics_version = 1
+    window_by_window = True
 
     reference: ClassVar[str] = "none; ranges in the docstring"
 

@@ -115,13 +115,24 @@ class Parameters(_Strict):
 
 
 class StageFacts(_Strict):
-    """One training stage as it was run."""
+    """One training stage as it was run.
+
+    Attributes:
+        measured: Windows per second, share of time waiting for data, joules where they could be read; empty in
+            records of before it was measured, and where nothing was trained.
+    """
 
     name: str
     steps: Count
     seconds: Seconds
     trainable: Count
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    measured: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what an earlier record does not say: published ones are compared byte by byte."""
+        return {key: value for key, value in values(self).items() if key != "measured" or self.measured}
 
 
 class Times(_Strict):

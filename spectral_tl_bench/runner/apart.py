@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -44,9 +44,11 @@ class Call:
 
     Args:
         content: What pickle made of them.
+        environment: Variables that the process gets beside those of this one.
     """
 
     content: bytes
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, function: Callable[..., Any], *arguments: Any) -> Call:
@@ -154,7 +156,7 @@ class _Child:
         self.process = context.Process(
             name="stbench cell",
             target=_begin,
-            args=(call.content, pipes, dict(os.environ), os.getcwd()),  # noqa: PTH109
+            args=(call.content, pipes, {**os.environ, **call.environment}, os.getcwd()),  # noqa: PTH109
         )
         self.process.start()
         for _, theirs in pipes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 import traceback
@@ -27,9 +28,11 @@ from spectral_tl_bench.runner.cell_log import add_to_log, logged
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
 from spectral_tl_bench.runner.facts import common_fields
 from spectral_tl_bench.runner.lease import BUSY, Lease, who_has
+from spectral_tl_bench.runner.memory import explained, with_enough_parts
 from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
 from spectral_tl_bench.runner.standing import forget, standing_of
 from spectral_tl_bench.runner.test import TestedModel, test
+from spectral_tl_bench.runner.together import together
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
 from spectral_tl_bench.storage import scratch
@@ -61,9 +64,7 @@ def run_cell(
     with computing_threads(threads):
         fields, path = facts_of(cell, out, threads)
         if not fresh and (outcome := _found(cell, path, fields, say)):
-            checkpoints.forget(
-                out, fields["fingerprint"]
-            )  # one that was killed as its record was written has left them
+            checkpoints.forget(out, fields["fingerprint"])  # a run that was killed as it wrote the record has left them
             return outcome
         if pause.asked():
             return _paused(cell)
@@ -99,7 +100,8 @@ def _run(cell: Cell, fields: dict[str, Any], workplace: Workplace) -> Outcome:
     out = workplace.out
     try:
         with contained():
-            built, trained, tested, clock = _measure(cell, workplace, fields)
+            measure = functools.partial(_measure, fields=fields)
+            built, trained, tested, clock = with_enough_parts(measure, cell, workplace, fields)
     except pause.Paused:
         return _paused(cell)
     except UserError as error:
@@ -107,7 +109,8 @@ def _run(cell: Cell, fields: dict[str, Any], workplace: Workplace) -> Outcome:
         return Outcome(cell, "refused", write_failure(out, fields, _failure(error)), None, str(error))
     except Exception as error:  # whatever a method raises; its own cell ends, the others go on
         _forget_failed(out, fields, error)
-        return fail(cell, out, fields, _failure(error), traceback.format_exc(), "the traceback")
+        failure = explained(_failure(error), error, cell, fields)
+        return fail(cell, out, fields, failure, traceback.format_exc(), "the traceback")
     try:
         record = write_or_rescue(built, trained, tested, fields, clock)
     except StorageError as error:
@@ -165,10 +168,10 @@ def _measure(
     cell: Cell, workplace: Workplace, fields: dict[str, Any]
 ) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
-    built = build(cell, cell.split(), workplace)
-    store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
     try:
-        with scratch() as folder:
+        with together(cell, workplace), scratch() as folder:
+            built = build(cell, cell.split(), workplace)
+            store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
             trained = train(built, folder, store)
             end_of_training = time.monotonic()
             tested = test(built, trained)

@@ -19,6 +19,7 @@ from spectral_tl_bench.runner.cell import Cell, Outcome, Say, facts_of, fail, fi
 from spectral_tl_bench.runner.cell_log import add_to_log, log_outputs
 from spectral_tl_bench.runner.display import Display, display
 from spectral_tl_bench.runner.lease import BUSY, Lease, free_if_dead
+from spectral_tl_bench.runner.memory import advice
 from spectral_tl_bench.runner.run import closing_line
 from spectral_tl_bench.runner.standing import forget
 from spectral_tl_bench.storage import sweep_scratch
@@ -33,25 +34,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def automatic_jobs(cells: Sequence[Cell]) -> int:
+def automatic_jobs(cells: Sequence[Cell], hardware: Hardware | None = None, gpus: Sequence[str] = ()) -> int:
     """One process per core (four at most) for cells of the small sample without a GPU, otherwise one.
 
-    Real benchmarks want all cores, and a GPU, for one cell at a time.
+    Real benchmarks want all cores, and a GPU, for one cell at a time. With a choice of GPUs each of them has a cell.
     """
     import torch
 
-    if torch.cuda.is_available() or not all(cell.opened.track == "sample" for cell in cells):
+    hardware = hardware or Hardware()
+    if gpus:
+        return max(1, min(len(cells), len(gpus) // hardware.devices))
+    if hardware.processes > 1 or torch.cuda.is_available() or not all(cell.opened.track == "sample" for cell in cells):
         return 1
     return max(1, min(len(cells), available_cores(), 4))
 
 
 def execute_in_processes(
     cells: Sequence[Cell], out: Path, hardware: Hardware, workers: int, say: Say, fresh: bool, jobs: int,
-    hang_after: float = HANG_AFTER, before: int = 0,
+    hang_after: float = HANG_AFTER, before: int = 0, gpus: Sequence[str] = (),
 ) -> list[Outcome]:  # fmt: skip
     """Run cells ``jobs`` at a time, each process with its share of the cores.
 
-    With one job, only cells with code of other packages get a process, and the others run in this one.
+    With one job, only cells with code of other packages get a process, or such as have a choice of GPUs or run on
+    several; the others run in this one.
 
     Args:
         cells: What to run.
@@ -63,6 +68,7 @@ def execute_in_processes(
         jobs: Number of processes.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
         before: Cells of the same run that are over already.
+        gpus: As ``CUDA_VISIBLE_DEVICES`` names them: each process has its own, and sees no other.
 
     Returns:
         The outcomes in the order of the cells. A process that dies (a crash, out of memory, killed) fails its own cell.
@@ -70,7 +76,7 @@ def execute_in_processes(
     sweep_scratch()
     outcomes: dict[int, Outcome] = {}
     with display(out, before + len(cells), say) as shown:
-        run = _Run(out, hardware, workers, shown, fresh, jobs, hang_after)
+        run = _Run(out, hardware, workers, shown, fresh, jobs, hang_after, gpus)
         with closing(run.outcomes(cells)) as endings:
             for number, outcome in endings:
                 outcomes[number] = outcome
@@ -82,11 +88,15 @@ class _Run:
     """How the cells of a run are run."""
 
     def __init__(
-        self, out: Path, hardware: Hardware, workers: int, shown: Display, fresh: bool, jobs: int, hang_after: float
-    ) -> None:
+        self, out: Path, hardware: Hardware, workers: int, shown: Display, fresh: bool, jobs: int, hang_after: float,
+        gpus: Sequence[str],
+    ) -> None:  # fmt: skip
         self.out, self.hardware, self.workers, self.shown, self.say = out, hardware, workers, shown, shown.say
         self.fresh, self.jobs, self.seconds = fresh, jobs, hang_after * 60
         self.leases: dict[int, Lease] = {}
+        each = hardware.devices
+        self.gpus = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
+        self.alone = not gpus and hardware.processes == 1
 
     def outcomes(self, cells: Sequence[Cell]) -> Generator[tuple[int, Outcome]]:
         """Each cell's number and outcome, as soon as it ends; those that other runs have come last."""
@@ -123,7 +133,8 @@ class _Run:
             return
         for number, cell in cells.items():
             check_stopped()
-            yield from self._apart({number: cell}) if is_foreign(cell) else [(number, self._here(number, cell))]
+            apart = is_foreign(cell) or not self.alone
+            yield from self._apart({number: cell}) if apart else [(number, self._here(number, cell))]
 
     def _here(self, number: int, cell: Cell) -> Outcome:
         self.shown.begin(number, cell)
@@ -154,11 +165,15 @@ class _Run:
         Once a pause is asked for, no more is sent: what is left is said to be paused.
         """
         started, left = time.time(), []
+        has: dict[int, str] = {}  # which GPUs
 
         def calls() -> Iterator[tuple[int, Call]]:
             for number, cell in cells.items():
                 if not pause.asked() and (call := self._call(cell)) is not None:
                     self.shown.begin(number, cell)
+                    if self.gpus:
+                        has[number] = self.gpus.pop(0)
+                        call = replace(call, environment={"CUDA_VISIBLE_DEVICES": has[number]})
                     yield number, call
                 else:
                     left.append(number)
@@ -166,6 +181,8 @@ class _Run:
         start_server(sorted({type(cell.method).__module__ for cell in cells.values() if not is_foreign(cell)}))
         with closing(run_apart(calls(), self.jobs, self.say, complain, self.seconds or None)) as endings:
             for number, ended in endings:
+                if number in has:
+                    self.gpus.append(has.pop(number))
                 yield number, self._outcome(cells[number], ended, started)
         for number in left:
             check_stopped()
@@ -177,6 +194,8 @@ class _Run:
             return Outcome(cell, state, record, miou, message)
         sweep_scratch()
         failure = {"kind": "Hung" if ended.hung else "ProcessDied", "message": ended.reason}
+        if "SIGKILL" in ended.reason:
+            failure["message"] += f": {advice(cell, self.hardware.passes)}"
         try:
             with contained():
                 fields, path = facts_of(cell, self.out, self._hardware(cell).threads)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from spectral_tl_bench import pause
 from spectral_tl_bench.data.loaders import EvaluationData
-from spectral_tl_bench.evaluation.evaluate import evaluate
+from spectral_tl_bench.data.shares import agreed
+from spectral_tl_bench.evaluation.evaluate import evaluate_together
 from spectral_tl_bench.models.weights import State
 from spectral_tl_bench.pulse import at
 from spectral_tl_bench.results.predictions import chips_to_show
@@ -43,7 +44,7 @@ def test(built: BuiltRun, trained: TrainedModel) -> TestedModel:
     """
     cell, index = built.cell, built.cell.opened.index
     chips = built.split.chips("target")
-    pixels = EvaluationData(cell.opened.benchmark, index, chips, built.loading, built.images.statistics)
+    pixels = _target(built)
     target = built.inputs.target(pixels)
     trained.stages[-1].options.update(built.inputs.facts())
     tester = _Tester(built, trained, target, dict.fromkeys(chips_to_show(index.frame.loc[chips])))
@@ -57,6 +58,26 @@ def test(built: BuiltRun, trained: TrainedModel) -> TestedModel:
         best = max([*tables, *tester.done.values()], key=lambda part: metric.value(sum(part["matrix"])))
         parts.append(best.assign(checkpoint="oracle"))
     return TestedModel(pd.concat(parts, ignore_index=True), tester.shown, pixels)
+
+
+def assist(built: BuiltRun, trained: TrainedModel) -> None:
+    """Test in a process other than a group's first, which says how often and with which weights.
+
+    Args:
+        built: The cell.
+        trained: Its module.
+    """
+    target, normalise = _target(built), built.source.normaliser()
+    while agreed(None):
+        classes = len(built.cell.opened.benchmark.labels.names)
+        evaluate_together(trained.module, normalise, target, classes, built.hardware.device)
+
+
+def _target(built: BuiltRun) -> EvaluationData:
+    chips = built.split.chips("target")
+    return EvaluationData(
+        built.cell.opened.benchmark, built.cell.opened.index, chips, built.loading, built.images.statistics
+    )
 
 
 test.__test__ = False  # type: ignore[attr-defined]
@@ -82,9 +103,10 @@ class _Tester:
             self.built.workplace.say(
                 f"{self.built.cell.title} | testing {what} {step} on {len(self.target.rows)} target chips"
             )
-            self.done[key] = evaluate(
+            agreed(True)  # the other processes of a group take part: see ``assist``
+            self.done[key] = evaluate_together(
                 self.trained.module, self.normalise, self.target, self.classes, self.built.hardware.device,
-                on_batch=lambda *_: pause.check(), on_chip=self._show,
+                lambda *_: pause.check(), self._show, self.shown,
             )  # fmt: skip
         return self.done[key]
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spectral_tl_bench.results.store import record_folder
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.train import FirstStageDone, TrainingRun
 from spectral_tl_bench.training.train import train as train_module
 from spectral_tl_bench.training.trained import TrainedModel
+
+
+def _logs(built: BuiltRun) -> Path | None:
+    """Where the cell's loggers write: beside its record, or in a folder of the same name below the user's."""
+    if not built.hardware.loggers:
+        return None
+    cell = built.cell
+    root, fingerprint = built.hardware.log_dir or built.workplace.out, cell.identity(built.split).fingerprint
+    return record_folder(root, cell.opened.benchmark.id, cell.method_name, fingerprint) / "logs"
 
 
 def train(built: BuiltRun, folder: Path, store: CheckpointStore | None = None) -> TrainedModel:
@@ -30,5 +40,6 @@ def train(built: BuiltRun, folder: Path, store: CheckpointStore | None = None) -
             settings.validations, built.seed, folder, built.hardware, built.workplace.say, cell.title,
             selection=cell.protocol.selection, keep_all=cell.oracle, first=done, objectives=cell.objectives,
             store=store,
+            logs=_logs(built),
         )
     )  # fmt: skip

@@ -126,6 +126,10 @@ class ActiveObjectives:
                     return name, made
         return None
 
+    def looks_across(self) -> str:
+        """The objectives that need the windows of a batch together, by name; empty if none does."""
+        return ", ".join(name for name, objective in self.objectives.items() if objective.looks_across())
+
     @property
     def averages(self) -> bool:
         """Whether weights are averaged, for which validation needs a loss."""

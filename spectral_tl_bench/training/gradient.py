@@ -15,20 +15,26 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
+from spectral_tl_bench.data.shares import Share, mine
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.loggers import CellLogs
+from spectral_tl_bench.training.measured import StepClock
+from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
+from spectral_tl_bench.training.parts import Parts
 from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.resume import StageKeeper
 from spectral_tl_bench.training.selection import BestOnSource
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
 from spectral_tl_bench.training.trained import StageSummary
+from spectral_tl_bench.training.trainer import make_trainer
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class GradientStage:
         validation: How it is validated; None for not at all.
         objectives: The objectives of the run, or None.
         keeper: Keeps checkpoints to go on from, and knows where to go on; None keeps none.
+        logs: Where loggers write, in a folder of the stage; None for no loggers.
     """
 
     module: nn.Module
@@ -85,6 +92,7 @@ class GradientStage:
     validation: Validation | None = None
     objectives: ActiveObjectives | None = None
     keeper: StageKeeper | None = None
+    logs: Path | None = None
 
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -132,32 +140,33 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         The task that trained, and what it did.
     """
     _quiet()
-    torch.manual_seed(job.seed)
+    share = mine()
+    # Dropout and the like differ between devices, which otherwise would draw the same for different windows.
+    torch.manual_seed(job.seed if share.rank == 0 else seed_from(job.seed, "device", share.rank))
     stage, hardware, validation, keeper = job.stage, job.hardware, job.validation, job.keeper
     options = dict(stage.options)
+    parts = _parts(job, share)
     fast = _compiled(job, options)
+    chips = validation.chips if validation else None
+    if chips is not None and share.size > 1:
+        chips = chips.share(share)
     task = StageTask(
         job.module, job.source.normaliser(), stage, job.budget, job.declared, job.source.augmentation(job.order),
-        validation.chips if validation else None, validation.num_classes if validation else 0, fast, job.objectives,
-        validation.selection if validation else None,
+        chips, validation.num_classes if validation else 0, fast, job.objectives,
+        validation.selection if validation else None, parts,
     )  # fmt: skip
+    clock = StepClock(job.source.settings.batch_size, hardware.device)
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
-    trainer = Trainer(
-        accelerator=hardware.accelerator, devices=1, precision=hardware.precision,
-        max_steps=stage.steps, max_epochs=1,
-        callbacks=[
-            ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), *job.callbacks,
-            *([keeper] if keeper else []),
-        ],
-        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in job.callbacks),
-        val_check_interval=every, limit_val_batches=None if validation else 0, default_root_dir=job.folder,
-        # Lightning would queue a job again by itself, and write a checkpoint in a signal's handler.
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+    trainer = make_trainer(
+        hardware, stage.steps,
+        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), clock, *job.callbacks,
+         *([keeper] if keeper else [])], job.folder, every,
+        _sync_statistics(task, hardware, share), _logs(job, share),
     )  # fmt: skip
-    if trainer.precision != hardware.precision:
-        raise UserError(
-            f"--precision {hardware.precision} would be {trainer.precision} here", fix="ask for what can be had"
+    if hardware.passes > 1:
+        job.say(
+            f"{job.title} | {stage.name}: each batch in {hardware.passes} parts; dropout, and batch statistics that "
+            "are trained, are then other ones than in one pass"
         )
     if hardware.precision != "32-true":
         options["precision"] = hardware.precision
@@ -167,11 +176,63 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     done, path, before = (keeper.done, keeper.path, keeper.earlier) if keeper else (0, None, 0.0)
     if done:
         job.say(f"{job.title} | {stage.name}: going on after step {done} of {stage.steps}")
-    loader = windows.train_loader(stage.steps, stage.labelled, job.order, done)
+    loader = windows.train_loader(stage.steps, stage.labelled, job.order, share, done)
     with forgiving() if fast is not None else contextlib.nullcontext():
-        _run(trainer, task, loader, validation.chips.loader() if validation else None, path)
+        _run(trainer, task, loader, _validation_loader(validation, chips), path)
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
-    return task, StageSummary(stage.name, stage.steps, before + time.monotonic() - started, trainable, options)
+    seconds = before + time.monotonic() - started
+    return task, StageSummary(stage.name, stage.steps, seconds, trainable, options, clock.facts)
+
+
+def _parts(job: GradientStage, share: Share) -> Parts | None:
+    """How the stage's batches are divided; None where one device takes each at once.
+
+    Raises:
+        UserError: If the stage needs its batches whole, or a batch has fewer windows than there are devices.
+    """
+    size, passes = job.source.settings.batch_size, job.hardware.passes
+    if share.size * passes == 1:
+        return None
+    if size < share.size:
+        raise UserError(f"a batch of {size} windows is too small for {share.size} devices", fix="use fewer devices")
+    if job.objectives is not None and (name := job.objectives.looks_across()):
+        raise UserError(
+            f"objective {name} needs all windows of a batch together, not in parts",
+            fix="run it on one device, without --micro-batches",
+        )
+    return Parts(size, job.stage.labelled and job.stage.loss is None, share, passes)
+
+
+def _logs(job: GradientStage, share: Share) -> CellLogs | None:
+    """The loggers of the stage, if there are any; the first process has them."""
+    if job.logs is None or not job.hardware.loggers or share.rank:
+        return None
+    return CellLogs(job.hardware.loggers, job.logs / job.stage.name, f"{job.title} | {job.stage.name}", job.stage.steps)
+
+
+def _sync_statistics(task: StageTask, hardware: Hardware, share: Share) -> bool:
+    """Whether devices must share batch statistics.
+
+    Raises:
+        UserError: If they must and cannot.
+    """
+    if share.size == 1 or not any(
+        isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training for child in task.modules()
+    ):
+        return False
+    if hardware.device.type == "cpu":
+        raise UserError(
+            "the method trains batch normalisation, whose statistics only GPUs can share with each other",
+            fix="run it on one device",
+        )
+    return True
+
+
+def _validation_loader(validation: Validation | None, chips: EvaluationData | None) -> Any:
+    """Windows of this process's chips; one for which there is none goes through a chip that is not counted."""
+    if validation is None or chips is None:
+        return None
+    return (chips if chips.rows else validation.chips.share(Share(0, len(validation.chips.rows)))).loader()
 
 
 def _compiled(job: GradientStage, options: dict[str, Any]) -> nn.Module | None:
@@ -195,6 +256,10 @@ def _run(trainer: Trainer, task: StageTask, loader: Any, validation: Any, path: 
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, loader, validation, ckpt_path=path)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise StepMemoryError(f"out of memory in training ({str(error).strip().partition(chr(10))[0]})") from error
+        raise
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -212,7 +277,7 @@ def _quiet() -> None:
     for pattern in (
         ".*does not have many workers.*", ".*Checkpoint directory.*", ".*log_every_n_steps.*", ".*max_epochs.*",
         ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
-        ".*in eval mode at the start of training.*", ".*`srun` command is available.*",
-        ".*your dataloader is not resumable.*",
+        ".*in eval mode at the start of training.*", ".*broadcast_buffers.*", ".*Grad strides do not match.*",
+        ".*sync_dist=True.*", ".*your dataloader is not resumable.*", ".*`srun` command is available.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
@@ -19,6 +20,7 @@ from spectral_tl_bench.training.selection import BestOnSource
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import ActiveObjectives
+    from spectral_tl_bench.training.parts import Parts
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever the weights that training leads to may change."""
@@ -61,6 +63,7 @@ class StageTask(LightningModule):
         compiled: The module in compiled form, for training steps; validation runs the module as it is.
         objectives: The objectives of the run, or None.
         selection: What the value of a validation is; by default that of ``BestOnSource``.
+        parts: How batches are divided over devices and passes; None for not at all.
     """
 
     def __init__(
@@ -76,12 +79,13 @@ class StageTask(LightningModule):
         compiled: nn.Module | None = None,
         objectives: ActiveObjectives | None = None,
         selection: BestOnSource | None = None,
+        parts: Parts | None = None,
     ) -> None:
         super().__init__()
         self.module, self.normalise, self.augmentation = module, normalise, augmentation
         self.stage, self.budget, self.num_classes = stage, budget, num_classes
         self.loss, self.objectives = stage.loss or segmentation_loss, objectives
-        self.selection = selection or BestOnSource()
+        self.selection, self.parts = selection or BestOnSource(), parts
         self.strict_loading = False  # what Lightning goes on from has no weights, see on_save_checkpoint
         self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
@@ -107,6 +111,27 @@ class StageTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The stage's loss on one batch of windows."""
+        if self.parts is None:
+            loss = value = self._loss(self._prepared(batch, batch_idx))
+        else:
+            if self.parts.passes > 1:
+                self.zero_grad()
+            prepared = self.parts.narrowed(self._prepared(self.parts.widened(batch), batch_idx))
+            loss, value = self.parts.loss(self, prepared, self._loss)
+        self.log("train_loss", value.detach(), prog_bar=False)
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        compiled = self._compiled[0]
+        return (self.objectives or self).loss(self.module if compiled is None else compiled, batch)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Forget gradients, except where they are those of a batch's earlier passes."""
+        if self.parts is None or self.parts.passes == 1:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def _prepared(self, batch: Batch, batch_idx: int) -> Batch:
+        """Normalised and augmented windows."""
         image, mask = batch["image"], batch.get("mask")
         if self.objectives is not None:
             image = self.objectives.augment(image, batch_idx)
@@ -121,10 +146,7 @@ class StageTask(LightningModule):
             if self.augmentation is not None:
                 target, _ = self.augmentation(target, None, batch_idx)
             prepared["target_image"] = target
-        compiled = self._compiled[0]
-        loss = (self.objectives or self).loss(self.module if compiled is None else compiled, prepared)
-        self.log("train_loss", loss.detach(), prog_bar=False)
-        return loss
+        return prepared
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Let the stage do what it does after a step; Lightning comes here before it validates."""
@@ -136,6 +158,7 @@ class StageTask(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Begin a fresh confusion matrix: nothing of an earlier validation is counted again."""
         validation = self._validation[0]
+        spread(list(self.module.buffers()))
         if validation is not None:
             self._evaluator = ChipEvaluator(
                 validation, self.num_classes, with_loss=self.objectives is not None and self.objectives.averages
@@ -143,7 +166,8 @@ class StageTask(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Predict one batch of validation windows."""
-        if self._evaluator is not None:
+        validation = self._validation[0]
+        if self._evaluator is not None and validation is not None and validation.rows:
             self._evaluator.add(self.module(self.normalise(batch["image"])), batch)
 
     def on_validation_epoch_end(self) -> None:

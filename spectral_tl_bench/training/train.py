@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
@@ -69,6 +70,7 @@ class TrainingRun:
         first: The first stage, where it is done already.
         objectives: What labelled stages are trained with, by name.
         store: Where checkpoints are kept from which training goes on after it was cut off; None keeps none.
+        logs: Where loggers write.
     """
 
     module: nn.Module
@@ -87,6 +89,7 @@ class TrainingRun:
     first: FirstStageDone | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     store: CheckpointStore | None = None
+    logs: Path | None = None
 
     def is_last(self, number: int) -> bool:
         """Whether a stage is the one whose checkpoint is selected."""
@@ -194,12 +197,13 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
             run.module, stage, run.source, run.budget, declared, run.folder, order, run.seed(number), run.hardware,
             run.say, run.title, [trace] if trace else [], run.validation() if last else None, objectives,
             StageKeeper(keeper, number, stage, objectives, functools.partial(_results, run, trained, number)),
+            run.logs,
         )
     )  # fmt: skip
     trained.stages.append(summary)
     if objectives is not None and (facts := objectives.facts()):
         summary.options["objectives"] = facts
-    if trace is not None:
+    if trace is not None and mine().rank == 0:  # which tests and writes
         _select(run, trace, task, trained)
         _average(run, stage, task, trained)
     trained.settle()

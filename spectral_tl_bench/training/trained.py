@@ -18,13 +18,14 @@ Checkpoint = tuple[int, State]
 
 @dataclass
 class StageSummary:
-    """What one stage did."""
+    """What one stage did; ``measured`` says how fast, see ``training.measured``."""
 
     name: str
     steps: int
     seconds: float
     trainable: int
     options: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -79,7 +79,8 @@ def script_text(
     alone = profile.nodes * profile.tasks_per_node == 1
     command = [_stbench(), "run", *arguments] if alone else ["srun", _stbench(), "run", *arguments]
     body = _BODY.format(
-        cells=shlex.quote(str(cells)), folder=shlex.quote(str(Path.cwd())), paused=EXIT_CODE, command=shlex.join(command),
+        cells=shlex.quote(str(cells)), folder=shlex.quote(str(Path.cwd())), paused=EXIT_CODE,
+        command=shlex.join(command),
         alone="export SLURM_JOB_NAME=interactive  # Lightning starts and requeues nothing\n" if alone else "",
     )  # fmt: skip
     return "\n".join(lines) + "\n" + body

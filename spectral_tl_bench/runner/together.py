@@ -1,0 +1,240 @@
+"""One cell on several devices: a process for each, of which the first one tests, writes and speaks.
+
+The processes go through the same steps. Each trains on its part of every batch (``training.parts``) and predicts its
+share of the chips (``evaluation.evaluate``); Lightning's DDP adds up gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+import torch.distributed as processes
+
+from spectral_tl_bench.data.shares import agreed
+from spectral_tl_bench.endings import contained
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.runner.build import Workplace, build
+from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.runner.test import assist
+from spectral_tl_bench.runner.train import train
+from spectral_tl_bench.storage import scratch
+from spectral_tl_bench.training.hardware import Hardware, computing_threads
+from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the first one may have to wait for a stage that another run trains."""
+OUT_OF_MEMORY = 77
+"""Exit code of a process whose memory has run out."""
+
+
+class DeviceError(RuntimeError):
+    """Another process of the group has failed."""
+
+
+def why_alone(cell: Cell) -> str:
+    """Why a cell runs on one device, however many there are; empty if it does not."""
+    if cell.method.kept_features() is not None:
+        return "it runs on kept features"
+    if not any(stage.steps and stage.fit is None for stage in cell.method.stages(cell.task())):
+        return "it has no training by gradients"
+    return ""
+
+
+def check_parts(cell: Cell, hardware: Hardware) -> None:
+    """Refuse a cell whose batches cannot be in parts.
+
+    Raises:
+        UserError: If an objective needs them whole, or they have fewer windows than there would be parts.
+    """
+    parts, size = hardware.processes * hardware.passes, cell.settings.budget.batch_size
+    if parts == 1:
+        return
+    across = [name for name, objective in cell.objectives.items() if objective.looks_across()]
+    if across:
+        raise UserError(
+            f"objective {', '.join(across)} needs all windows of a batch together, not in parts",
+            fix="run it on one device, without --micro-batches",
+        )
+    if size < hardware.processes and not why_alone(cell):
+        raise UserError(
+            f"a batch of {size} windows is too small for {hardware.processes} devices", fix="use fewer devices"
+        )
+
+
+def divisible(cells: Sequence[Cell], hardware: Hardware) -> tuple[list[Cell], list[tuple[str, UserError]]]:
+    """The cells whose batches can be in as many parts as are asked for, and the others with the reason."""
+    able, refused = [], {}
+    for cell in cells:
+        try:
+            check_parts(cell, hardware)
+        except UserError as error:
+            refused[f"{cell.method_name} on {cell.opened.benchmark.id}"] = error
+        else:
+            able.append(cell)
+    return able, list(refused.items())
+
+
+@contextlib.contextmanager
+def together(cell: Cell, workplace: Workplace) -> Iterator[None]:
+    """Inside, this process is the first of the group that trains a cell, if there are several devices for it.
+
+    Raises:
+        UserError: If the cell cannot be sent to other processes.
+        DeviceError: If another process has failed.
+        StepMemoryError: If the memory of another one has run out.
+    """
+    hardware = workplace.hardware
+    if hardware.processes == 1:
+        yield
+        return
+    if reason := why_alone(cell):
+        workplace.say(f"{cell.title} | on one device: {reason}")
+        yield
+        return
+    if hardware.nodes > 1:
+        raise UserError("--num-nodes is for cells that are started on every node")
+    with tempfile.TemporaryDirectory(prefix="stbench-group-") as name, _Group(cell, workplace, Path(name)):
+        yield
+
+
+class _Group:
+    """The processes beside the first one."""
+
+    def __init__(self, cell: Cell, workplace: Workplace, folder: Path) -> None:
+        self.cell, self.workplace, self.folder = cell, workplace, folder
+        self.size = workplace.hardware.processes
+        self.others: list[BaseProcess] = []
+        self._over = threading.Event()
+
+    def __enter__(self) -> None:
+        hardware, context = self.workplace.hardware, multiprocessing.get_context("spawn")
+        try:
+            with contained():
+                content = pickle.dumps((self.cell, self.workplace.out, hardware, self.workplace.workers))
+        except Exception as error:
+            raise UserError(f"the cell cannot be sent to other processes: {error}", fix="leave out --devices") from None
+        threads = torch.get_num_threads()
+        self.others = [
+            context.Process(target=_other, args=(content, rank, self.folder, threads), name=f"stbench device {rank}")
+            for rank in range(1, self.size)
+        ]
+        try:
+            for other in self.others:
+                other.start()
+            threading.Thread(target=self._watch, daemon=True, name="stbench devices").start()
+            _join(hardware, 0, self.folder)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if error is None:
+                agreed(False)
+                for other in self.others:
+                    other.join(60)
+            elif isinstance(error, Exception):
+                time.sleep(0.5)  # what has made this one fail may be about to say why
+        finally:
+            self._over.set()
+            codes = [other.exitcode for other in self.others if other.pid is not None]
+            for other in self.others:
+                if other.pid is not None and other.is_alive():
+                    other.kill()
+                    other.join()
+            with contextlib.suppress(Exception):  # it may be in pieces
+                processes.destroy_process_group()
+        if error is not None and isinstance(error, Exception) and not isinstance(error, UserError):
+            self._explain(error, codes)
+
+    def _explain(self, error: Exception, codes: list[int | None]) -> None:
+        """Raise another process's failure, where this one's is that it has lost the other."""
+        if is_out_of_memory(error):
+            return
+        if OUT_OF_MEMORY in codes:
+            raise StepMemoryError("in another process of the group") from error
+        for rank, code in enumerate(codes, 1):
+            if code is not None and code < 0:
+                name = signal.Signals(-code).name
+                raise DeviceError(f"process {rank} of {self.size} was killed by signal {-code} ({name})") from error
+        # A failure of the method happens in all processes, and this one's own says it best.
+        if not isinstance(error, RuntimeError):
+            return
+        for rank in range(1, self.size):
+            told = self.folder / f"{rank}.txt"
+            if told.is_file() and (text := told.read_text(encoding="utf-8")):
+                raise DeviceError(f"process {rank} of {self.size}: {text.strip().splitlines()[-1]}\n{text}") from error
+
+    def _watch(self) -> None:
+        """Break off what this process waits for when another one is gone: NCCL would wait for hours."""
+        while not self._over.wait(1.0):
+            if any(other.exitcode for other in self.others) and not self._over.wait(5.0):
+                with contextlib.suppress(Exception):
+                    processes.distributed_c10d._abort_process_group()
+                return
+
+
+def _join(hardware: Hardware, rank: int, folder: Path) -> None:
+    """Become a member of a group on this machine."""
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is to connect, and names need not resolve
+    backend = "gloo"
+    if hardware.device.type == "cuda":
+        torch.cuda.set_device(rank)
+        backend = "cpu:gloo,cuda:nccl"
+    processes.init_process_group(
+        backend, init_method=(folder / "meeting").as_uri(), rank=rank, world_size=hardware.processes, timeout=PATIENCE
+    )
+
+
+def _other(content: bytes, rank: int, folder: Path, threads: int) -> None:
+    """In another process: go through the cell beside the first one, in silence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one decides, and ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code, told = 1, folder / f"{rank}.txt"
+    with told.with_suffix(".out").open("wb") as output:
+        for number in (1, 2):
+            os.dup2(output.fileno(), number)
+    try:
+        cell, out, hardware, workers = pickle.loads(content)  # noqa: S301
+        with computing_threads(threads), contained():
+            _join(hardware, rank, folder)
+            accompany(cell, Workplace(out, hardware, workers, lambda _: None))
+        code = 0
+    except Exception as error:
+        if is_out_of_memory(error):
+            code = OUT_OF_MEMORY
+        told.write_text(traceback.format_exc(), encoding="utf-8")
+    os._exit(code)
+
+
+def accompany(cell: Cell, workplace: Workplace) -> None:
+    """Train and test a cell as a member of a group that is not its first."""
+    with scratch() as folder:
+        built = build(cell, cell.split(), workplace)
+        trained = train(built, folder)
+        assist(built, trained)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+__all__ = ["DeviceError", "accompany", "check_parts", "divisible", "together", "why_alone"]

@@ -1,0 +1,89 @@
+"""How fast a stage trains, how long it waits for data, and what it draws where that can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+class StepClock(Callback):
+    """Measures a stage from outside: no step waits for the device because of it.
+
+    Args:
+        batch_size: Windows per step, over all devices.
+        device: Where it trains.
+    """
+
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self.batch_size, self.device = batch_size, device
+        self._start = self._since = 0.0
+        self._steps, self._waited, self._aside = 0, 0.0, 0.0
+        self._validated = False
+        self._energy: dict[str, float] = {}
+        self.facts: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Start."""
+        self._energy = energy(self.device)
+        self._start = self._since = time.monotonic()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """A batch is there."""
+        gap = time.monotonic() - self._since
+        if self._validated:
+            self._aside += gap
+        else:
+            self._waited += gap
+        self._validated = False
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """From here on the next batch is waited for."""
+        self._steps += 1
+        self._since = time.monotonic()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """What comes until the next batch is validation."""
+        self._validated = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Sum up."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # once
+        now = time.monotonic()
+        if self._validated:
+            self._aside += now - self._since
+        seconds = now - self._start - self._aside
+        if not self._steps or seconds <= 0:
+            return
+        self.facts = {
+            "windows_per_second": round(self._steps * self.batch_size / seconds, 2),
+            "share_waiting_for_data": round(min(1.0, self._waited / seconds), 4),
+        }
+        for name, value in energy(self.device).items():
+            if value >= self._energy.get(name, float("inf")):  # a counter of the CPU begins anew when it is full
+                self.facts[name] = round(value - self._energy[name], 1)
+
+
+def energy(device: torch.device) -> dict[str, float]:
+    """Counters of energy in joules that can be read here: of the GPU, or of all packages of the CPU."""
+    if device.type == "cuda":
+        with contextlib.suppress(Exception):  # no pynvml, an older card, no permission
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            return {"gpu_joules": pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3}
+        return {}
+    with contextlib.suppress(OSError, ValueError):
+        counters = sorted(POWERCAP.glob("intel-rapl:[0-9]*/energy_uj"))
+        packages = [path for path in counters if path.parent.name.count(":") == 1]
+        if packages:
+            return {"cpu_joules": sum(int(path.read_text()) for path in packages) / 1e6}
+    return {}
