@@ -91,16 +91,19 @@ def _run(
     hang_after: float, fresh: bool,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
+    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.run import plan
 
     try:
         cells, broken = plan(requests, say)
         for name, reason in broken:
             complain(f"error: {name} cannot run: {reason}")
-        outcomes = {} if fresh else _found(cells, out)
+        outcomes, room = ({}, 0) if fresh else _found(cells, out)
         left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
         if left:
-            outcomes |= _execute(left, out, hardware(), workers, jobs, hang_after, fresh, len(outcomes))
+            device = hardware()
+            check_places(list(left.values()), out, room)
+            outcomes |= _execute(left, out, device, workers, jobs, hang_after, fresh, len(outcomes))
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain("interrupted; finished cells keep their records, run the same command again to go on")
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
@@ -115,8 +118,9 @@ def _run(
         raise typer.Exit(1)
 
 
-def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
-    """The cells that are finished, by number, which needs neither models nor data nor processes."""
+def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:
+    """The cells that are finished, by number, without models or processes; and bytes of the others' results."""
+    from spectral_tl_bench.runner.estimate import estimate
     from spectral_tl_bench.runner.run import closing_line
     from spectral_tl_bench.runner.survey import confirmed, survey
 
@@ -127,7 +131,7 @@ def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
     outcomes = confirmed(found, say)
     for place, outcome in enumerate(outcomes.values(), 1):
         say(closing_line(outcome, place, len(cells)))
-    return outcomes
+    return outcomes, estimate(found).room
 
 
 def _execute(
@@ -136,10 +140,8 @@ def _execute(
 ) -> dict[int, Outcome]:  # fmt: skip
     """Run cells, by number; ``before`` others of the same run are over."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
-    from spectral_tl_bench.runner.room import check_places
 
     left = list(cells.values())
-    check_places(left, out)
     jobs = min(jobs, len(left)) or automatic_jobs(left)
     outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before)
     return dict(zip(cells, outcomes, strict=True))

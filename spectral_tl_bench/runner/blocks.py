@@ -41,7 +41,7 @@ def read_seeds(entries: Any) -> tuple[int, ...]:
         match = SEEDS.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not first <= last < first + MOST_CELLS:
-            raise UserError(f"--seed {part!r} is no seed", expected="a whole number from 0 on, or several as 0-4")
+            raise UserError(f"--seed {part!r} is no seed", expected="an integer from 0 on, or several as 0-4")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -52,7 +52,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _seeds(value: Any) -> tuple[int, ...]:
     if not _listed(value) or any(isinstance(entry, bool | float) for entry in _listed(value)):
-        raise ValueError("seeds are whole numbers from 0 on, or texts such as 0-4")
+        raise ValueError("seeds are integers from 0 on, or texts such as 0-4")
     try:
         return read_seeds(value)
     except UserError as error:
