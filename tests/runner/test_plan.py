@@ -80,6 +80,11 @@ def test_a_grid_over_settings_objectives_and_embeddings(tree):
     assert getattr(again[0].objectives["spectralaug"], option) == value
 
 
+def test_an_option_with_a_dot_is_the_method_s(tree):
+    cells = cells_of(tree, block("peft", options={"tuner": "lora"}, grid={"config.r": [2, 4]}))
+    assert len({cell.fingerprint() for cell in cells}) == 2 and "config.r=4" in cells[1].title
+
+
 @pytest.mark.parametrize(
     ("one", "fragments"),
     [
