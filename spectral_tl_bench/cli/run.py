@@ -160,6 +160,7 @@ def _run(
     fresh: bool, only: str | None, gpus: Sequence[str],
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
+    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.together import divisible
 
     try:
@@ -168,9 +169,10 @@ def _run(
         for name, reason in whole:
             complain(f"error: {name} cannot run: {reason}")
         broken = broken or bool(whole)
-        outcomes = {} if fresh else _found(cells, out)
+        outcomes, room = ({}, 0) if fresh else _found(cells, out)
         left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
         if left:
+            check_places(list(left.values()), out, room)
             outcomes |= _execute(left, out, hardware, workers, jobs, hang_after, fresh, len(outcomes), gpus)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain(
@@ -236,8 +238,9 @@ def _submission(
     return Submission(executor, read_profile(profile, changes), arguments_of(context, without), wait)
 
 
-def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
-    """The cells that are finished, by number, which needs neither models nor data nor processes."""
+def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:
+    """The cells that are finished, by number, without models or processes; and bytes of the others' results."""
+    from spectral_tl_bench.runner.estimate import estimate
     from spectral_tl_bench.runner.run import closing_line
     from spectral_tl_bench.runner.survey import confirmed, survey
 
@@ -248,7 +251,7 @@ def _found(cells: Sequence[Cell], out: Path) -> dict[int, Outcome]:
     outcomes = confirmed(found, say)
     for place, outcome in enumerate(outcomes.values(), 1):
         say(closing_line(outcome, place, len(cells)))
-    return outcomes
+    return outcomes, estimate(found).room
 
 
 def _execute(
@@ -257,10 +260,8 @@ def _execute(
 ) -> dict[int, Outcome]:  # fmt: skip
     """Run cells, by number; ``before`` others of the same run are over."""
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
-    from spectral_tl_bench.runner.room import check_places
 
     left = list(cells.values())
-    check_places(left, out)
     usual = automatic_jobs(left, hardware, gpus)
     jobs = min(jobs, len(left), *([usual] if gpus else [])) or usual
     outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before, gpus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
 from spectral_tl_bench.models.patch_embedding import check_strategy
-from spectral_tl_bench.objectives.registry import check_options
+from spectral_tl_bench.objectives.registry import check_options, objective_entries
 from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL, check_protocol_known
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.runner.request import Request
@@ -41,7 +41,7 @@ def read_seeds(entries: Any) -> tuple[int, ...]:
         match = SEEDS.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not first <= last < first + MOST_CELLS:
-            raise UserError(f"--seed {part!r} is no seed", expected="a whole number from 0 on, or several as 0-4")
+            raise UserError(f"--seed {part!r} is no seed", expected="an integer from 0 on, or several as 0-4")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -52,7 +52,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _seeds(value: Any) -> tuple[int, ...]:
     if not _listed(value) or any(isinstance(entry, bool | float) for entry in _listed(value)):
-        raise ValueError("seeds are whole numbers from 0 on, or texts such as 0-4")
+        raise ValueError("seeds are integers from 0 on, or texts such as 0-4")
     try:
         return read_seeds(value)
     except UserError as error:
@@ -163,11 +163,12 @@ def requests(block: Block, where: Mapping[str, Any]) -> Iterator[Request]:
         count *= len(values)
     if count > MOST_CELLS:
         raise UserError(f"a block of the plan has {count} cells", expected=f"{MOST_CELLS} at most")
+    known = objective_entries()
     several = [name for name, values in block.grid.items() if len(values) > 1]
     for backbone, *point in itertools.product(block.backbones, *block.grid.values()):
         chosen = dict(zip(block.grid, point, strict=True))
         words = [block.name, backbone if len(block.backbones) > 1 else "", *(f"{n}={chosen[n]}" for n in several)]
-        settings, fields, options, of_objectives = _sorted_out(block, chosen)
+        settings, fields, options, of_objectives = _sorted_out(block, chosen, known)
         yield Request(
             benchmarks=list(block.benchmarks), methods=list(block.methods), backbone=backbone,
             seeds=list(block.seeds), options=options, objective_options=of_objectives, overrides=settings,
@@ -177,9 +178,9 @@ def requests(block: Block, where: Mapping[str, Any]) -> Iterator[Request]:
 
 
 def _sorted_out(
-    block: Block, chosen: Mapping[str, Any]
+    block: Block, chosen: Mapping[str, Any], known: Collection[str]
 ) -> tuple[Overrides, dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings, fields of a request, method options and objective options at a point of the grid."""
+    """Settings, fields of a request, method options and objective options at a point; ``known`` are all objectives."""
     settings = {name: value for name, value in chosen.items() if name in Overrides.model_fields}
     fields: dict[str, Any] = {name: getattr(block, name) for name in OF_REQUEST}
     options = dict(block.options)
@@ -187,8 +188,8 @@ def _sorted_out(
     for name, value in chosen.items():
         if name in settings:
             continue
-        objective, dot, option = name.rpartition(".")
-        if dot:
+        objective, _, option = name.rpartition(".")
+        if objective in known:  # other methods have options with dots, too
             of_objectives.setdefault(objective, {})[option] = value
         elif name in OF_REQUEST:
             fields[name] = str(value)
@@ -205,8 +206,3 @@ def _overrides(base: Overrides, changed: Mapping[str, Any]) -> Overrides:
     except ValidationError as error:
         item = error.errors()[0]
         raise UserError(f"--grid {item['loc'][0]}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None
-
-
-def count_of(blocks: Iterable[Block]) -> int:
-    """How many requests blocks stand for."""
-    return sum(1 for block in blocks for _ in requests(block, {}))

@@ -15,6 +15,10 @@ from spectral_tl_bench.runner.blocks import Block
 
 MOST_BYTES = 2**20
 DEFAULTS, BLOCKS = "defaults", "blocks"
+DEEPEST = 20
+OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken,
+           yaml.FlowSequenceStartToken)  # fmt: skip
+CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 MERGED = ("options", "objective_options", "settings", "grid", "backbone_sizes")
 """Mappings that a block adds to those of the defaults, key by key."""
 
@@ -30,18 +34,15 @@ def read_plan(path: Path) -> list[Block]:
     """
     text = _text(path)
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=OnceLoader)):
-            raise UserError(
-                "the plan has a YAML alias (*name), which is not read", where=path,
-                fix=f"write what blocks have in common under {DEFAULTS!r}",
-            )  # fmt: skip
+        _check_tokens(text, path)
         raw = yaml.load(text, Loader=OnceLoader)  # noqa: S506 - a subclass of the safe loader
-        lines = dict(_lines(yaml.compose(text, Loader=OnceLoader)))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        node = yaml.compose(text, Loader=OnceLoader)
+    except (yaml.YAMLError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"the plan is not valid YAML: {reason}", where=path, fix="mend the line named above") from None
     if not isinstance(raw, dict):
         raise _wrong(path, ["the plan is no mapping of keys to values"])
+    lines = dict(_lines(node))
     problems = [f"key {key!r} is not known: {nearest(str(key), (DEFAULTS, BLOCKS))}{_at(lines, (key,))}"
                 for key in raw if key not in (DEFAULTS, BLOCKS)]  # fmt: skip
     defaults, blocks = raw.get(DEFAULTS) or {}, raw.get(BLOCKS)
@@ -62,6 +63,20 @@ def read_plan(path: Path) -> list[Block]:
     if problems:
         raise _wrong(path, list(dict.fromkeys(problems)))
     return read
+
+
+def _check_tokens(text: str, path: Path) -> None:
+    """Refuse what makes much of little: a file of a megabyte may name itself a million times over."""
+    depth = 0
+    for token in yaml.scan(text, Loader=OnceLoader):
+        if isinstance(token, yaml.AliasToken):
+            raise UserError(
+                "the plan has a YAML alias (*name), which is not read", where=path,
+                fix=f"write what blocks have in common under {DEFAULTS!r}",
+            )  # fmt: skip
+        depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+        if depth > DEEPEST:
+            raise UserError(f"the plan is nested more than {DEEPEST} deep", where=path)
 
 
 def _text(path: Path) -> str:

@@ -37,8 +37,13 @@ def bytes_of_weights(module: nn.Module, changeable: Collection[str]) -> int:
     return sum(value.numel() * value.element_size() for name, value in module.state_dict().items() if name in names)
 
 
-def check_places(cells: Sequence[Cell], out: Path) -> None:
-    """Refuse to begin where the results of some cells cannot be stored, apart from their weights.
+def check_places(cells: Sequence[Cell], out: Path, at_least: int = 0) -> None:
+    """Refuse to begin where the results of some cells cannot be stored.
+
+    Args:
+        cells: The cells.
+        out: Root of the record store.
+        at_least: Bytes that they take, as far as finished ones tell; without, weights are not counted.
 
     Raises:
         StorageError: If a folder of a cell cannot be written, or there is no room for all that has not run before.
@@ -46,7 +51,7 @@ def check_places(cells: Sequence[Cell], out: Path) -> None:
     missing = [(cell, folder) for cell in cells if not ((folder := _folder(cell, out)) / RECORD_FILE).is_file()]
     check_folders((folder for _, folder in missing), OUT)
     room = sum(bytes_of_result(cell, cell.split()) for cell, _ in missing)
-    check_folder(out, OUT, max(room, LEAST_ROOM) if room else 0)
+    check_folder(out, OUT, max(room, at_least, LEAST_ROOM) if room else 0)
 
 
 def _folder(cell: Cell, out: Path) -> Path:

@@ -147,17 +147,16 @@ class _Store:
         return self._others[folder]
 
     def nearest(self, folder: Path, cell: Cell) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
-        """The one of ``others`` that differs from a cell in least fields; those of the same seed come first.
+        """The one of ``others`` with the seed of a cell that differs from it in least fields.
 
         Returns:
             The name of its folder, and the values of the cell and of the record by field.
         """
-        others = self.others(folder)
+        others = [(name, identity) for name, _, identity in self.others(folder) if identity["seed"] == cell.seed]
         if not others:
             return None
         own = flat(cell.identity(cell.split()).model_dump(mode="json"))
-        compared = [(name, _differences(own, identity)) for name, _, identity in others]
-        return min(compared, key=lambda one: ("seed" in one[1], len(one[1])))
+        return min(((name, _differences(own, other)) for name, other in others), key=lambda one: len(one[1]))
 
 
 def read_lightly(path: Path) -> dict[str, Any] | None:
@@ -183,8 +182,10 @@ def _identity_of(record: Mapping[str, Any]) -> Identity | None:
 
 
 def _differences(own: Identity, other: Identity) -> dict[str, tuple[Any, Any]]:
-    names = own.keys() | other.keys()
-    return {name: (own.get(name), other.get(name)) for name in sorted(names) if own.get(name) != other.get(name)}
+    names = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+    if "backbone.name" in names:  # of which the rest follows
+        names = [name for name in names if name == "backbone.name" or not name.startswith("backbone.")]
+    return {name: (own.get(name), other.get(name)) for name in names}
 
 
 def _short(value: Any) -> str:
