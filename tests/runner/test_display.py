@@ -161,7 +161,7 @@ class Pty:
         assert not until or until in self.text[start:], self.text[-3000:]
 
     def end(self) -> int:
-        self.read(seconds=30)
+        self.read()
         _, status = os.waitpid(self.pid, 0)
         os.close(self.descriptor)
         return os.waitstatus_to_exitcode(status)
