@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spectral_tl_bench.console import complain
 from spectral_tl_bench.endings import OutputClosed, at_once
 from spectral_tl_bench.runner.standing import DIGITS, Standing
 
@@ -33,6 +34,7 @@ class Display:
 
     def __init__(self, say: Say) -> None:
         self.say = say
+        self.complain: Say = complain
 
     def begin(self, number: int, cell: Cell) -> None:
         """A cell begins."""
@@ -52,6 +54,8 @@ class Bars(Display):
 
     def __init__(self, progress: Progress, out: Path, total: int) -> None:
         super().__init__(self._say)
+        if sys.stderr.isatty():  # it is this terminal, as a rule: a line that came between would tear the bars
+            self.complain = self._say
         self._progress, self._out, self._total = progress, out, total
         self._overall = progress.add_task("all cells", total=total, left="", stage="")
         self._running: dict[int, tuple[TaskID, str]] = {}

@@ -39,9 +39,14 @@ class Lease:
 
     def take(self) -> bool:
         """Take it, unless a living process has it; true as well where nothing can be written."""
-        with contextlib.suppress(OSError):
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-        return self._claim.take()
+        taken = True
+        for _ in range(3):  # another run may remove the folder as empty before the claim is in it
+            with contextlib.suppress(OSError):
+                self._folder.parent.mkdir(parents=True, exist_ok=True)
+            taken = self._claim.take()
+            if not taken or self._claim.path.exists():
+                break
+        return taken
 
     def take_patiently(self, waiting: Callable[[], None]) -> None:
         """Take it, and wait for that as long as another process has it; ``waiting`` is called once before."""

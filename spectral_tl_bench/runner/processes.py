@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from spectral_tl_bench import pause
-from spectral_tl_bench.console import complain
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
 from spectral_tl_bench.pulse import beat
@@ -179,7 +178,7 @@ class _Run:
                     left.append(number)
 
         start_server(sorted({type(cell.method).__module__ for cell in cells.values() if not is_foreign(cell)}))
-        with closing(run_apart(calls(), self.jobs, self.say, complain, self.seconds or None)) as endings:
+        with closing(run_apart(calls(), self.jobs, self.say, self.shown.complain, self.seconds or None)) as endings:
             for number, ended in endings:
                 if number in has:
                     self.gpus.append(has.pop(number))

@@ -103,7 +103,6 @@ def test_a_named_cell_goes_whole_a_finished_one_only_when_that_is_said(full, sho
     text = show("clean", "mts12-n2s/lora", "--yes", code=2)
     assert "is finished" in text and "--finished" in text and tree(full.root) == before
     assert "--finished is for cells" in show("clean", "--finished", "--failed", "--yes", code=2)
-    assert "--finished is for cells" in show("clean", "--finished", "--yes", code=2)
     gone = removed(full, show, full.folder("lora").name, "--finished")
     assert {path.rpartition("/")[2] for path in gone} >= {"record.json", "log.txt"}
     assert all(path.startswith((in_cell(full, "lora"), ".jobs/")) for path in gone)
