@@ -16,7 +16,7 @@ def running_cluster() -> Iterator[Cluster]:
     """A cluster that takes jobs, for all tests."""
     if missing := missing_programs():
         pytest.skip(f"no SLURM here: {', '.join(missing)} not installed (slurmctld, slurmd, slurm-client, munge)")
-    base = Path(tempfile.mkdtemp(prefix="stb-", dir="/tmp"))  # noqa: S108 - short, for a socket
+    base = Path(tempfile.mkdtemp(prefix="stb-", dir="/tmp"))
     cluster = Cluster(base)
     try:
         cluster.start()

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from tests.tiny import SIZES, make_tree, run_main
 
 from spectral_tl_bench.results import store
 from spectral_tl_bench.runner.slurm.queue import FOLDER, LOGS, queue_states
+from tests.tiny import SIZES, make_tree, run_main
 
 pytestmark = pytest.mark.slow
 
