@@ -94,9 +94,11 @@ class Batch:
 
     def _progress(self) -> set[tuple[str, int]]:
         """What the cells have left so far, other than lines about where they are."""
+        kept = self.out / ".resume"
         found = [path for cell in self.cells for path in self.out.glob(f"*/*/{cell}/record.json")]
-        found += [path for cell in self.cells for path in (self.out / ".resume" / cell).rglob("*")
-                  if path.name != "progress.json"]  # fmt: skip
+        # A first stage that several cells share is under a name of its own.
+        for folder in (*(kept / cell for cell in self.cells), *kept.glob("stage-*")):
+            found += [path for path in folder.rglob("*") if path.name != "progress.json"]
         marks = set()
         for path in found:
             try:

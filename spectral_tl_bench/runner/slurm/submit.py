@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +101,8 @@ class Submission:
         if not names:
             say("nothing to submit" if left else "nothing left to do")
         if jobs:
-            say(f"watch: squeue -j {','.join(jobs)}   stbench status --out {out}   stbench logs {names[0]}")
+            records = f"--records {shlex.quote(str(out))}"
+            say(f"watch: squeue -j {','.join(jobs)}   stbench status {records}   stbench logs {names[0]} {records}")
             say("the same command submits what is neither finished nor queued then")
         return _wait(left, out, say) if self.wait and self.executor == "slurm" else True
 
