@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.shares import agreed, mine, spread
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError, StorageError
 from spectral_tl_bench.methods.base import Shared, Stage, Task
@@ -118,7 +119,18 @@ def prepare(
         say(f"{cell.title} | {stage.name}: starting from the given stage {card.fingerprint[:16]}")
     else:
         identity = identity_of(cell, split, task, stage, shared)
-        card, reused = _found_or_trained(cell, task, stage, shared, identity, module, source, hardware, say, out)
+        if mine().rank == 0:
+            card, reused = _found_or_trained(cell, task, stage, shared, identity, module, source, hardware, say, out)
+            if reused:
+                agreed(False)
+        elif agreed(None):  # the first process of a group asks for help
+            with tempfile.TemporaryDirectory(prefix="stbench-") as work:
+                train_shared(
+                    task, stage, shared, identity, source, Path(work), hardware=hardware, say=say, title=cell.title
+                )
+        if mine().size > 1:
+            card, reused = agreed((card, reused) if mine().rank == 0 else None)
+            spread([value for name, value in sorted(module.state_dict().items()) if shared.carries(name)])
     carried = frozenset(name for name in module.state_dict() if shared.carries(name))
     notes = _given_notes(cell, split, cell.given) if cell.given is not None else {}
     return FirstStage(card, carried, reused, cell.given is not None, time.monotonic() - started, notes)
@@ -272,6 +284,7 @@ def _found_or_trained(
     def train(folder: Path) -> None:
         if not trained:
             kept = " (pictures, too)" if stage.pictures else ""
+            agreed(True)  # the other processes of a group take part
             say(f"{title}: {stage.steps} steps without labels, kept in {STAGES.path(key)}{kept}")
             work: dict[str, Any] = {"hardware": hardware, "say": say, "title": cell.title, "store": store}
             trained.append(train_shared(task, stage, shared, identity, source, folder, **work))

@@ -279,5 +279,6 @@ def _quiet() -> None:
         ".*`isinstance.treespec.*", ".*Precision .* is not supported.*", ".*but have no `val_dataloader`.*",
         ".*in eval mode at the start of training.*", ".*broadcast_buffers.*", ".*Grad strides do not match.*",
         ".*sync_dist=True.*", ".*your dataloader is not resumable.*", ".*`srun` command is available.*",
+        ".*Experiment logs directory.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)

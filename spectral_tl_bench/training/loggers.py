@@ -31,7 +31,7 @@ def _wandb(folder: Path, title: str) -> Logger:
     folder.mkdir(parents=True, exist_ok=True)
     # Nothing leaves the machine by itself: `wandb sync` uploads, or WANDB_MODE=online.
     offline = os.environ.get("WANDB_MODE", "offline") != "online"
-    key = f"{folder.parents[1].name}-{folder.parent.name}"  # of the cell, so that a run that goes on is the same one
+    key = f"{folder.parents[2].name}-{folder.parent.name}"  # of the cell, so that a run that goes on is the same one
     return WandbLogger(name=title, save_dir=folder, project=PROJECT, id=key, resume="allow", offline=offline)
 
 

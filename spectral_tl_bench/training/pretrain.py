@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from spectral_tl_bench import __version__
 from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Method, Shared, Stage, Task
@@ -106,7 +107,7 @@ def train_shared(
     relies_on = weights_digest(module, shared.relies_on)
     trace = LossTrace(stage.steps)
     callbacks: list[Callback] = [trace]
-    if stage.pictures is not None:
+    if stage.pictures is not None and mine().rank == 0:
         album = Album(folder / PICTURES_FOLDER, stage.pictures, task.wavelengths)
         callbacks.append(PictureBook(album, fixed_windows(source), picture_steps(stage.steps)))
     with scratch() as work:

@@ -118,7 +118,7 @@ def test_parts_of_devices_make_up_the_whole(size):
         weight = part._weights(own, [slice(0, len(own["image"]))]) * count.clamp(min=1) / labelled
         (segmentation_loss(module, own) * weight[0] * size).backward()
         for total, parameter in zip(sums, module.parameters(), strict=True):
-            total += parameter.grad / size
+            total.add_(parameter.grad / size)
     for total, value in zip(sums, wanted, strict=True):
         assert torch.allclose(total, value, atol=1e-6)
 
