@@ -19,6 +19,7 @@ from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.settings import RunSettings
+from spectral_tl_bench.results.tuning import Tuning
 from spectral_tl_bench.training.stage_store import StageCard
 
 
@@ -88,6 +89,7 @@ class Cell:
         oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
         given: A trained first stage to start from; by default the run looks for its own, or trains it.
         objectives: What it is trained with, by name.
+        tuning: The search that chose its options and settings, for the record; it changes no number.
     """
 
     opened: OpenBenchmark
@@ -100,6 +102,7 @@ class Cell:
     oracle: bool = False
     given: GivenStage | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     @property
     def title(self) -> str:
