@@ -88,7 +88,11 @@ class Tuner:
             if len(dimension.text) > LONGEST:
                 raise UserError(f"--space {name} has more than {LONGEST} characters", expected="fewer values")
             for value in dimension.ends:
-                self.cell_of({name: value}, self.base)
+                try:
+                    self.cell_of({name: value}, self.base)
+                except UserError as error:
+                    if name not in type(self.base.method).model_fields or f"option {name!r}" in error.what:
+                        raise  # otherwise it is a rule about several options, which another draw may keep
 
     def cell_of(self, point: Point, cell: Cell) -> Cell:
         """A cell with a configuration.
