@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -77,6 +77,7 @@ class SpectralXMethod(Method):
 
     family: ClassVar[str] = "spectralx"
     reference: ClassVar[str] = "SpectralX, ISPRS J. Photogramm. Remote Sens. 239, 2026, 774-792; arXiv 2508.01731"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"experts": (2, 4, 8), "rank": (8, 16, 32)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "freeze": {
             "pretrain": False,

@@ -16,11 +16,13 @@ from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, mean, sprea
 from spectral_tl_bench.leaderboard.measured import (
     MeasuredRecord,
     RowKey,
-    all_options,
+    choice_of,
     conflicts,
     current,
     measure_record,
     row_name,
+    row_options,
+    searched,
 )
 from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.provenance import LIBRARIES
@@ -152,7 +154,7 @@ def drops(records: Iterable[MeasuredRecord]) -> dict[str, float]:
 
 def differing_settings(records: Iterable[MeasuredRecord]) -> str:
     """Which settings are not the same in all rows, as a sentence; empty where all are."""
-    settings = {run.key: flat_settings(run.record.settings) for run in records}
+    settings = {run.key: flat_settings(searched(run.record)[1]) for run in records}
     names = sorted({name for values in settings.values() for name in values})
     by_name = {name: sorted({values.get(name, "none") for values in settings.values()}) for name in names}
     listed = "; ".join(f"{name} is {' or '.join(values)}" for name, values in by_name.items() if len(values) > 1)
@@ -193,7 +195,14 @@ def _board(track: str, stored: list[Record]) -> Board:
         rows=pd.DataFrame(),
         entries=pd.DataFrame(),
         records=records,
-        notes=(*clashes, *([settings] if settings else []), *notes, *_mixed_code(records), *_class_notes(kept)),
+        notes=(
+            *clashes,
+            *([settings] if settings else []),
+            *notes,
+            *_mixed_code(records),
+            *_mixed_choices(records),
+            *_class_notes(kept),
+        ),
     )
     lines = [_row_lines(board, group) for group in board.groups().values()]
     lines.sort(key=lambda line: (not line[0]["complete"], -line[0]["mean"] if line[0]["complete"] else 0.0))
@@ -202,6 +211,7 @@ def _board(track: str, stored: list[Record]) -> Board:
         row["rank"] = 1 + sum(other["mean"] > row["mean"] for other in ranked)
     lines.append(_floor_lines(board))
     rows, entries = [row for row, _ in lines], [entry for _, group in lines for entry in group]
+    _add_variants(board, rows, entries)
     return dataclasses.replace(board, rows=frame(rows), entries=frame(entries))
 
 
@@ -228,11 +238,13 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "backbone": first.backbone.name if first.backbone else "",
         "pretrained": first.backbone.pretrained if first.backbone else "",
         "patch_embedding": first.backbone.patch_embedding if first.backbone else "",
-        "options": as_json(all_options(first)),
-        "settings": as_json(first.settings),
+        "options": as_json(row_options(first)),
+        "settings": as_json(searched(first)[1]),
         "seeds": ", ".join(map(str, seeds)),
         "mean": mean(means),
         "mean_std": spread(means),
+        "validation": mean(entry["validation"] for entry in entries if not entry["reference"]) if means else NAN,
+        "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
         "seconds": mean(run.record.seconds.total for run in records if run.completed and run.record.seconds),
@@ -255,8 +267,8 @@ def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
     gaps = [entry["miou"] for entry in entries if not entry["reference"]]
     texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
     row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
-           "mean": mean(gaps) if fields["complete"] else NAN, "trainable_min": 0, "trainable_max": 0,
-           "is_floor": True}  # fmt: skip
+           "mean": mean(gaps) if fields["complete"] else NAN, "validation": NAN, "tuned": "", "trainable_min": 0,
+           "trainable_max": 0, "is_floor": True}  # fmt: skip
     return row, entries
 
 
@@ -287,6 +299,8 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "seeds": ", ".join(f"{seed}" if run.completed else f"{seed} (failed)" for seed, run in by_seed.items()),
         "miou": mean(scores.miou for scores in chosen),
         "std": spread(scores.miou for scores in chosen),
+        "validation": _validation(done),
+        "choice": "; ".join(sorted({choice_of(run.record) for run in done} - {""})),
         "last": mean(scores.miou for scores in blocks["last"]),
         "oracle": mean(scores.miou for scores in blocks["oracle"]),
         "oa": mean(scores.oa for scores in chosen),
@@ -302,6 +316,42 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "peak_memory_mb": mean(run.record.peak_memory_mb for run in done if run.record.peak_memory_mb is not None),
         "error": errors[0] if errors else "",
     }
+
+
+def _validation(done: list[MeasuredRecord]) -> float:
+    """Source-validation mIoU of the selected checkpoints, mean over seeds; NaN where one has none."""
+    values = [run.record.selection.value if run.record.selection else None for run in done]
+    return mean(NAN if value is None else value for value in values)
+
+
+def _add_variants(board: Board, rows: list[Fields], entries: list[Fields]) -> None:
+    """Add how many rows of the same method and backbone were run: by benchmark, and the most on any."""
+    variants: dict[tuple[str, str, str], set[str]] = {}
+    of_row: dict[str, tuple[str, str]] = {}
+    for run in board.records:
+        of_row[run.row] = (run.record.method, run.record.backbone.name if run.record.backbone else "")
+        variants.setdefault((*of_row[run.row], run.record.benchmark), set()).add(run.row)
+    most: dict[str, int] = {}
+    for entry in entries:
+        if entry["row"] in of_row:
+            entry["variants"] = len(variants.get((*of_row[entry["row"]], entry["benchmark"]), ()))
+            most[entry["row"]] = max(most.get(entry["row"], 0), entry["variants"])
+    for row in rows:
+        row["variants"] = most.get(row["row"])
+
+
+def _mixed_choices(records: Iterable[MeasuredRecord]) -> list[str]:
+    """Say where seeds of a tuned row were not run with the same choice."""
+    choices: dict[tuple[str, str, str], set[str]] = {}
+    for run in records:
+        if run.record.tuning is not None:
+            row = (run.record.benchmark, run.record.method, run.row)
+            choices.setdefault(row, set()).add(choice_of(run.record))
+    return [
+        f"{benchmark}: the seeds of {method}, tuned, were run with several choices ({'; '.join(sorted(chosen))})."
+        for (benchmark, method, _), chosen in sorted(choices.items())
+        if len(chosen) > 1
+    ]
 
 
 def _about(record: Record) -> Fields:

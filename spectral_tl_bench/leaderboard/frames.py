@@ -10,8 +10,8 @@ import pandas as pd
 
 Fields = dict[str, Any]
 NAN = float("nan")
-_WHOLE = ("rank", "trainable_min", "trainable_max", "places", "trainable", "parameters")
-_TEXT = ("reason", "worst_domain", "error", "incomplete_reason")
+_WHOLE = ("rank", "trainable_min", "trainable_max", "places", "trainable", "parameters", "variants")
+_TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice")
 
 
 def mean(values: Iterable[float]) -> float:

@@ -64,6 +64,7 @@ def latex(analysis: Analysis) -> str:
     repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
+    shown |= {"Tuned": "tuned"} if any(row["tuned"] for row in rows) else {}
     shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
     caption = [
         f"{title(board.track)} (track: {board.track}).",
@@ -73,6 +74,8 @@ def latex(analysis: Analysis) -> str:
         "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
         differing_settings(board.records),
+        "Source: mIoU on source validation, mean over the benchmarks with a gap.",
+        "Tuned (n): chosen by n draws on source validation." if "Tuned" in shown else "No row was tuned.",
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
     return _TEMPLATES.get_template("board.tex").render(
@@ -126,7 +129,7 @@ _MISSING = Markup("--")
 _TEMPLATES = environment(
     "", unless_markup(escape),
     {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "NOTHING": NOTHING,
-     "MISSING": _MISSING, "DROP": DROP},
+     "MISSING": _MISSING, "DROP": DROP, "NAN": math.nan},
     block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
     comment_start_string="<#", comment_end_string="#>",
 )  # fmt: skip

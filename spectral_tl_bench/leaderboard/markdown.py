@@ -12,6 +12,7 @@ from spectral_tl_bench.leaderboard import text
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import floors
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.measured import choice_of
 from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
 from spectral_tl_bench.leaderboard.reported import DROP
 from spectral_tl_bench.leaderboard.reported_table import printed_tables
@@ -37,6 +38,7 @@ def markdown(analysis: Analysis) -> str:
         entries={(entry["row"], entry["benchmark"]): entry for entry in lines_of(analysis.entries)},
         unranked=[row for row in rows if not row["is_floor"] and pd.isna(row["rank"])],
         notes=[*board.notes, *([_SEASON_NOTE] if season else []), *sorted(board.data_notes())],
+        tuned=_tuned(analysis),
         failed=sorted(([*about, error.kind, _cut(error.message)] for *about, error in errors), key=str),
         backbones={
             row: text.as_json(backbone.model_dump(mode="json")) if backbone else NOTHING
@@ -74,6 +76,21 @@ def _reach(entry: Fields) -> str:
     if entry["state"] in {"failed", "missing"}:
         return NOTHING
     return text.interval(entry["low"], entry["high"]) if entry["estimable"] else f"{NOT_ESTIMABLE}: {entry['reason']}"
+
+
+def _tuned(analysis: Analysis) -> list[list[str]]:
+    """A line for each search: benchmark, method, row, search, draws, space, choice, its source validation."""
+    lines = set()
+    for run in analysis.board.records:
+        if (tuning := run.record.tuning) is not None:
+            failed = sum(draw.value is None for draw in tuning.draws)
+            lines.add((
+                run.record.benchmark, run.record.method, run.row, f"{tuning.search}, seed {tuning.seed}",
+                f"{len(tuning.draws)} of {tuning.budget}{f', {failed} failed' if failed else ''}",
+                "; ".join(f"{name}={values}" for name, values in tuning.space.items()), choice_of(run.record),
+                text.percent(tuning.choice.value),
+            ))  # fmt: skip
+    return [list(line) for line in sorted(lines)]
 
 
 def _cut(message: str) -> str:

@@ -60,14 +60,21 @@ class MeasuredRecord:
 
 
 def row_key(record: Record) -> RowKey:
-    """What makes a row of the board, apart from the seed."""
+    """What makes a row of the board, apart from the seed.
+
+    Of a tuned record it is the search, not what the search has chosen: that is another configuration on each benchmark.
+    Hence no row has tuned records beside others.
+    """
+    options, settings = searched(record)
+    extra = [record.objectives] if record.objectives else []
+    extra += [record.tuning.procedure] if record.tuning is not None else []
     return (
         record.method,
         record.backbone.name if record.backbone else "",
-        digest(record.options, *([record.objectives] if record.objectives else []))[:8],
+        digest(options, *extra)[:8],
         digest(record.backbone.model_dump(mode="json") if record.backbone else None)[:8],
         record.protocol,
-        digest(record.settings)[:8],
+        digest(settings)[:8],
     )
 
 
@@ -76,9 +83,27 @@ def row_name(key: RowKey) -> str:
     return digest(*key)[:8]
 
 
+def searched(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options and settings of the row of a record: ``tuned`` where a search has chosen the value."""
+    if record.tuning is None:
+        return dict(record.options), dict(record.settings)
+    return record.tuning.masked(record.options, record.settings)
+
+
+def choice_of(record: Record) -> str:
+    """What a search has chosen for a record, in one line; empty where there was none."""
+    chosen = record.tuning.choice.configuration if record.tuning is not None else {}
+    return ", ".join(f"{name}={value}" for name, value in chosen.items())
+
+
 def all_options(record: Record) -> dict[str, Any]:
     """Options of the method, and those of its objectives below ``+name``, to be shown."""
     return {**record.options, **{f"+{name}": options for name, options in record.objectives.items()}}
+
+
+def row_options(record: Record) -> dict[str, Any]:
+    """The same of the row of a record: ``tuned`` where a search has chosen the value."""
+    return {**all_options(record), **searched(record)[0]}
 
 
 def measure_record(record: Record) -> MeasuredRecord:

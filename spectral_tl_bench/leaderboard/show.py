@@ -17,6 +17,7 @@ from spectral_tl_bench.leaderboard.measured import all_options
 from spectral_tl_bench.leaderboard.text import NOTHING, as_json, fixed, one_decimal, percent, plain, warnings
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record, records_like
+from spectral_tl_bench.results.tuning import Tuning
 
 UNKNOWN_IDENTITY = "not known: it comes from an earlier version of the suite and does not say which code it belongs to"
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
@@ -83,6 +84,8 @@ def show(record: Record, console: Console | None = None) -> None:
         _print_table(screen, ("step", "validation mIoU, %", ""), [
             (at, percent(seen), "selected" if at == step else "") for at, seen in record.selection.trace
         ], right=(0, 1))  # fmt: skip
+    if record.tuning is not None:
+        _tuning(screen, record.tuning)
     _facts(screen, "cost", _cost(record))
     _print_table(screen, ("stage", "steps", "seconds", "trainable", "options"), [
         (stage.name, stage.steps, one_decimal(stage.seconds), f"{stage.trainable:,}", as_json(stage.options))
@@ -182,6 +185,20 @@ def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], plac
     ):  # fmt: skip
         rows = [(name, *map(percent, values)) for name, values in lines.items()]
         _print_table(screen, (head, *blocks), rows, right=range(1, 1 + len(blocks)))
+
+
+def _tuning(screen: Console, tuning: Tuning) -> None:
+    """The search that the configuration stems from, with all that was tried."""
+    _facts(screen, "tuned", [
+        ("search", f"{tuning.search}, {len(tuning.draws)} of {tuning.budget} draws, seed {tuning.seed}"),
+        *((f"space: {name}", text) for name, text in tuning.space.items()),
+    ])  # fmt: skip
+    _print_table(screen, ("draw", "validation mIoU, %", *tuning.space, ""), [
+        (number, NOTHING if draw.value is None else percent(draw.value),
+         *(_text(draw.configuration[name]) for name in tuning.space),
+         draw.error or ("chosen" if number == tuning.chosen else ""))
+        for number, draw in enumerate(tuning.draws)
+    ], right=(0, 1))  # fmt: skip
 
 
 def _cost(record: Record) -> list[tuple[str, object]]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import CHECKPOINTS, FLOOR, Board, drops, floors
 from spectral_tl_bench.leaderboard.frames import Fields
-from spectral_tl_bench.leaderboard.measured import MeasuredRecord, all_options
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord, choice_of, row_options, searched
 from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.results.schema import ScoreBlock
 
@@ -40,11 +40,15 @@ _LONG = {
     **dict.fromkeys(
         ("split_hash", "manifest_hash", "target_hash", "fingerprint", "error_kind", "error_message"), _TEXT
     ),
+    "tuning_search": _TEXT,
+    "tuning_draws": _WHOLE,
+    "tuning_choice": _TEXT,
 }  # fmt: skip
 COLUMNS = tuple(_LONG)
 """Columns of the long table; lists and mappings are JSON, scores are fractions of 1."""
 _TYPES = _LONG | dict.fromkeys(
-    ("rank", "index", "places", "trainable_min", "trainable_max", "truth_pixels", "predicted_pixels"), _WHOLE
+    ("rank", "index", "places", "trainable_min", "trainable_max", "truth_pixels", "predicted_pixels", "variants"),
+    _WHOLE,
 )
 
 
@@ -117,13 +121,13 @@ def _method(measured: MeasuredRecord) -> Fields:
     return {
         "method": method,
         "family": record.family,
-        "options": as_json(all_options(record)),
+        "options": as_json(row_options(record)),
         "options_digest": options,
         "backbone": backbone,
         "pretrained": record.backbone.pretrained if record.backbone else None,
         "backbone_digest": backbone_digest,
         "protocol": protocol,
-        "settings": as_json(record.settings),
+        "settings": as_json(searched(record)[1]),
         "settings_digest": settings,
         "seed": record.seed,
     }
@@ -135,6 +139,9 @@ def _facts(measured: MeasuredRecord, loss: dict[str, float]) -> Fields:
     line |= {"drop_from_in_domain": loss.get(record.fingerprint), "target_hash": measured.target or None}
     for checkpoint, scores in measured.blocks.items():
         line |= _scores(checkpoint, scores)
+    if record.tuning is not None:
+        line |= {"tuning_search": record.tuning.search, "tuning_draws": len(record.tuning.draws)}
+        line |= {"tuning_choice": choice_of(record)}
     if record.selection is not None:
         line |= {"selected_step": record.selection.step, "selected_value": record.selection.value}
     if record.parameters is not None:

@@ -24,6 +24,12 @@ WARNINGS = {
     "sample": "Synthetic scenes: this shows that the suite runs. It is not a result on real data.",
     "demonstration": "Benchmarks that users brought themselves; their data are not checked by this suite.",
 }
+ABOUT_TUNING = (
+    "Tuned (20): options or learning rate were chosen by a search of 20 draws on source validation, for each benchmark "
+    "by itself; rows without a mark were run as they are given. Source validation: what the selected checkpoints reach "
+    "on held-out places of the source, which is all that a choice may look at. A row that is good on the target and "
+    "poor on source validation, one of many variants of its method, may have been chosen by the target."
+)
 _TARGET_WARNING = (
     "The methods of this board were given the target's images, without labels, while they were trained. They cannot "
     "be compared with methods that never saw the target."

@@ -270,6 +270,10 @@ class Method(BaseModel, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
 
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """Options that ``stbench tune`` searches beside the learning rate, with the values to try: the few that the paper
+    itself varies. They change no number."""
+
     uses_backbone: ClassVar[bool] = True
     """Whether ``build`` uses ``task.backbone``. The records of a method that does not name none."""
     target_images: ClassVar[bool] = False

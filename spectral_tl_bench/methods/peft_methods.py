@@ -6,7 +6,8 @@ three together, where papers that adapt separate layers count a pair for each; (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -27,6 +28,7 @@ class Lora(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022, eq. 3"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (4, 8, 16, 32, 64)}
     use_dora: ClassVar[bool] = False
 
     rank: int = Field(16, ge=1)
@@ -90,6 +92,7 @@ class Vera(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Kopiczko et al., VeRA, ICLR 2024, eq. 2"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (64, 256, 1024)}
 
     rank: int = Field(256, ge=1, description="inner width of the shared matrices")
     start: float = Field(0.1, description="start of the inner scales; the outer ones start at 0")
@@ -152,6 +155,7 @@ class FourierFt(LinearTunerMethod):
     reference: ClassVar[str] = (
         "Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024, eqs. 2-4"
     )
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"frequencies": (1000, 3000, 10000)}
 
     frequencies: int = Field(3000, ge=1, description="learned entries per layer; a smaller weight has all of its own")
     scaling: float = Field(300.0, gt=0, description="factor of the update")

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+from spectral_tl_bench.results.tuning import Tuning
 
 if TYPE_CHECKING:
     from spectral_tl_bench.results.location import Location
@@ -253,6 +254,7 @@ class Record(_Strict):
         majority_class: The most frequent class of the source's training labels.
         parameters: None, like all that was measured, only where the cell failed.
         statement: For synthetic data, the sentence that says so.
+        tuning: The search on source validation that options and settings stem from; None where there was none.
     """
 
     schema_version: Literal[2] = 2
@@ -294,6 +296,7 @@ class Record(_Strict):
     evidence: EvidenceFacts | None = None
     pictures: PictureFile | None = None
     error: Failure | None = None
+    tuning: Tuning | None = None
 
     _location: Location | None = PrivateAttr(default=None)
 
@@ -314,10 +317,17 @@ class Record(_Strict):
             raise ValueError(f"data of kind {self.data.kind!r} cannot be on the track {self.track!r}")
         if self.track == "sample" and self.statement is None:
             raise ValueError("a record of synthetic data needs a statement that says so")
+        if self.tuning is not None and (others := self.tuning.disagreements(self.options, self.settings)):
+            raise ValueError(f"tuning chose another {others[0]} than the run had")
         identity = self.identity()
         if identity is not None and identity.fingerprint != self.fingerprint:
             raise ValueError("the fingerprint does not follow from what the record says: it was edited after the run")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tuning where there was none: published records are compared byte by byte."""
+        return {key: value for key, value in values(self).items() if key != "tuning" or value is not None}
 
     def identity(self) -> RunIdentity | None:
         """What the result depends on; None where the record does not say it all."""

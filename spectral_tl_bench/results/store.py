@@ -25,6 +25,7 @@ from spectral_tl_bench.results.published import Pair, is_pair, read_pair
 from spectral_tl_bench.results.reading import parse_record, validated
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.scores import block, check_scores
+from spectral_tl_bench.results.tuning import Tuning
 
 RECORD_FILE = "record.json"
 _FOLDER_DIGITS = 16  # of the fingerprint, in the name of a record's folder
@@ -69,13 +70,31 @@ def write_record(folder: Path, record_fields: Mapping[str, Any], evidence: pd.Da
     _refuse_non_finite(value)
 
     path = record_folder(Path(folder), record.benchmark, record.method, record.fingerprint) / RECORD_FILE
-    replaced = _evidence_file_of(path)
+    old = _old(path)
+    tuned = old.tuning if old is not None and record.tuning is None else None
+    if tuned is not None and not tuned.disagreements(record.options, record.settings):
+        value["tuning"] = tuned.model_dump(mode="json")  # the number still stems from a search
+    replaced = path.parent / old.evidence.file if old is not None and old.evidence is not None else None
     if record.evidence is not None:
         write_bytes(path.parent / record.evidence.file, content)
     write_json(path, value)
     if replaced is not None and (record.evidence is None or replaced.name != record.evidence.file):
         replaced.unlink(missing_ok=True)
     return path
+
+
+def mark_tuned(record: Record, tuning: Tuning) -> Record:
+    """Have a stored record of a run say which search its configuration stems from.
+
+    Raises:
+        RecordError: If the search chose another configuration.
+        OSError: If it cannot be written; then it is what it was.
+    """
+    if record.path is None:
+        raise ValueError("only a stored record can be marked")
+    marked = validated({**record.model_dump(mode="json"), "tuning": tuning.model_dump(mode="json")}, record.path)
+    write_json(record.path, marked.model_dump(mode="json"))
+    return read_record(record.path)
 
 
 def read_record(path: Path) -> Record:
@@ -213,12 +232,10 @@ def _refuse_non_finite(value: Mapping[str, Any]) -> None:
             raise RecordError(f"key {key!r} holds a number that is not finite, which JSON cannot say") from None
 
 
-def _evidence_file_of(path: Path) -> Path | None:
-    """The evidence of the record that is about to be replaced, where there is a readable one."""
+def _old(path: Path) -> Record | None:
+    """The record that is about to be replaced, where there is a readable one."""
     with contextlib.suppress(RecordError):
-        old = read_record(path)
-        if old.evidence is not None:
-            return path.parent / old.evidence.file
+        return read_record(path)
     return None
 
 
@@ -230,6 +247,7 @@ __all__ = [
     "check_scores",
     "evidence",
     "load_evidence",
+    "mark_tuned",
     "read_record",
     "read_records",
     "record_folder",

@@ -21,7 +21,7 @@ from spectral_tl_bench.objectives.registry import GROUP as OBJECTIVES
 from spectral_tl_bench.plugins import installed, is_ours
 from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, verify
+from spectral_tl_bench.results.store import RECORD_FILE, mark_tuned, read_record, record_folder, verify
 from spectral_tl_bench.runner import checkpoints
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.cell_log import add_to_log, logged
@@ -197,6 +197,8 @@ def finished(cell: Cell, path: Path, fields: dict[str, Any], say: Say) -> Record
             f"{cell.title} | found, but the method's code has changed since, and its version has not: "
             "raise it (or numerics_version), or run with --fresh"
         )
+    if cell.tuning is not None and record.tuning != cell.tuning:  # from now on it says what it stems from
+        return mark_tuned(record, cell.tuning)
     return record
 
 

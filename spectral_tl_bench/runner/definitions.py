@@ -21,6 +21,7 @@ from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.settings import RunSettings
+from spectral_tl_bench.results.tuning import Tuning
 from spectral_tl_bench.training.stage_store import StageCard
 
 
@@ -98,6 +99,7 @@ class Cell:
         given: A trained first stage to start from; by default the run looks for its own, or trains it.
         objectives: What it is trained with, by name.
         variant: What tells it from other cells of a plan with this method and seed, in words.
+        tuning: The search that chose its options and settings, for the record; it changes no number.
     """
 
     opened: OpenBenchmark
@@ -111,6 +113,7 @@ class Cell:
     given: GivenStage | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     variant: str = ""
+    tuning: Tuning | None = None
     _known: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property

@@ -57,4 +57,5 @@ def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity, threads:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "statement": SYNTHETIC if cell.opened.track == "sample" else None,
         "data": data_facts(cell, split),
+        "tuning": cell.tuning and cell.tuning.model_dump(mode="json"),
     }

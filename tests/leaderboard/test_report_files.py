@@ -75,13 +75,13 @@ def test_markdown_says_what_it_must(many, tmp_path):
     assert MIOU_RULE in text
     assert "gap between cities" in text
     main, cells, floor, failed, configurations = tables(text)
-    assert main[0][:5] == ["Rank", "Method", "Backbone", "Configuration", "Seeds"]
-    assert main[0][5:9] == ["dfc2020-spring", "mts12-n2s", "Mean", "95 % over places"]
+    assert main[0][:6] == ["Rank", "Method", "Backbone", "Configuration", "Tuned", "Seeds"]
+    assert main[0][6:10] == ["dfc2020-spring", "mts12-n2s", "Mean", "Source validation"]
     reference = main[0].index("mts12-id (in-domain)")
     by_method = {row[1]: row for row in main[2:]}
     assert {by_method["lora"][0], by_method["full"][0]} == {"1", "2"}
     assert (
-        by_method["frozen"][0] == "–" and by_method["frozen"][5] == "failed" and by_method["frozen"][7] == "incomplete"
+        by_method["frozen"][0] == "–" and by_method["frozen"][6] == "failed" and by_method["frozen"][8] == "incomplete"
     )
     assert by_method["lora"][reference] == "–" and "±" in by_method["full"][reference]
     assert main[-1][1] == "majority class" and main[-1][0] == "–"

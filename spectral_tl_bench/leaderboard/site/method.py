@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 
 from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.measured import choice_of
 from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.plugins import installed
@@ -45,6 +46,12 @@ def details(view: View, row: str) -> Fields:
         "weights": backbone.weights.model_dump(mode="json") if backbone and backbone.weights else {},
         "devices": sorted({record.device for record in done if record.device}),
         "stages": done[0].stages if done else [],
+        "searches": [
+            (name, run.record.tuning, choice_of(run.record))
+            for name, by_seed in by_benchmark.items()
+            for run in list(by_seed.values())[:1]
+            if run.record.tuning is not None
+        ],
         "failures": [run.record for run in records if run.record.error],
         "seeds": [
             (name, [(seed, run.miou if run.completed else None) for seed, run in by_seed.items()])

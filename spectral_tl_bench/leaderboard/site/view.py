@@ -195,14 +195,22 @@ def _variant(row: Fields, like: list[Fields]) -> str:
         return ""
     parts = []
     for group in ("options", "settings"):
-        for name in sorted({name for other in like for name in other[group]}):
-            if len({setting(other[group].get(name)) for other in like}) > 1:
-                parts.append(f"{name} {setting(row[group].get(name))}" if name in row[group] else f"no {name}")
+        values = [_flat(other[group]) for other in like]
+        mine = values[like.index(row)]
+        for name in sorted({name for other in values for name in other}):
+            if len({setting(other.get(name)) for other in values}) > 1:
+                parts.append(f"{name} {setting(mine.get(name))}" if name in mine else f"no {name}")
     for name in ("pretrained", "patch_embedding", "protocol"):
         if len({other[name] for other in like}) > 1 and row[name]:
             parts.append(f"{name.replace('_', ' ')} {row[name]}")
     shown = [part if len(part) <= 60 else f"{part[:59]}…" for part in parts[:_MOST_PARTS]]
     return ", ".join([*shown, *(["…"] if len(parts) > _MOST_PARTS else [])])
+
+
+def _flat(values: Fields) -> Fields:
+    """Settings with those of the training budget among them, of which each has a name of its own."""
+    budget = values.get("budget")
+    return {**values, **budget, "budget": None} if isinstance(budget, dict) else values
 
 
 def _benchmark(record: Record) -> BenchmarkView:

@@ -32,6 +32,7 @@ def check_together(new: Sequence[Checked], old: Sequence[Checked] = ()) -> list[
         *_duplicates(readable, others),
         *_seeds(readable, others),
         *_divisions(readable, others),
+        *_searches(readable, others),
         *_copies(readable, others),
         *_unranked(readable, others),
     ]
@@ -118,6 +119,21 @@ def _divisions(new: Sequence[Checked], old: Sequence[Checked]) -> list[Finding]:
                     entry.where, f"its division of the chips is another than that of {where}, of the same data and seed"
                 )
             )
+    return findings
+
+
+def _searches(new: Sequence[Checked], old: Sequence[Checked]) -> list[Finding]:
+    """The seeds of a tuned row stem from one search on each benchmark: a search for each seed would be a larger one."""
+    known: dict[tuple[str, str, RowKey], Checked] = {}
+    findings = []
+    for entry in [*old, *new]:
+        record = _record(entry)
+        if record.tuning is None:
+            continue
+        first = known.setdefault((record.board, record.benchmark, row_key(record)), entry)
+        if _record(first).tuning != record.tuning:
+            reason = f"its draws are not those of {first.where}, another seed of the same tuned row"
+            findings.append(refused(entry.where, reason))
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from pydantic import Field
@@ -77,6 +78,7 @@ class AdaptFormer(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Chen et al., AdaptFormer, NeurIPS 2022, section 3.2"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"bottleneck": (8, 16, 32, 64)}
 
     bottleneck: int = Field(64, ge=1, description="inner width (paper: 64)")
     scale: float = Field(0.1, gt=0, description="factor s of the adapter's output (paper: 0.1)")

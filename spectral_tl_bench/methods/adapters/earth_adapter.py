@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -80,6 +81,7 @@ class EarthAdapter(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Hu et al., Earth-Adapter, 2025, arXiv 2504.06220"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"bottleneck": (16, 32, 64), "cutoff": (0.2, 0.3, 0.5)}
 
     bottleneck: int = Field(64, ge=1, description="inner width (paper: 64)")
     early: int = Field(3, ge=0, description="number of first blocks that split frequencies (paper: 3)")

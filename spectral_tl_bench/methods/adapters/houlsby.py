@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from pydantic import Field
@@ -72,6 +73,7 @@ class Houlsby(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, ICML 2019, section 2.1"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"bottleneck": (8, 64, 256)}
 
     train_norms: bool = Field(True, description="train the LayerNorms of the backbone, as in the paper")
     bottleneck: int = Field(64, ge=1, description="inner width")

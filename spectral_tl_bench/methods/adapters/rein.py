@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -56,6 +57,7 @@ class Rein(AdapterMethod):
     reference: ClassVar[str] = (
         "Wei et al., Stronger, Fewer, & Superior (Rein), CVPR 2024, sections 3.2 and 3.3, low-rank tokens"
     )
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"tokens": (50, 100, 150), "rank": (8, 16, 32)}
 
     tokens: int = Field(100, ge=2, description="learned tokens per block (paper: 100)")
     rank: int = Field(16, ge=1, description="rank of the tokens (paper: 16)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -148,6 +149,7 @@ class VptShallow(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (shallow)"
+    search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"prompts": (1, 10, 50, 100)}
 
     prompts: int = Field(50, ge=1, description="number of prompt tokens")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of prompt values dropped in training")
