@@ -4,7 +4,7 @@
 
 The cells are of the bundled sample: all benchmarks, ten methods, a grid of five learning rates and as many seeds as it
 takes. Their records are invented, and written by ``write_record`` into a temporary folder (or ``--folder``, where they
-are kept and used again). Importing PyTorch and the first time, which cuts splits that are not kept yet, are timed apart.
+are kept and used again). Imports and the first time, which cuts splits that are not kept yet, are timed apart.
 """
 
 from __future__ import annotations
