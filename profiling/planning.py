@@ -4,7 +4,7 @@
 
 The cells are of the bundled sample: all benchmarks, ten methods, a grid of five learning rates and as many seeds as it
 takes. Their records are invented, and written by ``write_record`` into a temporary folder (or ``--folder``, where they
-are kept and used again). Importing PyTorch and cutting splits for the first time are timed apart.
+are kept and used again). Imports and the first time, which cuts splits that are not kept yet, are timed apart.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
         verified, outcomes = _timed(lambda: confirmed(found, _quiet))
     print(f"{'step':28s} {'wall s':>8s} {'CPU s':>8s}")
     total = tuple(sum(pair[kind] for pair in best.values()) for kind in (0, 1))
-    for name, pair in {"imports": imports, "first time, with splits": first, **best, "planned": total}.items():
+    for name, pair in {"imports": imports, "first time": first, **best, "planned": total}.items():
         print(f"{name:28s} {pair[0]:8.2f} {pair[1]:8.2f}")
     each = 1000 * verified[1] / max(1, len(outcomes))
     print(f"verifying {len(outcomes)} finished cells, as a run does: {each:.2f} ms CPU each")
