@@ -166,7 +166,7 @@ class Cell:
 class Outcome:
     """How a cell ended.
 
-    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: it has stopped
+    ``done``, ``found`` (a finished record was there), ``failed``, ``refused`` (user's data), or ``paused``: stopped
     where it can go on.
     """
 
