@@ -427,7 +427,7 @@ class Slowly(Method):
         def loss(module, batch):
             time.sleep(0.1)
             with open(self.sign, "a") as file:
-                file.write(f"{os.getpid()}\\\\n")
+                file.write(f"{os.getpid()}\\n")
             return nn.functional.cross_entropy(module(batch["image"]), batch["mask"], ignore_index=255)
         return [Stage("segment", task.budget.steps, loss=loss)]
 '''
