@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import left_by
-from tiny import CHIP, CPU, install, make_request, quiet
+from tiny import CHIP, CPU, SIZES, install, make_request, quiet
 
 from spectral_tl_bench import pause
 from spectral_tl_bench.console import read_duration
@@ -433,6 +433,7 @@ class Slowly(Method):
 '''
 
 
+@slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_sigusr1_pauses_the_command_and_its_processes(tree, tmp_path, small, monkeypatch, jobs):
     """Code of other packages runs in processes of its own, whatever the number of jobs."""
@@ -459,12 +460,44 @@ def test_sigusr1_pauses_the_command_and_its_processes(tree, tmp_path, small, mon
         time.sleep(0.05)
     time.sleep(0.3)
     process.send_signal(signal.SIGUSR1)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 75, output + errors
     assert "same command" in errors and output.count("paused") >= 2
     kept = [torch.load(path, weights_only=True)["stbench"] for path in out.glob(".resume/*/last.ckpt")]
     assert len(kept) == jobs and all(0 < one["done"] < 40 for one in kept)
     before = len(sign.read_text().split())
-    again = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(sign.read_text().split()) == 2 * 40, f"{before} steps were done before, and none is done twice"
+
+
+KILLS = 20
+"""Of runs of each method, spread over training, validation, testing, checkpoints and writing."""
+
+
+@slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "lora"),
+        ("-m", "spectralx"),
+        ("-m", "adalora"),
+        ("-m", "full+swad"),
+        ("-m", "frozen", "-o", "cache=true", "-o", "train_patch_embed=false"),
+        ("-m", "lora", "--workers", "2"),
+    ],
+    ids=" ".join,
+)
+def test_runs_that_are_killed_end_as_if_nothing_had_happened(tree, tmp_path, arguments):
+    """About a quarter of an hour each on a busy machine."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), str(KILLS), *arguments]
+    command += ["-b", "mts12-n2s", "--data-root", str(tree), "--allow-partial", "--accelerator", "cpu", "--jobs", "1"]
+    command += ["--backbone", "compact", "--steps", "30", "--pretrain-steps", "20", "--batch-size", "2"]
+    command += [part for name, size in SIZES.items() for part in ("--backbone-size", f"{name}={size}")]
+    environ = {**os.environ, "STBENCH_CACHE": str(folder / "cache"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--validations", "6"], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    verdicts = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert verdicts == ["the same"] * KILLS, done.stdout
