@@ -133,7 +133,7 @@ class CheckpointStore:
                 if path.name not in needed:
                     path.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # PyTorch's for a full disk
-            self.say_once(f"no checkpoint could be written, and training goes on without: {error}")
+            self.say_once("no checkpoint could be written, and training goes on without", f": {error}")
             return False
         finally:
             self._last = time.monotonic()
@@ -146,11 +146,11 @@ class CheckpointStore:
             self.path.replace(aside)
         self._say(f"{self.title} | its checkpoint is set aside, and it starts again: {reason} ({aside})")
 
-    def say_once(self, text: str) -> None:
-        """Say a line, if it has not been said."""
+    def say_once(self, text: str, more: str = "") -> None:
+        """Say a line, if it has not been said with this beginning."""
         if text not in self._told:
             self._told.add(text)
-            self._say(f"{self.title} | {text}")
+            self._say(f"{self.title} | {text}{more}")
 
     def remove(self) -> None:
         """Remove all: the work is done, or is to begin anew."""

@@ -1,8 +1,8 @@
-"""Runs of ``stbench run`` that are killed at random points and started again: ``python killing.py FOLDER KILLS ARGUMENT...``.
+"""Runs of ``stbench run`` that are killed at random points and started again.
 
-All is imported once, and each run is a process that is forked off. It ends itself by SIGKILL, which nothing can catch, up
-to some milliseconds after a point that is drawn: in training, in validation, in testing, as a checkpoint is written, or as
-the result is.
+As a script: ``python killing.py FOLDER KILLS ARGUMENT...``. All is imported once, and each run is a process that is
+forked off. It ends itself by SIGKILL, which nothing can catch, up to some milliseconds after a point that is drawn: in
+training, in validation, in testing, as a checkpoint is written, or as the result is.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Points:
 
 
 def run(arguments: list[str], log: Path, phase: str | None = None, number: int = 0, delay: float = 0.0) -> Counter[str]:
-    """One run, in a process of its own; gives how many points of each phase it has passed, if it has ended by itself."""
+    """One run, in a process of its own; gives how many points of each phase it has passed, if it was not killed."""
     counts = log.with_suffix(".json")
     counts.unlink(missing_ok=True)
     child = os.fork()
@@ -152,7 +152,8 @@ def campaign(folder: Path, kills: int, arguments: list[str]) -> list[str]:
         verdict = f"other {', '.join(differ)}" if differ else f"left {left}" if left else "the same"
         seconds = time.monotonic() - started
         lines.append(f"{verdict}: killed in {', then '.join(ended)}; resumed {resumed}; {seconds:.1f} s")
-        print(lines[-1], flush=True)
+        sys.stdout.write(lines[-1] + "\n")
+        sys.stdout.flush()
         shutil.rmtree(out)
     return lines
 
