@@ -156,8 +156,14 @@ def clean(
 
 
 def _queue_states() -> QueueStates | None:
-    """What asks the batch system for the states of jobs; None where there is nothing to ask."""
-    return None
+    """What asks the batch system for the jobs that wait or run; None where there is nothing to ask."""
+    import shutil
+
+    if shutil.which("squeue") is None:
+        return None
+    from spectral_tl_bench.runner.slurm.queue import ENDED, queue_states
+
+    return lambda jobs: {job: state for job, state in queue_states(jobs).items() if state not in ENDED}
 
 
 def _print(cells: list[CellStatus]) -> None:

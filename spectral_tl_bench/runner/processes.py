@@ -191,6 +191,8 @@ class _Run:
         if not ended.reason:
             state, record, miou, message = ended.value
             return Outcome(cell, state, record, miou, message)
+        if pause.asked():  # a batch system may end all processes of a job while they make ready
+            return Outcome(cell, "paused", None, None, "the same command goes on")
         sweep_scratch()
         failure = {"kind": "Hung" if ended.hung else "ProcessDied", "message": ended.reason}
         if "SIGKILL" in ended.reason:

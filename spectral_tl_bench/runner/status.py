@@ -78,6 +78,7 @@ class CellStatus:
         if self.state == "running":
             return self._running()
         left = f"job {self.job.get('job')} has left the queue; " if self.job and self.job_state == "gone" else ""
+        left += f"{_one_line(str(self.job['reason']))}; " if self.job.get("reason") else ""
         where, ago = "", ""
         if self.standing is not None:
             where, ago = f" at {_place(self.standing)}", f", {_long(_age(self.standing.at))} ago"

@@ -16,6 +16,7 @@ from spectral_tl_bench.runner.slurm.job import Batch
 from spectral_tl_bench.runner.slurm.profile import Profile
 from spectral_tl_bench.runner.slurm.queue import LOGS, active_jobs, entry_path, note, one_at_a_time
 from spectral_tl_bench.runner.slurm.script import write_script
+from spectral_tl_bench.runner.survey import survey
 
 DIGITS = 16
 """Of a fingerprint, by which a cell is called."""
@@ -48,7 +49,7 @@ def select(cells: Sequence[Cell], wanted: str | None) -> list[Cell]:
 
 def name_of(cell: Cell) -> str:
     """What a cell is called in the queue, and its folder in the store."""
-    return cell.identity(cell.split()).fingerprint[:DIGITS]
+    return cell.fingerprint()[:DIGITS]
 
 
 class Submission:
@@ -90,13 +91,16 @@ class Submission:
             UserError: If SLURM refuses, or does not answer.
         """
         out = checked_folder(out.absolute())
-        left = {name_of(cell): cell for cell in cells if not _is_done(cell, out, say)}
+        left = {name_of(look.cell): look.cell for look in survey(cells, out).looks if not look.done}
         say(f"{len(cells)} cells, {len(cells) - len(left)} finished")
         with one_at_a_time(out):
             active = active_jobs(out, left)
             for name, (job, state) in active.items():
                 say(f"{left[name].title} | {state.lower()} in job {job}")
             names = [name for name in left if name not in active]
+            for name in names if self.executor == "slurm" else ():
+                cell = left[name]
+                note(out, [name], benchmark=cell.opened.benchmark.id, method=cell.method_name, seed=cell.seed)
             jobs = self._submit(names, out, say) if names else []
         if not names:
             say("nothing to submit" if left else "nothing left to do")
