@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 @takes_choices
 def run(
     choices: Choices,
-    context: typer.Context,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where this is called from Python
     out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[
@@ -221,7 +221,7 @@ def _submit(submission: Submission, requests: Sequence[Request], out: Path, only
 
 
 def _submission(
-    context: typer.Context, executor: str, profile: str | None, changes: list[str], wait: bool
+    context: typer.Context | None, executor: str, profile: str | None, changes: list[str], wait: bool
 ) -> Submission | None:
     """How cells are submitted; None where they run here."""
     if executor not in (known := ("local", "slurm", "sbatch-script")):
@@ -230,6 +230,8 @@ def _submission(
         if profile is not None or changes or wait:
             raise UserError("--profile, --slurm and --wait are for jobs of a cluster", fix="add --executor slurm")
         return None
+    if context is None:
+        raise UserError(f"executor={executor!r} repeats the words of a command", fix="give it as a command")
     from spectral_tl_bench.cli.again import arguments_of
     from spectral_tl_bench.runner.slurm.profile import read_profile
     from spectral_tl_bench.runner.slurm.submit import Submission

@@ -130,7 +130,7 @@ class EvaluationData:
         cache: ChipCache | None = None,
     ) -> None:
         self.benchmark, self.settings = benchmark, settings
-        self._sources = index, statistics, cache
+        self._reading = index.root, statistics, cache  # not the index, which knows chips of all roles
         self.collection = ChipCollection(open_datasets(benchmark, index, chips, cache=cache, fill=statistics.mean))
         self.rows = {row["chip"]: row for _, _, row in self.collection.chips()}
         self._place = {row["chip"]: (dataset, number) for dataset, number, row in self.collection.chips()}
@@ -149,7 +149,8 @@ class EvaluationData:
 
         A chip is in one share only. Sites may be other ones than those of all chips together: ask the whole for them.
         """
-        index, statistics, cache = self._sources
+        root, statistics, cache = self._reading
+        index = ChipIndex(root, pd.DataFrame(list(self.rows.values())).set_index("chip"), {}, ())
         return EvaluationData(self.benchmark, index, share.chips(list(self.rows)), self.settings, statistics, cache)
 
     def windows_per_chip(self) -> dict[str, int]:

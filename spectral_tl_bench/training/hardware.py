@@ -148,7 +148,7 @@ def checked_hardware(
             fix="use --devices for the GPUs of a node, and further nodes for other cells",
         )
     cuda = hardware.device.type == "cuda"
-    if cuda and devices > torch.cuda.device_count():
+    if cuda and devices > 1 and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
     if precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed, and the record say 16-mixed
         raise UserError("--precision 16-mixed needs a GPU", fix="use --precision bf16-mixed or 32-true on a CPU")

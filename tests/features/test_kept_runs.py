@@ -19,6 +19,7 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.decoders import DECODERS
 from spectral_tl_bench.results.store import evidence
 from spectral_tl_bench.runner import cell as cell_module
+from spectral_tl_bench.runner.definitions import Outcome
 from spectral_tl_bench.runner.run import plan
 from spectral_tl_bench.runner.write import WEIGHTS_FILE
 from spectral_tl_bench.training import hardware as hardware_module
@@ -270,7 +271,7 @@ def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):
     caught = []
     monkeypatch.setattr(
         "spectral_tl_bench.runner.processes.execute_in_processes",
-        lambda cells, out, hardware, *more, **options: caught.append(hardware) or [],
+        lambda cells, out, hardware, *more, **options: caught.append(hardware) or [Outcome(cell, "done", None, 0.5) for cell in cells],
     )
     arguments = ["run", "-m", "linear-probe", "-o", "cache=true", "-b", "mts12-n2s", "--data-root", tree, "--out",
                  tmp_path, "--allow-partial", "--jobs", "1", "--feature-cache-limit", "2.5"]  # fmt: skip

@@ -61,7 +61,7 @@ def test_a_run_leaves_records_that_verify(first, tree):
         assert record.fingerprint == outcome.cell.identity(outcome.cell.split()).fingerprint
         assert outcome.record.parent.name == record.fingerprint[:16]
         assert {path.name for path in outcome.record.parent.iterdir()} == {
-            "record.json", record.evidence.file, record.pictures.file, "selected.safetensors",
+            "record.json", record.evidence.file, record.pictures.file, "selected.safetensors", "log.txt",
         }  # fmt: skip
         assert str(tree) not in json.dumps(record.model_dump(mode="json")), "a record names no folder of a machine"
     stages = [[(stage.name, stage.steps) for stage in read_record(outcome.record).stages] for outcome in outcomes]
@@ -97,7 +97,9 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
             )
 
         monkeypatch.setattr(cell_module, "train", untrained)
-        frame = cell_module._measure(outcome.cell, Workplace(outcome.record.parents[3], CPU, 0, quiet))[2].evidence
+        out = outcome.record.parents[3]
+        fields, _ = cell_module.facts_of(outcome.cell, out, 1)
+        frame = cell_module._measure(outcome.cell, Workplace(out, CPU, 0, quiet), fields)[2].evidence
         assert seen
         matrices = frame.loc[frame["checkpoint"] == "selected", "matrix"]
         assert score(sum(matrices)).miou == pytest.approx(outcome.miou, abs=1e-9)

@@ -107,7 +107,7 @@ def test_really_compiled(tmp_path, source):
 @pytest.mark.parametrize("method", ["lora", "frozen", "spectralx"])
 def test_half_precision_trains_and_the_target_is_float32(small_tree, tmp_path, method, monkeypatch):
     losses, logits = [], []
-    step, evaluate = StageTask.training_step, test_module.evaluate
+    step, evaluate = StageTask.training_step, test_module.evaluate_together
 
     def watched_step(self, batch, batch_idx):
         assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -123,7 +123,7 @@ def test_half_precision_trains_and_the_target_is_float32(small_tree, tmp_path, m
             hook.remove()
 
     monkeypatch.setattr(StageTask, "training_step", watched_step)
-    monkeypatch.setattr(test_module, "evaluate", watched_evaluate)
+    monkeypatch.setattr(test_module, "evaluate_together", watched_evaluate)
     cells, _ = plan(make_request(small_tree, method, precision="bf16-mixed", steps=3), lambda _: None)
     (outcome,) = execute(cells, tmp_path, Hardware("cpu"), 0, lambda _: None)
     assert outcome.state == "done", outcome.message

@@ -118,7 +118,7 @@ def test_evaluation_by_shares_is_the_whole(source, monkeypatch):
         for rank in [*range(1, size), 0]:  # the first process comes last, when all have sent
             monkeypatch.setattr("spectral_tl_bench.evaluation.evaluate.mine", lambda: Share(rank, size))  # noqa: B023
             table = evaluate_together(
-                module, source.normaliser(), data, CLASSES, cpu, shown.setdefault, list(data.rows)
+                module, source.normaliser(), data, CLASSES, cpu, on_chip=shown.setdefault, shown=list(data.rows)
             )
         assert [len(rows) for rows, _ in sent].count(0) == max(0, size - chips)
         pd.testing.assert_frame_equal(table.drop(columns="matrix"), whole.drop(columns="matrix"))

@@ -14,6 +14,7 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.objectives.registry import make_objectives
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.apart import Ended, _reason
+from spectral_tl_bench.runner.display import Display
 from spectral_tl_bench.runner.processes import _Run
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.gradient import GradientStage, train_stage
@@ -216,7 +217,7 @@ def test_another_mistake_is_not_tried_again(greedy, tmp_path):
 
 def test_a_killed_process_is_told_the_batch(greedy, tmp_path):
     (cell,) = greedy()
-    run = _Run(tmp_path / "runs", Hardware("cpu"), 0, lambda _: None, False, 2, 0, ())
+    run = _Run(tmp_path / "runs", Hardware("cpu"), 0, Display(lambda _: None), False, 2, 0, ())
     outcome = run._outcome(cell, Ended(reason=_reason(-9)), 0.0)
     message = read_record(outcome.record).error.message
     assert "SIGKILL" in message and "batch of 4 windows" in message and "--micro-batches" in message
