@@ -271,7 +271,9 @@ def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):
     caught = []
     monkeypatch.setattr(
         "spectral_tl_bench.runner.processes.execute_in_processes",
-        lambda cells, out, hardware, *more, **options: caught.append(hardware) or [Outcome(cell, "done", None, 0.5) for cell in cells],
+        lambda cells, out, hardware, *more, **options: (
+            caught.append(hardware) or [Outcome(cell, "done", None, 0.5) for cell in cells]
+        ),
     )
     arguments = ["run", "-m", "linear-probe", "-o", "cache=true", "-b", "mts12-n2s", "--data-root", tree, "--out",
                  tmp_path, "--allow-partial", "--jobs", "1", "--feature-cache-limit", "2.5"]  # fmt: skip

@@ -124,9 +124,8 @@ def test_killed_preempted_and_out_of_time_end_as_a_local_run_does(cluster, stben
     cluster.wait("the killed one is queued again", lambda: requeued(cluster, killed) == 1)
     assert [requeued(cluster, job) for job in jobs] == [1, 0, 0, 0]
 
-    cluster.ask(
-        "scontrol", "update", f"JobId={late}", "TimeLimit=4", check=True
-    )  # less than the 5 minutes before the end
+    # Less than the five minutes of `pause_before`: SLURM signals when it looks next, and ends nothing yet.
+    cluster.ask("scontrol", "update", f"JobId={late}", "TimeLimit=4", check=True)
     cluster.wait("the late one is asked to pause", lambda: wants_to_pause(held[late]), 60)
     os.kill(held[late], signal.SIGCONT)
     cluster.wait("the late one is queued again", lambda: requeued(cluster, late) == 1)
