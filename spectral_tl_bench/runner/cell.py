@@ -30,6 +30,7 @@ from spectral_tl_bench.runner.test import TestedModel, test
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
 from spectral_tl_bench.storage import scratch
+from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.hardware import Hardware, computing_threads
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.trained import TrainedModel
@@ -72,9 +73,10 @@ def run_cell(cell: Cell, out: Path, hardware: Hardware, workers: int, say: Say, 
 def _run(cell: Cell, workplace: Workplace, fields: dict[str, Any]) -> Outcome:
     """All four steps, whatever happens in them."""
     out = workplace.out
+    store = checkpoints.cell_store(cell, fields["fingerprint"], out, workplace.hardware, workplace.say)
     try:
         with contained():
-            built, trained, tested, clock = _measure(cell, workplace, fields)
+            built, trained, tested, clock = _measure(cell, workplace, store)
     except pause.Paused:
         return _paused(cell)
     except UserError as error:
@@ -131,11 +133,10 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
 
 
 def _measure(
-    cell: Cell, workplace: Workplace, fields: dict[str, Any]
+    cell: Cell, workplace: Workplace, store: CheckpointStore | None = None
 ) -> tuple[BuiltRun, TrainedModel, TestedModel, Clock]:
     """The first three steps, in which a method may raise."""
     built = build(cell, cell.split(), workplace)
-    store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
     try:
         with scratch() as folder:
             trained = train(built, folder, store)
