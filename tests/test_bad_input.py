@@ -81,6 +81,7 @@ def test_process_bad_yaml(process, tmp_path):
     process(*RUN, "-b", "bad.yaml").refuses("error: this is not valid YAML", "bad.yaml", "line 2")
 
 
+@pytest.mark.slow
 def test_process_missing_label(process, own):
     own.label("e1_0").unlink()
     process(*RUN, "-b", own.yaml).refuses("missing", str(own.label("e1_0")), "1 of 10 chips")

@@ -257,6 +257,7 @@ def kill_and_go_on(tree, tmp_path, small, moments: int, seed: int) -> None:
     assert len(set(before)) > 1 or moments < 10, "the moments are spread over the run"
 
 
+@pytest.mark.slow
 def test_three_killed_runs_are_completed_by_the_same_command(tree, tmp_path, small):
     kill_and_go_on(tree, tmp_path, small, 3, seed=4)
 

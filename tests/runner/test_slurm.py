@@ -195,6 +195,7 @@ def test_cells_are_called_by_their_fingerprints(stbench, small, tree, cells, tmp
     assert not list((tmp_path / "runs").glob("mts12-n2s/*/*/record.json"))
 
 
+@pytest.mark.slow
 def test_the_script_runs_the_same_command_with_every_value_quoted(stbench, small, tree, tmp_path, capsys, pretend):
     out = tmp_path / "it's $HOME; a folder"
     run = [

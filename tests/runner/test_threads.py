@@ -28,6 +28,7 @@ def results(out):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_job_two_jobs_and_other_settings_of_pytorch_give_the_same(tree, tmp_path):
     cells, _ = plan(make_request(tree, *METHODS), quiet)
     one, two = tmp_path / "one", tmp_path / "two"
