@@ -242,6 +242,7 @@ def _submission(
 
 def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:
     """The cells that are finished, by number, without models or processes; and bytes of the others' results."""
+    from spectral_tl_bench.runner.checkpoints import forget_finished
     from spectral_tl_bench.runner.estimate import estimate
     from spectral_tl_bench.runner.run import closing_line
     from spectral_tl_bench.runner.survey import confirmed, survey
@@ -251,6 +252,7 @@ def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:
     if done:
         say(f"{done} of {len(cells)} cells are finished; their records are verified")
     outcomes = confirmed(found, say)
+    forget_finished(out, [outcome.cell.fingerprint() for outcome in outcomes.values()])
     for place, outcome in enumerate(outcomes.values(), 1):
         say(closing_line(outcome, place, len(cells)))
     return outcomes, estimate(found).room

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from spectral_tl_bench.data.shares import mine
@@ -62,6 +63,22 @@ def _store(
     code = {name: made_with[name] for name in ("suite code", "method code")}
     rhythm = Rhythm(hardware.checkpoint_every, hardware.checkpoint_steps)
     return CheckpointStore(folder, {**work, **code}, rhythm, say, title)
+
+
+def forget_finished(out: Path, fingerprints: Iterable[str]) -> None:
+    """Remove what is left of cells that were killed between the record and the end.
+
+    Args:
+        out: Root of the record store.
+        fingerprints: Of cells that have a finished record.
+    """
+    try:
+        left = {path.name for path in (out / FOLDER).iterdir()}
+    except OSError:
+        return
+    for fingerprint in fingerprints:
+        if fingerprint[:_DIGITS] in left:
+            forget(out, fingerprint)
 
 
 def forget(out: Path, fingerprint: str) -> None:

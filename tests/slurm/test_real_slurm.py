@@ -32,10 +32,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stbench(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object, steps: int = 240) -> int:
+    def run(*arguments: object, steps: int = 2000) -> int:
         sizes = [f"--backbone-size={name}={number}" for name, number in SIZES.items()]
         common = ["run", "-b", "mts12-n2s", f"--data-root={tree}", "--allow-partial", f"--steps={steps}", "--window=16",
-                  "--batch-size=2", "--validations=2", "--backbone=compact", *sizes]  # fmt: skip
+                  "--batch-size=2", "--validations=20", "--backbone=compact", *sizes]  # fmt: skip
         return run_main(monkeypatch, [*common, *arguments])
 
     return run
