@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -32,7 +33,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stbench(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object, steps: int = 2000) -> int:
+    def run(*arguments: object, steps: int = 600) -> int:
         sizes = [f"--backbone-size={name}={number}" for name, number in SIZES.items()]
         common = ["run", "-b", "mts12-n2s", f"--data-root={tree}", "--allow-partial", f"--steps={steps}", "--window=16",
                   "--batch-size=2", "--validations=20", "--backbone=compact", *sizes]  # fmt: skip
@@ -66,9 +67,18 @@ def command_of(out: Path, job: str) -> int | None:
 
 
 def wants_to_pause(pid: int) -> bool:
-    """Whether the signal waits for a stopped process to go on."""
-    pending = re.search(r"ShdPnd:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    """Whether the signal waits for a stopped process to go on; SLURM may have it go on, and it paused and ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    pending = re.search(r"ShdPnd:\s*([0-9a-f]+)", status)
     return pending is not None and bool(int(pending[1], 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def go_on(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -97,10 +107,7 @@ def stopped(cluster: Cluster) -> Iterator[Callable[[Path, str], int]]:
 
     yield stop
     for pid in held:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            continue
+        go_on(pid)
 
 
 def test_killed_preempted_and_out_of_time_end_as_a_local_run_does(cluster, stbench, stopped, tmp_path, capsys):
@@ -127,13 +134,13 @@ def test_killed_preempted_and_out_of_time_end_as_a_local_run_does(cluster, stben
     # Less than the five minutes of `pause_before`: SLURM signals when it looks next, and ends nothing yet.
     cluster.ask("scontrol", "update", f"JobId={late}", "TimeLimit=4", check=True)
     cluster.wait("the late one is asked to pause", lambda: wants_to_pause(held[late]), 60)
-    os.kill(held[late], signal.SIGCONT)
+    go_on(held[late])
     cluster.wait("the late one is queued again", lambda: requeued(cluster, late) == 1)
     cluster.ask("scontrol", "update", f"JobId={late}", "TimeLimit=60", check=True)
 
     urgent = cluster.ask("sbatch", "--parsable", "-p", "high", "-n", "2", "-o", "/dev/null", "--wrap", "sleep 1")
     cluster.wait("the preempted one is asked to pause", lambda: wants_to_pause(held[preempted]))
-    os.kill(held[preempted], signal.SIGCONT)
+    go_on(held[preempted])
     cluster.wait("the preempted one is queued again", lambda: requeued(cluster, preempted) == 1)
     cluster.wait("the urgent one has run", lambda: queue_states([urgent])[urgent] == "COMPLETED")
 
@@ -158,7 +165,7 @@ def test_a_cancelled_job_stays_cancelled_and_is_submitted_again(cluster, stbench
     pid = stopped(out, job)
     cluster.ask("scancel", job, check=True)
     cluster.wait("it is asked to pause", lambda: wants_to_pause(pid))
-    os.kill(pid, signal.SIGCONT)
+    go_on(pid)
     cluster.wait("it has ended", lambda: queue_states([job])[job] == "CANCELLED")
     assert "stopped from outside" in entries(out)[job]["reason"]
     assert stbench(*submit, "--wait") == 0
@@ -191,7 +198,7 @@ def test_a_plain_script_runs_an_array_and_pauses_one_element(cluster, stbench, s
     assert entries(out).keys() >= {jobs[0]}
     cluster.ask("scancel", "--signal=USR2", "--batch", jobs[0], check=True)
     cluster.wait("it is asked to pause", lambda: wants_to_pause(pid))
-    os.kill(pid, signal.SIGCONT)
+    go_on(pid)
     cluster.wait("it is queued again", lambda: requeued(cluster, jobs[0]) == 1)
     cluster.wait("all have ended", lambda: set(queue_states(jobs).values()) == {"COMPLETED"}, 90)
     assert requeued(cluster, jobs[1]) == 0
