@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.methods.registry import distribution_of
 from spectral_tl_bench.provenance import environment
 from spectral_tl_bench.runner.definitions import Cell
@@ -56,7 +55,7 @@ def stage_store(
 def _store(
     cell: Cell, folder: Path, work: dict[str, str], hardware: Hardware, say: Say, title: str
 ) -> CheckpointStore | None:
-    if not hardware.checkpoint_every or mine().size > 1:  # each process has random states of its own
+    if not hardware.checkpoint_every:
         return None
     # The version of a package stays the same while somebody works on its code.
     made_with = environment(*distribution_of(cell.method_name), type(cell.method).__module__)

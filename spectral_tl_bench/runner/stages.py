@@ -124,10 +124,12 @@ def prepare(
             if reused:
                 agreed(False)
         elif agreed(None):  # the first process of a group asks for help
+            store = stage_store(cell, stage.name, identity.fingerprint, out, hardware, say)
             with tempfile.TemporaryDirectory(prefix="stbench-") as work:
                 train_shared(
-                    task, stage, shared, identity, source, Path(work), hardware=hardware, say=say, title=cell.title
-                )
+                    task, stage, shared, identity, source, Path(work), hardware=hardware, say=say, title=cell.title,
+                    store=store,
+                )  # fmt: skip
         if mine().size > 1:
             card, reused = agreed((card, reused) if mine().rank == 0 else None)
             spread([value for name, value in sorted(module.state_dict().items()) if shared.carries(name)])

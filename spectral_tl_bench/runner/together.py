@@ -24,10 +24,12 @@ from pathlib import Path
 import torch
 import torch.distributed as processes
 
+from spectral_tl_bench import pause
 from spectral_tl_bench.data.shares import agreed
 from spectral_tl_bench.endings import contained
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.runner.build import Workplace, build
+from spectral_tl_bench.runner.checkpoints import cell_store
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.test import assist
 from spectral_tl_bench.runner.train import train
@@ -203,7 +205,8 @@ def _join(hardware: Hardware, rank: int, folder: Path) -> None:
 
 def _other(content: bytes, rank: int, folder: Path, threads: int) -> None:
     """In another process: go through the cell beside the first one, in silence."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one decides, and ends this one
+    for told_to_first in (signal.SIGINT, signal.SIGUSR1):  # which decides, and ends this one
+        signal.signal(told_to_first, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code, told = 1, folder / f"{rank}.txt"
     with told.with_suffix(".out").open("wb") as output:
@@ -214,6 +217,8 @@ def _other(content: bytes, rank: int, folder: Path, threads: int) -> None:
         with computing_threads(threads), contained():
             _join(hardware, rank, folder)
             accompany(cell, Workplace(out, hardware, workers, lambda _: None))
+        code = 0
+    except pause.Paused:
         code = 0
     except Exception as error:
         if is_out_of_memory(error):
@@ -226,7 +231,8 @@ def accompany(cell: Cell, workplace: Workplace) -> None:
     """Train and test a cell as a member of a group that is not its first."""
     with scratch() as folder:
         built = build(cell, cell.split(), workplace)
-        trained = train(built, folder)
+        fingerprint = cell.identity(built.split).fingerprint
+        trained = train(built, folder, cell_store(cell, fingerprint, workplace.out, built.hardware, workplace.say))
         assist(built, trained)
 
 
