@@ -132,9 +132,9 @@ def aomoa(wanted: argparse.Namespace) -> list[str]:
     return lines
 
 
-def cell(wanted: argparse.Namespace, data: Path, out: Path, *arguments: str) -> TABLE:
+def cell(wanted: argparse.Namespace, data: Path, out: Path, *arguments: str, steps: int = 60) -> TABLE:
     """One cell by the command; gives seconds and what its record says."""
-    sizes = ["--steps", "4", "--validations", "1"] if wanted.small else ["--steps", "60", "--validations", "1"]
+    sizes = ["--steps", "4" if wanted.small else str(steps), "--validations", "1"]
     command = [
         str(Path(sys.executable).with_name("stbench")), "run", "-m", "lora", "-b", "whuohs-s2t", "--allow-partial",
         "--data-root", str(data), "--out", str(out), "--backbone", wanted.backbone, "--window", str(wanted.window),
@@ -147,7 +147,7 @@ def cell(wanted: argparse.Namespace, data: Path, out: Path, *arguments: str) -> 
         record = json.loads(path.read_text())
         row |= {"miou": (record["scores"] or {}).get("selected", {}).get("miou"), "device": record.get("device"),
                 "train s": (record.get("seconds") or {}).get("train"), "environment": record["environment"],
-                "stage": [stage["options"] for stage in record["stages"]],
+                "measured": [stage.get("measured") for stage in record["stages"]],
                 "peak MB": record.get("peak_memory_mb")}  # fmt: skip
     if done.returncode:
         row["output"] = (done.stdout + done.stderr)[-1500:]
@@ -175,9 +175,20 @@ def processes(wanted: argparse.Namespace, data: Path, out: Path) -> list[TABLE]:
     kind = "cpu" if wanted.device == "cpu" else "gpu"
     number = torch.cuda.device_count() if kind == "gpu" else 2
     accelerator = kind if number > 1 else "cpu"  # two processes want two GPUs
-    rest = [] if accelerator == "gpu" else ["--backbone-size", "depth=2", "--steps", "4", "--threads", "4"]
+    rest = [] if accelerator == "gpu" else ["--backbone-size", "depth=2", "--threads", "4"]
+    few = 60 if accelerator == "gpu" else 4
     return [
-        cell(wanted, data, out / f"devices-{devices}", "--accelerator", accelerator, "--devices", devices, *rest)
+        cell(
+            wanted,
+            data,
+            out / f"devices-{devices}",
+            "--accelerator",
+            accelerator,
+            "--devices",
+            devices,
+            *rest,
+            steps=few,
+        )
         for devices in ("1", "2")
     ]
 
