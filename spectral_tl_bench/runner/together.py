@@ -142,8 +142,8 @@ class _Group:
                 )
                 for rank in range(1, hardware.devices)
             ]
-            for other in self.others:
-                other.start()
+            for process in self.others:
+                process.start()
             threading.Thread(target=self._watch, daemon=True, name="stbench devices").start()
             _join(hardware, 0, self.folder, self.number)
         except BaseException as error:

@@ -63,7 +63,7 @@ def test_two_nodes_do_what_two_devices_do(tree, tmp_path):
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "23973"},
-        )  # fmt: skip
+        )
         for rank in (1, 0)
     ]
     outputs = [node.communicate(timeout=200)[0] for node in nodes]
