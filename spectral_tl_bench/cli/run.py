@@ -23,6 +23,7 @@ from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
     from spectral_tl_bench.runner.definitions import Cell, Outcome
+    from spectral_tl_bench.runner.nodes import Place
     from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.runner.slurm.submit import Submission
     from spectral_tl_bench.training.hardware import Hardware
@@ -119,7 +120,7 @@ def run(
     only: Annotated[str | None, typer.Option(hidden=True, help="Cells, by their fingerprints.")] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
-    submission = _submission(context, executor, profile, slurm or [], wait)
+    submission = _submission(context, executor, profile, slurm or [], wait, num_nodes)
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:
@@ -127,6 +128,12 @@ def run(
     if on_oom not in ("fail", "split"):
         raise UserError(f"--on-oom is {on_oom!r}", expected="fail or split")
     every = read_duration(checkpoint_every, "--checkpoint-every")
+    nodes = _nodes(num_nodes, jobs, gpus) if num_nodes > 1 and submission is None and not dry_run else None
+    if nodes is not None and nodes.node:
+        from spectral_tl_bench.runner.serve import serve
+
+        serve(nodes, out, devices)
+        return
     requests = requests_of(choices)
     if dry_run:
         show_plan(requests, out, jobs)
@@ -151,8 +158,21 @@ def run(
     names_of_gpus = chosen_gpus(gpus)
     if names_of_gpus and len(names_of_gpus) < devices:
         raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")
-    with _pausing():
+    with _pausing(), contextlib.ExitStack() as stack:
+        if nodes is not None:
+            from spectral_tl_bench.runner.nodes import leading
+
+            device = replace(device, meeting=stack.enter_context(leading(nodes, out)))
         _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus)
+
+
+def _nodes(number: int, jobs: int, gpus: str) -> Place:
+    """Which of several nodes this is."""
+    from spectral_tl_bench.runner.nodes import placed
+
+    if jobs > 1 or gpus:
+        raise UserError(f"--num-nodes {number} runs one cell at a time", fix="leave out --jobs and --gpus")
+    return placed(number)
 
 
 def _run(
@@ -221,7 +241,7 @@ def _submit(submission: Submission, requests: Sequence[Request], out: Path, only
 
 
 def _submission(
-    context: typer.Context | None, executor: str, profile: str | None, changes: list[str], wait: bool
+    context: typer.Context | None, executor: str, profile: str | None, changes: list[str], wait: bool, nodes: int
 ) -> Submission | None:
     """How cells are submitted; None where they run here."""
     if executor not in (known := ("local", "slurm", "sbatch-script")):
@@ -237,7 +257,8 @@ def _submission(
     from spectral_tl_bench.runner.slurm.submit import Submission
 
     without = ("executor", "profile", "slurm", "wait", "only")
-    return Submission(executor, read_profile(profile, changes), arguments_of(context, without), wait)
+    asked = read_profile(profile, changes).on_nodes(nodes)
+    return Submission(executor, asked, arguments_of(context, without), wait)
 
 
 def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:

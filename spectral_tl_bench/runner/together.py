@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as processes
@@ -31,6 +32,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.runner.build import Workplace, build
 from spectral_tl_bench.runner.checkpoints import cell_store
 from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.runner.nodes import Board, connected
 from spectral_tl_bench.runner.test import assist
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.storage import scratch
@@ -107,8 +109,6 @@ def together(cell: Cell, workplace: Workplace) -> Iterator[None]:
         workplace.say(f"{cell.title} | on one device: {reason}")
         yield
         return
-    if hardware.nodes > 1:
-        raise UserError("--num-nodes is for cells that are started on every node")
     with tempfile.TemporaryDirectory(prefix="stbench-group-") as name, _Group(cell, workplace, Path(name)):
         yield
 
@@ -121,6 +121,8 @@ class _Group:
         self.size = workplace.hardware.processes
         self.others: list[BaseProcess] = []
         self._over = threading.Event()
+        self.board: Board | None = None
+        self.number, self.trouble = 0, ""
 
     def __enter__(self) -> None:
         hardware, context = self.workplace.hardware, multiprocessing.get_context("spawn")
@@ -130,15 +132,20 @@ class _Group:
         except Exception as error:
             raise UserError(f"the cell cannot be sent to other processes: {error}", fix="leave out --devices") from None
         threads = torch.get_num_threads()
-        self.others = [
-            context.Process(target=_other, args=(content, rank, self.folder, threads), name=f"stbench device {rank}")
-            for rank in range(1, self.size)
-        ]
         try:
-            for other in self.others:
-                other.start()
+            if hardware.meeting is not None:
+                self.board = Board(hardware.meeting)
+                self.number = self.board.post(pickle.dumps((hardware.devices, content)))
+            self.others = [
+                context.Process(
+                    target=other, args=(content, rank, self.folder, threads, self.number), name=f"stbench device {rank}"
+                )
+                for rank in range(1, hardware.devices)
+            ]
+            for process in self.others:
+                process.start()
             threading.Thread(target=self._watch, daemon=True, name="stbench devices").start()
-            _join(hardware, 0, self.folder)
+            _join(hardware, 0, self.folder, self.number)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -153,6 +160,10 @@ class _Group:
                 time.sleep(0.5)  # what has made this one fail may be about to say why
         finally:
             self._over.set()
+            if self.board is not None:
+                with contextlib.suppress(RuntimeError):
+                    self.trouble = self.trouble or (error is not None and self._elsewhere()) or ""
+                    self.board.end(self.number)
             codes = [other.exitcode for other in self.others if other.pid is not None]
             for other in self.others:
                 if other.pid is not None and other.is_alive():
@@ -167,7 +178,7 @@ class _Group:
         """Raise another process's failure, where this one's is that it has lost the other."""
         if is_out_of_memory(error):
             return
-        if OUT_OF_MEMORY in codes:
+        if OUT_OF_MEMORY in codes or self.trouble.startswith("out of memory"):
             raise StepMemoryError("in another process of the group") from error
         for rank, code in enumerate(codes, 1):
             if code is not None and code < 0:
@@ -176,46 +187,61 @@ class _Group:
         # A failure of the method happens in all processes, and this one's own says it best.
         if not isinstance(error, RuntimeError):
             return
-        for rank in range(1, self.size):
-            told = self.folder / f"{rank}.txt"
-            if told.is_file() and (text := told.read_text(encoding="utf-8")):
-                raise DeviceError(f"process {rank} of {self.size}: {text.strip().splitlines()[-1]}\n{text}") from error
+        for rank in range(1, len(codes) + 1):
+            if text := told_in(self.folder, rank):
+                raise DeviceError(f"process {rank} of {self.size}: {text}") from error
+        if self.trouble:
+            raise DeviceError(self.trouble) from error
+
+    def _elsewhere(self) -> str:
+        """What has gone wrong on other nodes."""
+        return self.board.trouble(self.number, self.workplace.hardware.nodes) if self.board is not None else ""
 
     def _watch(self) -> None:
         """Break off what this process waits for when another one is gone: NCCL would wait for hours."""
         while not self._over.wait(1.0):
-            if any(other.exitcode for other in self.others) and not self._over.wait(5.0):
+            with contextlib.suppress(RuntimeError):
+                self.trouble = self.trouble or self._elsewhere()
+            if (self.trouble or any(other.exitcode for other in self.others)) and not self._over.wait(5.0):
                 with contextlib.suppress(Exception):
                     processes.distributed_c10d._abort_process_group()
                 return
 
 
-def _join(hardware: Hardware, rank: int, folder: Path) -> None:
-    """Become a member of a group on this machine."""
-    if sys.platform == "linux":
+def told_in(folder: Path, rank: int) -> str:
+    """What a process that has failed has left: the last line of its traceback, and all of it."""
+    told = folder / f"{rank}.txt"
+    text = told.read_text(encoding="utf-8") if told.is_file() else ""
+    return f"{text.strip().splitlines()[-1]}\n{text}" if text.strip() else ""
+
+
+def _join(hardware: Hardware, rank: int, folder: Path, number: int) -> None:
+    """Become a member of a group: on this machine, or where nodes meet, for the cell of a number there."""
+    meeting, backend = hardware.meeting, "gloo"
+    if sys.platform == "linux" and (meeting is None or meeting.address in ("127.0.0.1", "localhost")):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is to connect, and names need not resolve
-    backend = "gloo"
     if hardware.device.type == "cuda":
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(rank % hardware.devices)
         backend = "cpu:gloo,cuda:nccl"
-    processes.init_process_group(
-        backend, init_method=(folder / "meeting").as_uri(), rank=rank, world_size=hardware.processes, timeout=PATIENCE
-    )
+    where: dict[str, Any] = {"init_method": (folder / "meeting").as_uri()}
+    if meeting is not None:
+        where = {"store": processes.PrefixStore(f"group {number}", connected(meeting))}
+    processes.init_process_group(backend, rank=rank, world_size=hardware.processes, timeout=PATIENCE, **where)
 
 
-def _other(content: bytes, rank: int, folder: Path, threads: int) -> None:
+def other(content: bytes, rank: int, folder: Path, threads: int, number: int = 0) -> None:
     """In another process: go through the cell beside the first one, in silence."""
     for told_to_first in (signal.SIGINT, signal.SIGUSR1):  # which decides, and ends this one
         signal.signal(told_to_first, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code, told = 1, folder / f"{rank}.txt"
     with told.with_suffix(".out").open("wb") as output:
-        for number in (1, 2):
-            os.dup2(output.fileno(), number)
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
     try:
         cell, out, hardware, workers = pickle.loads(content)  # noqa: S301
         with computing_threads(threads), contained():
-            _join(hardware, rank, folder)
+            _join(hardware, rank, folder, number)
             accompany(cell, Workplace(out, hardware, workers, lambda _: None))
         code = 0
     except pause.Paused:

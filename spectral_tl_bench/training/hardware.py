@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,21 @@ FEATURE_LIMIT = 50.0
 
 CHECKPOINT_EVERY = 600.0
 """Seconds between two checkpoints where the user sets no other."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the nodes meet that train a cell together.
+
+    Attributes:
+        address: Name or address of the first node.
+        port: Port there.
+        key: What messages are signed with.
+    """
+
+    address: str
+    port: int
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ class Hardware:
         on_oom: What happens where the memory for a step runs out: the cell fails, or is run in more passes.
         loggers: What training is written down with, by name.
         log_dir: Root of that; None for the folder of the cell.
+        meeting: Where several nodes meet; None where there is one.
     """
 
     accelerator: str = "auto"
@@ -58,6 +74,7 @@ class Hardware:
     on_oom: Literal["fail", "split"] = "fail"
     loggers: tuple[str, ...] = ()
     log_dir: Path | None = None
+    meeting: Meeting | None = None
 
     @property
     def device(self) -> torch.device:
@@ -142,11 +159,6 @@ def checked_hardware(
         accelerator, feature_limit=feature_limit, threads=threads, wait_for_room=wait_for_room,
         checkpoint_every=checkpoint_every, devices=devices, nodes=nodes,
     )  # fmt: skip
-    if nodes > 1:
-        raise UserError(
-            f"--num-nodes {nodes}: a cell runs on the devices of one node so far",
-            fix="use --devices for the GPUs of a node, and further nodes for other cells",
-        )
     cuda = hardware.device.type == "cuda"
     if cuda and devices > 1 and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")

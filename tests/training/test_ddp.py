@@ -193,11 +193,9 @@ def test_gpus_are_checked_before_anything_starts(monkeypatch, tmp_path, capsys):
     assert chosen_gpus("0,1") == ["4", "GPU-77"], "numbers count what this process may see"
 
 
-def test_several_nodes_are_refused_with_a_way_out():
-    with pytest.raises(UserError, match="devices of one node") as caught:
-        checked_hardware("cpu", nodes=2)
-    assert "--devices" in str(caught.value)
+def test_processes_are_those_of_all_nodes():
     assert checked_hardware("cpu", devices=3).processes == 3
+    assert checked_hardware("cpu", devices=3, nodes=2).processes == 6
 
 
 def test_records_say_what_is_unusual_alone(monkeypatch):

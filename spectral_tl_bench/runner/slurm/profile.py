@@ -138,6 +138,19 @@ class Profile(BaseModel):
             return self.pause_before
         return 300 if self.time is None else max(1, min(300, seconds_in(self.time) // 4))
 
+    def on_nodes(self, number: int) -> Profile:
+        """The same for cells that so many nodes train together, one process starting on each.
+
+        Raises:
+            UserError: If it asks for others.
+        """
+        if self.nodes not in (1, number) or self.tasks_per_node != 1:
+            raise UserError(
+                f"the profile asks for {self.nodes} nodes with {self.tasks_per_node} tasks on each, --num-nodes for "
+                f"{number} with one", fix="leave out nodes and tasks_per_node; --devices starts a process for each GPU",
+            )  # fmt: skip
+        return self.model_copy(update={"nodes": number})
+
     def flags(self) -> dict[str, str | bool]:
         """Options of sbatch by name, apart from those of arrays, logs and signals."""
         given = {
