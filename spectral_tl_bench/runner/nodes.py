@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as processes
 
@@ -103,7 +104,7 @@ def leading(place: Place, out: Path) -> Iterator[Meeting]:
         temporary.chmod(0o600)
     try:
         try:
-            store = processes.TCPStore(place.address, place.port, is_master=True, wait_for_workers=False)
+            store: Any = processes.TCPStore(place.address, place.port, is_master=True, wait_for_workers=False)
         except RuntimeError as error:
             raise UserError(
                 f"nodes cannot meet at {place.address}:{place.port}: {str(error).splitlines()[0]}",
@@ -149,7 +150,7 @@ class Board:
 
     def __init__(self, meeting: Meeting) -> None:
         self.meeting = meeting
-        self.store = connected(meeting)
+        self.store: Any = connected(meeting)
         self._beats: dict[int, tuple[int, float]] = {}
 
     def post(self, content: bytes) -> int:
@@ -209,6 +210,6 @@ class Board:
         self.store.add(f"beat {node}", 1)
 
 
-def connected(meeting: Meeting) -> processes.TCPStore:
+def connected(meeting: Meeting) -> Any:
     """The store of keys, for one user of it."""
     return processes.TCPStore(meeting.address, meeting.port, is_master=False, timeout=CONNECT)
