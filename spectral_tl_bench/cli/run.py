@@ -287,6 +287,8 @@ def _execute(
     from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
 
     left = list(cells.values())
+    several = f", {hardware.processes} of them for each cell" if hardware.processes > 1 else ""
+    say(f"device: {hardware.name}{several}")
     usual = automatic_jobs(left, hardware, gpus)
     jobs = min(jobs, len(left), *([usual] if gpus else [])) or usual
     outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before, gpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import resource
 import sys
 from collections.abc import Mapping
@@ -55,7 +54,7 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
             "total": clock.tested - built.started + before + after,
         },
         "peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_memory(),
-        "device": torch.cuda.get_device_name(device) if cuda else platform.machine() + " CPU",
+        "device": built.hardware.name,
         "selection": {"step": trained.selected[0], "value": trained.selected_value, "trace": trained.trace},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,12 @@ class Hardware:
     loggers: tuple[str, ...] = ()
     log_dir: Path | None = None
     meeting: Meeting | None = None
+
+    @property
+    def name(self) -> str:
+        """What the device is called."""
+        cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if cuda else f"{platform.machine()} CPU"
 
     @property
     def device(self) -> torch.device:

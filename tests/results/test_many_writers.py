@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -39,7 +40,10 @@ def read_all(root: Path, over, seen, barrier) -> None:
     barrier.wait(300)
     known: set[Path] = set()
     while not over.is_set():
-        for path in root.rglob("record.json"):
+        # Folders come and go meanwhile, on which `rglob` would raise.
+        for path in [Path(folder, name) for folder, _, names in os.walk(root) for name in names]:
+            if path.name != "record.json":
+                continue
             if path not in known:
                 try:
                     verify(read_record(path))
