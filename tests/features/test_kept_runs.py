@@ -33,7 +33,7 @@ def matrices(record):
     ("method", "options"),
     [
         ("linear-probe", {"cache_copies": 8}),
-        ("frozen", {"cache_dtype": "bfloat16"}),
+        pytest.param("frozen", {"cache_dtype": "bfloat16"}, marks=pytest.mark.slow),
         ("frozen", {"cache_dtype": "float16", "decoder": "fpn"}),
     ],
 )

@@ -43,7 +43,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("everything", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_delete_everything_generated_report_again_get_the_same_bytes(many, tmp_path, monkeypatch, everything):
     out = tmp_path / "out"
     if not everything:  # drawing takes long: all boards without real figures, and one board with them
