@@ -122,6 +122,19 @@ def read_values(entries: Sequence[str], flag: str, advice: str = "") -> dict[str
     return values
 
 
+def confirm(question: str) -> None:
+    """Ask the user; anything but yes ends the command.
+
+    Raises:
+        UserError: If there is no terminal to ask.
+    """
+    import typer
+
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} there is no terminal to ask", fix="add --yes")
+    typer.confirm(question, abort=True)
+
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.console import confirm, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -71,9 +70,7 @@ def clear_cache(
         say(f"{_size([entry]):>10}  {_day([entry])}  {entry.path}")
     question = f"remove {len(going)} of them, {_size(going)}?"
     if not yes:
-        if not sys.stdin.isatty():
-            raise UserError(f"{question} there is no terminal to ask", fix="add --yes")
-        typer.confirm(question, abort=True)
+        confirm(question)
     left = storage.clear(going)
     for path in left:
         say(f"could not be removed: {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -198,7 +198,7 @@ def _block(choices: Choices) -> Block:
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
         backbone_sizes=backbone_sizes(choices.backbone_size or []), weights=choices.weights,
         patch_embedding=choices.patch_embedding, protocol=choices.protocol or DEFAULT_PROTOCOL,
-        settings=_overrides(settings), oracle=choices.oracle, from_stage=choices.from_stage,
+        settings=overrides_of({}, **settings), oracle=choices.oracle, from_stage=choices.from_stage,
     )  # fmt: skip
 
 
@@ -214,8 +214,8 @@ def _parts(name: str, text: str) -> list[str]:
     return parts
 
 
-def _overrides(settings: dict[str, Any]) -> Overrides:
-    """What the user set; a value that is none is named by its flag."""
+def overrides_of(flags: Mapping[str, str], **settings: Any) -> Overrides:
+    """What the user set; a value that is none is named by its flag, which ``flags`` has where it is another one."""
     from pydantic import ValidationError
 
     from spectral_tl_bench.protocol.settings import Overrides
@@ -224,5 +224,6 @@ def _overrides(settings: dict[str, Any]) -> Overrides:
         return Overrides(**settings)
     except ValidationError as error:
         item = error.errors()[0]
-        flag = flag_of(str(item["loc"][0]))
+        name = str(item["loc"][0])
+        flag = flags.get(name) or flag_of(name)
         raise UserError(f"{flag}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None

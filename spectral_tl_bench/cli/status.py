@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.console import confirm, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def clean(
         say(f"{in_words(removal.size):>10}  {removal.path}")
     question = f"remove {len(going)} of them, {in_words(sum(removal.size for removal in going))}?"
     if not yes:
-        if not sys.stdin.isatty():
-            raise UserError(f"{question} there is no terminal to ask", fix="add --yes")
-        typer.confirm(question, abort=True)
+        confirm(question)
     left = cleaning.remove(going)
     for line in left:
         say(f"stays   {line}")

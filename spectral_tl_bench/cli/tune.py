@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_tl_bench.cli.run import _check_folders, _print_outcomes
+from spectral_tl_bench.cli.run_options import overrides_of
 from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.protocol.settings import Overrides
     from spectral_tl_bench.results.tuning import Draw, Tuning
     from spectral_tl_bench.runner.definitions import Cell
     from spectral_tl_bench.runner.run import Request
@@ -91,10 +91,10 @@ def tune(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if search not in ("random", "grid"):
         raise UserError(f"--search is {search!r}", expected="random or grid")
-    overrides = _overrides(
-        budget=training_budget, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size,
-        learning_rate=learning_rate, schedule=schedule, window=window, stride=stride, validations=validations,
-        precision=precision, compile=compile_steps,
+    overrides = overrides_of(
+        {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
+        batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, window=window, stride=stride,
+        validations=validations, precision=precision, compile=compile_steps,
     )  # fmt: skip
     options, given = read_values(option or [], "--option"), read_values(space or [], "--space")
     fixed = {name: f"-o {name}={value}" for name, value in options.items()}
@@ -209,16 +209,3 @@ def _check_names(method: str, benchmark: str, backbone: str) -> None:
         )
     check_known([method])
     check_backbone_known(backbone)
-
-
-def _overrides(**settings: Any) -> Overrides:
-    from pydantic import ValidationError
-
-    from spectral_tl_bench.protocol.settings import Overrides
-
-    try:
-        return Overrides(**settings)
-    except ValidationError as error:
-        item = error.errors()[0]
-        name = {"budget": "training-budget"}.get(str(item["loc"][0]), str(item["loc"][0]).replace("_", "-"))
-        raise UserError(f"--{name}: {item['msg'].lower()}", expected=f"not {item['input']!r}") from None

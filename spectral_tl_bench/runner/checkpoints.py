@@ -8,17 +8,15 @@ from pathlib import Path
 from spectral_tl_bench.methods.registry import distribution_of
 from spectral_tl_bench.provenance import environment
 from spectral_tl_bench.runner.definitions import Cell
+from spectral_tl_bench.runner.standing import DIGITS, FOLDER
 from spectral_tl_bench.training.checkpoints import CheckpointStore, Rhythm, remove_checkpoints
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
 
-FOLDER = ".resume"
-_DIGITS = 16
-
 
 def resume_folder(out: Path, fingerprint: str) -> Path:
     """The folder of a cell: its checkpoints, and its progress."""
-    return out / FOLDER / fingerprint[:_DIGITS]
+    return out / FOLDER / fingerprint[:DIGITS]
 
 
 def cell_store(cell: Cell, fingerprint: str, out: Path, hardware: Hardware, say: Say) -> CheckpointStore | None:
@@ -48,7 +46,7 @@ def stage_store(
         hardware: With the rhythm.
         say: Prints one line.
     """
-    folder = out / FOLDER / f"stage-{fingerprint[:_DIGITS]}"
+    folder = out / FOLDER / f"stage-{fingerprint[:DIGITS]}"
     return _store(cell, folder, {"stage": fingerprint}, hardware, say, f"{cell.title} | {stage}")
 
 
@@ -76,7 +74,7 @@ def forget_finished(out: Path, fingerprints: Iterable[str]) -> None:
     except OSError:
         return
     for fingerprint in fingerprints:
-        if fingerprint[:_DIGITS] in left:
+        if fingerprint[:DIGITS] in left:
             forget(out, fingerprint)
 
 

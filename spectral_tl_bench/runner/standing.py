@@ -150,7 +150,11 @@ def standing_of(root: Path, fields: Mapping[str, Any]) -> Iterator[Keeper]:
 
 
 def job_of_process() -> str:
-    """The batch job that this process belongs to; empty where there is none."""
+    """The batch job that this process belongs to, ``123`` or ``123_4``; empty where there is none.
+
+    An element of an array has a number of its own as well. That of one element is the array's, by which `scontrol
+    requeue` would take all elements.
+    """
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 

@@ -176,6 +176,8 @@ class CheckpointStore:
     def _put_back(self, files: Mapping[str, Mapping[str, str]], places: Places) -> None:
         for label, kept in files.items():
             for relative, name in kept.items():
+                if ".." in Path(relative).parts or Path(relative).is_absolute() or Path(name).name != name:
+                    raise ValueError("it names files outside its folders")
                 source, target = self.folder / FILES / name, places[label] / relative
                 if file_digest(source) != source.stem:
                     raise ValueError(f"{name} is damaged")

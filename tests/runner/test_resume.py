@@ -26,6 +26,7 @@ from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.sample import write_dfc2020
 from spectral_tl_bench.storage import STAGES
 from spectral_tl_bench.training import checkpoints
+from spectral_tl_bench.training.checkpoints import CheckpointStore, Rhythm
 from spectral_tl_bench.training.plain import CannotTellError, plain
 from spectral_tl_bench.training.task import StageTask
 
@@ -501,3 +502,16 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tree, tmp_path, arg
     assert done.returncode == 0, done.stderr
     verdicts = [line.partition(":")[0] for line in done.stdout.splitlines()]
     assert verdicts == ["the same"] * KILLS, done.stdout
+
+
+def test_a_checkpoint_puts_no_file_outside_its_folders(tmp_path):
+    store = CheckpointStore(tmp_path / "kept", {"cell": "one"}, Rhythm(), quiet, "a cell")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.ckpt").write_bytes(b"weights")
+    places = {"work": tmp_path / "work"}
+    store.save({}, places, lambda path, content: torch.save(content, path))
+    assert store.read(places) is not None
+    content = torch.load(store.path, weights_only=True)
+    content["stbench"]["files"]["work"] = {"../outside.ckpt": content["stbench"]["files"]["work"]["a.ckpt"]}
+    torch.save(content, store.path)
+    assert store.read(places) is None and not (tmp_path / "outside.ckpt").exists()

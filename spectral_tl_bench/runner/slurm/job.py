@@ -19,6 +19,9 @@ from types import FrameType
 
 from spectral_tl_bench.pause import EXIT_CODE
 from spectral_tl_bench.runner.slurm.queue import LOGS, note, read_entry
+from spectral_tl_bench.runner.standing import FILE as PROGRESS
+from spectral_tl_bench.runner.standing import FOLDER as RESUME
+from spectral_tl_bench.runner.standing import job_of_process
 
 STALLS = 3
 """Endings in a row without any progress after which a job is not queued again."""
@@ -51,7 +54,7 @@ class Batch:
         Raises:
             SystemExit: With the exit code of the command, unless all went well.
         """
-        job, is_first = own_job(), _is_first()
+        job, is_first = job_of_process(), _is_first()
         before = self._progress()
         code, asked = self._watched([sys.executable, "-u", *command_line(self.arguments, self.cells)])
         if code == 0:
@@ -94,11 +97,11 @@ class Batch:
 
     def _progress(self) -> set[tuple[str, int]]:
         """What the cells have left so far, other than lines about where they are."""
-        kept = self.out / ".resume"
+        kept = self.out / RESUME
         found = [path for cell in self.cells for path in self.out.glob(f"*/*/{cell}/record.json")]
         # A first stage that several cells share is under a name of its own.
         for folder in (*(kept / cell for cell in self.cells), *kept.glob("stage-*")):
-            found += [path for path in folder.rglob("*") if path.name != "progress.json"]
+            found += [path for path in folder.rglob("*") if path.name != PROGRESS]
         marks = set()
         for path in found:
             try:
@@ -150,22 +153,12 @@ def command_line(arguments: Sequence[str], cells: Sequence[str]) -> list[str]:
 def note_own_job(out: Path, cells: Sequence[str]) -> None:
     """Note that cells run in this job, if this is one; a script that the user has submitted has noted nothing yet."""
     if "SLURM_JOB_ID" in os.environ and _is_first():
-        job = own_job()
+        job = job_of_process()
         note(out, cells, executor="slurm", job=job, log=f"{LOGS}/{job}_0_log.out", reason="")
 
 
 def _is_first() -> bool:
     return os.environ.get("SLURM_PROCID", "0") == "0"
-
-
-def own_job() -> str:
-    """This job's id, ``123`` or ``123_4``.
-
-    An element of an array has a number of its own as well. That of one element is the array's, by which `scontrol
-    requeue` would take all elements.
-    """
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def state_of(job: str) -> tuple[str, str]:
