@@ -49,7 +49,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 JobRequeue=1
 MaxArraySize=101
-KillWait=2
+KillWait=30
 OverTimeLimit=0
 NodeName={host} NodeAddr=127.0.0.1 Port={node} CPUs=2 CoresPerSocket=2 State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime={grace} State=UP
@@ -107,7 +107,7 @@ class Cluster:
     def clear(self) -> None:
         """End all jobs."""
         self.ask("scancel", f"--user={getpass.getuser()}")
-        self.wait("jobs have ended", lambda: not self.ask("squeue", "-h"), 15.0)
+        self.wait("jobs have ended", lambda: not self.ask("squeue", "-h"), 60.0)
 
     def ask(self, *command: str, check: bool = False) -> str:
         """What a command of SLURM prints."""
