@@ -27,6 +27,7 @@ LAYERS = (
         "storage",
         "identity",
         "provenance",
+        "later_options",
         "files",
         "errors",
         "defaults",

@@ -12,7 +12,10 @@ import numpy as np
 from spectral_tl_bench.benchmarks import read_benchmark
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import digest
+from spectral_tl_bench.later_options import as_recorded
+from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import load_backbone
+from spectral_tl_bench.objectives.registry import load_objective
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import BackboneFacts, Record
@@ -140,14 +143,14 @@ def request_of(record: Record, data_root: Path | None, definitions: Path | None)
     return Request(
         benchmarks=[_definition(record, definitions)],
         methods=[record.method],
-        options=record.options,
+        options=as_recorded(load_method(record.method), record.options),
         seeds=[record.seed],
         data_root=data_root if record.track != "sample" else None,
         allow_partial=record.track == "partial",
         protocol=record.protocol,
         overrides=Overrides.model_validate(chosen),
         oracle=record.scores is not None and record.scores.oracle is not None,
-        objective_options=record.objectives,
+        objective_options={key: as_recorded(load_objective(key), own) for key, own in record.objectives.items()},
         **(_backbone(record.backbone) if record.backbone is not None else {}),
     )
 

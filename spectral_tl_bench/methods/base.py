@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from spectral_tl_bench.benchmarks import VOID
+from spectral_tl_bench.later_options import LaterOptions
 from spectral_tl_bench.models.backbones import Backbone
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class KeptFeatures:
     head_seed: int = 0
 
 
-class Method(BaseModel, ABC):
+class Method(LaterOptions, ABC):
     """Base class of all methods. Fields are the method's options: typed, validated, kept in the record.
 
     A whole method::

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from spectral_tl_bench.later_options import LaterOptions
 from spectral_tl_bench.methods.base import Batch
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Averager(Protocol):
         """The average, once training is over; None where there is nothing to average."""
 
 
-class Objective(BaseModel):
+class Objective(LaterOptions):
     """Base class of all objectives. Fields are options: typed, validated, kept in the record. All hooks are optional.
 
     The suite copies an objective for every stage and calls ``begin`` on the copy, so that private attributes hold the

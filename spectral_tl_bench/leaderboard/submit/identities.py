@@ -9,12 +9,13 @@ from typing import Any, cast
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.identity import benchmark_digest
+from spectral_tl_bench.later_options import as_recorded
 from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warning
 from spectral_tl_bench.leaderboard.submit.text import quoted
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.methods.registry import distribution_of, load_method, make_method, method_entries, split_name
 from spectral_tl_bench.models.backbones import load_backbone
-from spectral_tl_bench.objectives.registry import make_objectives
+from spectral_tl_bench.objectives.registry import load_objective, make_objectives
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.results.schema import Record
@@ -83,7 +84,9 @@ def _other_versions(record: Record, method: Method, objectives: dict[str, Any], 
 
 @functools.lru_cache(maxsize=512)
 def _made(name: str, options: str, objectives: str) -> tuple[Method, dict[str, Any]]:
-    return make_method(name, json.loads(options)), dict(make_objectives(name, json.loads(objectives)))
+    of_objectives = {key: as_recorded(load_objective(key), values) for key, values in json.loads(objectives).items()}
+    method = make_method(name, as_recorded(load_method(name), json.loads(options)))
+    return method, dict(make_objectives(name, of_objectives))
 
 
 def _contradictions(record: Record, method: Method, objectives: dict[str, Any], where: str) -> list[Finding]:
