@@ -16,6 +16,7 @@ from spectral_tl_bench.later_options import as_recorded
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.objectives.registry import load_objective
+from spectral_tl_bench.protocol.registry import AS_PUBLISHED
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import BackboneFacts, Record
@@ -148,6 +149,7 @@ def request_of(record: Record, data_root: Path | None, definitions: Path | None)
         data_root=data_root if record.track != "sample" else None,
         allow_partial=record.track == "partial",
         protocol=record.protocol,
+        as_published=record.protocol == AS_PUBLISHED,
         overrides=Overrides.model_validate(chosen),
         oracle=record.scores is not None and record.scores.oracle is not None,
         objective_options={key: as_recorded(load_objective(key), own) for key, own in record.objectives.items()},

@@ -68,7 +68,16 @@ class Choices:
         str | None,
         typer.Option(help="How pretrained filters become those of the sensor's bands. See `stbench backbones show`."),
     ] = None
-    protocol: Annotated[str | None, typer.Option(help="How the number comes about. Default: strict.")] = None
+    protocol: Annotated[
+        str | None, typer.Option(help="How the number comes about: strict or published. Default: strict.")
+    ] = None
+    as_published: Annotated[
+        bool,
+        typer.Option(
+            "--as-published",
+            help="Run as the authors' release does, validated on the target's labels; results go to a board apart.",
+        ),
+    ] = False
     budget: Annotated[
         str | None, typer.Option(help="Training budget: small or paper. Default: paper for published data, else small.")
     ] = None
@@ -79,7 +88,7 @@ class Choices:
     schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None
     window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None
     stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None
-    validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None
+    validations: Annotated[int | None, typer.Option(help="How often validation is done.")] = None
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. Default: 32-true.")] = None
     compile_steps: Annotated[
         bool, typer.Option("--compile", help="Compile training steps; pays on large backbones and long runs.")
@@ -180,7 +189,6 @@ def _refuse_beside_plan(choices: Choices) -> None:
 
 def _block(choices: Choices) -> Block:
     from spectral_tl_bench.objectives.registry import read_options
-    from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
     from spectral_tl_bench.runner.blocks import Block, read_seeds
 
     methods, backbones = _names(choices.method), _names(choices.backbone)
@@ -190,6 +198,7 @@ def _block(choices: Choices) -> Block:
         raise UserError("--benchmark names no benchmark", fix="`stbench benchmarks` lists them")
     settings = {name: getattr(choices, name) for name in SETTINGS if getattr(choices, name) is not None}
     settings |= {"compile": True} if choices.compile_steps else {}
+    named = {} if choices.protocol is None else {"protocol": choices.protocol}
     return Block(
         benchmarks=tuple(choices.benchmark), methods=methods, backbones=backbones or (DEFAULT_BACKBONE,),
         seeds=read_seeds(choices.seed or ["0"]),
@@ -197,7 +206,7 @@ def _block(choices: Choices) -> Block:
         objective_options=read_options(choices.objective_option or []),
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
         backbone_sizes=backbone_sizes(choices.backbone_size or []), weights=choices.weights,
-        patch_embedding=choices.patch_embedding, protocol=choices.protocol or DEFAULT_PROTOCOL,
+        patch_embedding=choices.patch_embedding, as_published=choices.as_published, **named,
         settings=overrides_of({}, **settings), oracle=choices.oracle, from_stage=choices.from_stage,
     )  # fmt: skip
 

@@ -48,6 +48,11 @@ class LoaderSettings:
     eval_batch_size: int = 32
     rules: PixelRules = field(default_factory=PixelRules)
 
+    @property
+    def windows(self) -> SlidingWindows:
+        """Which windows there are, and what becomes of them."""
+        return self.rules.windows.at(self.window)
+
 
 def collate(samples: list[dict[str, Any]], domains: Sequence[str], labelled: bool) -> dict[str, Tensor]:
     """Stack windows into a batch; without ``labelled`` no label is in it."""
@@ -138,10 +143,10 @@ class EvaluationData:
     def loader(self) -> DataLoader[dict[str, Any]]:
         """Batches of windows, chip by chip."""
         settings = self.settings
-        sampler = settings.rules.windows.evaluation(self.collection, settings.window, settings.stride)
+        sampler = settings.windows.evaluation(self.collection, settings.window, settings.stride)
         return DataLoader(
             self.collection, batch_size=settings.eval_batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateWindows(settings.rules.windows),
+            collate_fn=_CollateWindows(settings.windows),
         )  # fmt: skip
 
     def share(self, share: Share) -> EvaluationData:
@@ -149,22 +154,30 @@ class EvaluationData:
 
         A chip is in one share only. Sites may be other ones than those of all chips together: ask the whole for them.
         """
+        return self.only(share.chips(list(self.rows)))
+
+    def only(self, chips: Sequence[str]) -> EvaluationData:
+        """Some of the chips, which may be none."""
         root, statistics, cache = self._reading
         index = ChipIndex(root, pd.DataFrame(list(self.rows.values())).set_index("chip"), {}, ())
-        return EvaluationData(self.benchmark, index, share.chips(list(self.rows)), self.settings, statistics, cache)
+        return EvaluationData(self.benchmark, index, chips, self.settings, statistics, cache)
 
     def windows_per_chip(self) -> dict[str, int]:
         """How many windows cover each chip."""
-        window, stride, windows = self.settings.window, self.settings.stride, self.settings.rules.windows
+        window, stride, windows = self.settings.window, self.settings.stride, self.settings.windows
         return {chip: windows.count(row["height"], row["width"], window, stride) for chip, row in self.rows.items()}
 
     def truth(self, chip: str) -> np.ndarray[Any, Any]:
         """The classes of one chip (H, W), with void."""
-        return self.settings.rules.windows.prepare(self._whole(chip))["mask"].numpy()
+        return self.settings.windows.prepare(self._whole(chip))["mask"].numpy()
 
     def image(self, chip: str) -> np.ndarray[Any, Any]:
         """The pixels of one chip (C, H, W), in the files' unit."""
         return self._whole(chip)["image"].numpy()
+
+    def seen(self, chip: str) -> np.ndarray[Any, Any]:
+        """The pixels of one chip (C, H, W) as they are predicted from: of the size of ``truth``."""
+        return self.settings.windows.prepare(self._whole(chip))["image"].numpy()
 
     def _whole(self, chip: str) -> dict[str, Any]:
         dataset, number = self._place[chip]
@@ -209,10 +222,10 @@ class TargetImages:
     def loader(self, steps: int, seed: int, share: Share = WHOLE, done: int = 0) -> DataLoader[dict[str, Tensor]]:
         """``steps`` batches of random windows with nothing but ``image``; see ``SourceData.train_loader``."""
         settings, length = self.settings, steps * self.settings.batch_size
-        sampler = settings.rules.windows.training(self.collection, settings.window, length, seed, balanced=False)
+        sampler = settings.windows.training(self.collection, settings.window, length, seed, balanced=False)
         return DataLoader(
             self.collection, **training_batches(sampler, settings.batch_size, share, done),
-            num_workers=settings.workers, collate_fn=_CollateImages(settings.rules.windows),
+            num_workers=settings.workers, collate_fn=_CollateImages(settings.windows),
         )  # fmt: skip
 
 
@@ -291,12 +304,12 @@ class SourceData:
         """
         settings = self.settings
         length = steps * settings.batch_size
-        sampler = settings.rules.windows.training(
+        sampler = settings.windows.training(
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage), self.balanced
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
             self.collection, **training_batches(sampler, settings.batch_size, share, done),
-            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.rules.windows),
+            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.windows),
         )  # fmt: skip
         if self.target_images is None:
             return loader
@@ -307,10 +320,10 @@ class SourceData:
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:
         """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""
         settings = self.settings
-        sampler = settings.rules.windows.sweep(self.collection, settings.window)
+        sampler = settings.windows.sweep(self.collection, settings.window)
         return DataLoader(
             self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateOnce(self.domains, labelled, settings.rules.windows),
+            collate_fn=_CollateOnce(self.domains, labelled, settings.windows),
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:

@@ -47,6 +47,44 @@ class BandStatistics:
         return bool((once != self.constant).any())
 
 
+def scale_chip(image: Tensor, invalid: Tensor) -> Tensor:
+    """Each band of a chip from its minimum to its maximum, as the authors' release does it.
+
+    A constant band stays at its digital numbers, which is what the release does, too. Values that were filled in for
+    what is unmeasured do not count, and are brought into the range of those that do.
+
+    Args:
+        image: A whole chip (C, H, W) in any unit.
+        invalid: Pixels (H, W), bool, of which a band is unmeasured; where that are all, all count.
+
+    Returns:
+        (C, H, W): (x - min) / (max - min + 1e-8).
+    """
+    some = bool(invalid.any()) and not bool(invalid.all())
+    values = image[:, ~invalid] if some else image.flatten(1)
+    low, high = values.amin(1)[:, None, None], values.amax(1)[:, None, None]
+    image = image.clamp(low, high)
+    return torch.where(high > low, (image - low) / (high - low + 1e-8), image)
+
+
+class ScaledByChip(nn.Module):
+    """Images that ``scale_chip`` has scaled, as ``WholeChips`` does before it resizes them: nothing is left to do.
+
+    Args:
+        statistics: Of the source training chips; not looked at.
+    """
+
+    name: ClassVar[str] = "each chip and band, minimum to maximum"
+    numerics_version: ClassVar[int] = 1
+
+    def __init__(self, statistics: BandStatistics) -> None:  # noqa: ARG002
+        super().__init__()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) as it comes."""
+        return image
+
+
 class Normalise(nn.Module):
     """Standardises bands; a constant band becomes 0 rather than staying at its digital numbers.
 

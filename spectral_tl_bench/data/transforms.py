@@ -1,12 +1,14 @@
-"""Augmentation on the device that holds the batch: flips (kornia) and quarter turns, exact to the pixel."""
+"""Augmentation on the device that holds the batch (kornia): symmetries exact to the pixel, or rotations."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import torch
-from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomVerticalFlip
+from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomRotation, RandomVerticalFlip
 from torch import Tensor, nn
+
+from spectral_tl_bench.benchmarks import VOID
 
 
 class FlipsAndTurns(nn.Module):
@@ -54,3 +56,48 @@ class FlipsAndTurns(nn.Module):
         image = torch.where(turned, image.transpose(-1, -2), image)
         labels = torch.where(turned, labels.transpose(-1, -2), labels)
         return image, None if mask is None else labels[:, 0].to(mask.dtype)
+
+
+class FlipsAndRotations(nn.Module):
+    """Flips, and rotations by any angle up to 90 degrees either way, each of the three for half of the windows.
+
+    Pixels are interpolated bilinearly; labels are those of the nearest pixel. What turns in from outside is 0 in the
+    image and void in the label. Randomness is that of ``FlipsAndTurns``: a generator of its own, seeded per step.
+
+    Args:
+        seed: Seed of the sequence.
+    """
+
+    name: ClassVar[str] = "flips-and-rotations"
+    numerics_version: ClassVar[int] = 1
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.moves = AugmentationSequential(
+            RandomHorizontalFlip(p=0.5), RandomVerticalFlip(p=0.5), RandomRotation(90.0, p=0.5),
+            data_keys=["input", "mask"], same_on_batch=False,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, mask: Tensor | None, step: int) -> tuple[Tensor, Tensor | None]:
+        """Augment a batch.
+
+        Args:
+            image: (B, C, H, W) with H = W.
+            mask: (B, H, W) or None.
+            step: Number of the step; the same step always gets the same moves.
+
+        Returns:
+            Image and mask of the same shapes.
+        """
+        devices = [image.device] if image.is_cuda else []
+        # kornia fills with 0, which is a class: void takes its place, and classes begin at 1 on the way.
+        classes = torch.zeros_like(image[:, 0]) if mask is None else torch.where(mask == VOID, 0, mask + 1)
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed((self.seed + step) % 2**63)
+            image, labels = self.moves(image, classes[:, None].to(image.dtype))
+        if mask is None:
+            return image, None
+        found = labels[:, 0].round().to(mask.dtype)
+        return image, torch.where(found == 0, VOID, found - 1)

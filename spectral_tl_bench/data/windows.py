@@ -97,6 +97,14 @@ class SlidingWindows:
 
     name: ClassVar[str] = "sliding"
     numerics_version: ClassVar[int] = 1
+    overlaps: ClassVar[bool] = True
+    """Whether evaluation windows have a stride."""
+    keeps_unit: ClassVar[bool] = True
+    """Whether pixels are in the files' unit after ``prepare``; objectives that change pixels need that."""
+
+    def at(self, window: int) -> SlidingWindows:  # noqa: ARG002
+        """The same rules, knowing the side of the windows in pixels, which ``prepare`` is not told."""
+        return self
 
     def training(
         self, collection: ChipCollection, window: int, length: int, seed: int, balanced: bool

@@ -60,7 +60,7 @@ class ChipEvaluator:
         for number, chip in enumerate(batch["chip"]):
             if chip not in self._open:
                 row, settings = self.data.rows[chip], self.data.settings
-                self._open[chip] = settings.rules.windows.stitcher(
+                self._open[chip] = settings.windows.stitcher(
                     self.num_classes, row["height"], row["width"], settings.window, logits.device
                 )
             self._open[chip].add(logits[number], batch["line"][number], batch["column"][number])

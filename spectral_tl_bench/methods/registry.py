@@ -6,11 +6,12 @@ A name may be followed by one of the method's presets, and by objectives: ``spec
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from spectral_tl_bench.errors import MethodError, nearest
@@ -63,18 +64,23 @@ def load_method(name: str) -> type[Method]:
     return imported_class(method_entries()[name], f"method {name!r}", Method)
 
 
-def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
+def make_method(
+    name: str, options: dict[str, Any] | None = None, usual: Mapping[str, Any] = MappingProxyType({})
+) -> Method:
     """A method with options.
 
     Args:
         name: Entry-point name, by itself or with a preset.
         options: Values by option name; text is converted to the option's type. They win over those of the preset.
+        usual: Values by option name that the preset wins over, as a protocol may have them. Those of options that the
+            method lacks are passed over.
 
     Raises:
         MethodError: If the preset or an option is unknown, or an option has an impossible value.
     """
     kind = load_method(name)
-    return with_options(kind, f"method {name!r}", {**preset_options(kind, name), **(options or {})})
+    known = {option: value for option, value in usual.items() if option in kind.model_fields}
+    return with_options(kind, f"method {name!r}", {**known, **preset_options(kind, name), **(options or {})})
 
 
 def preset_options(kind: type[Method], name: str) -> dict[str, Any]:

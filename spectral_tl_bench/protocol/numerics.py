@@ -14,9 +14,9 @@ from spectral_tl_bench.models import decoders, patch_embedding
 from spectral_tl_bench.models.backbones.registry import backbone_entries
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import objective_entries
-from spectral_tl_bench.plugins import installed, package_of
+from spectral_tl_bench.plugins import package_of
 from spectral_tl_bench.protocol.base import Protocol
-from spectral_tl_bench.protocol.registry import GROUP
+from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.training import task
 
 
@@ -36,7 +36,7 @@ def numerics_of(
         "data": str(rasters.NUMERICS_VERSION),
         "training": str(task.NUMERICS_VERSION),
         "evaluation": str(evaluate.NUMERICS_VERSION),
-        **protocol_versions(protocol),
+        **protocol.versions(),
         **method_versions(method_name, method),
     }
     if method.kept_features() is not None:
@@ -59,20 +59,32 @@ def stage_versions(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def feature_versions(versions: Mapping[str, str]) -> dict[str, str]:
-    """Those of them that kept features depend on."""
+    """Those of them that kept features depend on.
+
+    Not the decoder, which takes features and makes none. Nor the method: methods share the features of one backbone,
+    whose weights are hashed, and how they are taken from it is spoken for by ``kept features``, or, in somebody else's
+    package, by a hash of its code.
+    """
     return _only(versions, ("data", "normalisation", "windows", "kept features"))
+
+
+def named_parts(protocol: Protocol, names: Sequence[str]) -> dict[str, str]:
+    """Name and version of those parts of a protocol that are not the usual ones.
+
+    What is kept for several protocols must tell them apart where two rules happen to have one version; what was kept
+    under the usual rules stays what it is.
+    """
+    usual, versions = STRICT.parts(), protocol.versions()
+    return {
+        name: f"{getattr(part, 'name', type(part).__name__)} {versions[name]}"
+        for name, part in protocol.parts().items()
+        if name in names and getattr(part, "name", None) != usual[name].name
+    }
 
 
 def _only(versions: Mapping[str, str], names: Sequence[str], beginnings: Sequence[str] = ()) -> dict[str, str]:
     chosen, starts = {*names, "patch embedding"}, (*beginnings, "backbone ")
     return {name: version for name, version in versions.items() if name in chosen or name.startswith(starts)}
-
-
-def protocol_versions(protocol: Protocol) -> dict[str, str]:
-    """Those of the parts of a protocol; a part that says nothing of itself belongs to the version of its package."""
-    entry = installed(GROUP).get(protocol.name)
-    package = " ".join(package_of(entry))
-    return {name: str(getattr(part, "numerics_version", package)) for name, part in protocol.parts().items()}
 
 
 def method_versions(name: str, method: Method) -> dict[str, str]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 GROUP = "spectral_tl_bench.protocols"
 DEFAULT_PROTOCOL = "strict"
+AS_PUBLISHED = "as-published"
+"""The one protocol that reads labels of the target while it trains; ``--as-published`` asks for it, no name does."""
 
 
 def check_protocol_known(name: str) -> None:

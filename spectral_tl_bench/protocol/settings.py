@@ -24,8 +24,9 @@ class RunSettings(BaseModel):
         protocol: Name of the protocol.
         budget: Training budget.
         window: Side of training and evaluation windows, pixels.
-        stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap.
-        validations: How often source validation is done during the last stage.
+        stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap, unless the
+            protocol's windows are whole chips.
+        validations: How often validation is done during the last stage.
         augment: Which augmentation training windows get.
         precision: Of training and source validation; the target is always evaluated in float32.
         compile: Whether training steps are compiled, which changes the last digits as a precision does.
@@ -101,7 +102,11 @@ def make_settings(
             expected=f"a multiple of {backbone.patch} from 8 to {limit}",
             fix="choose another --window",
         )
-    stride = overrides.stride or max(1, window // 2)
+    overlaps = protocol.pixels.windows.overlaps
+    stride = overrides.stride or (max(1, window // 2) if overlaps else window)
+    if stride != window and not overlaps:
+        raise UserError(f"--stride {stride}: under protocol {protocol.name} a window is a whole chip",
+                        fix="leave out --stride")  # fmt: skip
     if stride > window:
         raise UserError(f"a stride of {stride} px skips pixels between windows of {window} px", fix="lower --stride")
     return RunSettings(

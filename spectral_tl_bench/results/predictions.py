@@ -82,7 +82,7 @@ def draw_chips(record: Record, root: Path, benchmark: Benchmark, data: Evaluatio
         return folder
     chips = record.pictures.chips
     write_bytes(folder / "label.png", _indexed([_centre(data.truth(chip)) for chip in chips], benchmark))
-    images = [_centre(data.image(chip)) for chip in chips]
+    images = [_centre(data.seen(chip)) for chip in chips]
     drawn = []
     for title, bands in compositions(benchmark.sensor.wavelengths).items():
         name = f"{title.split(' ')[0]}.png"

@@ -110,10 +110,22 @@ def _check_stages(cell: Cell) -> None:
 
 
 def _check_protocol(cell: Cell) -> None:
-    if cell.method.kept_features() is not None and type(cell.protocol.pixels.windows) is not SlidingWindows:
+    protocol, windows = cell.protocol, cell.protocol.pixels.windows
+    for name, objective in cell.objectives.items():
+        if objective.has("augment") and not windows.keeps_unit:
+            raise UserError(
+                f"{name} changes pixels in the unit of the files, and protocol {protocol.name} scales each chip first",
+                fix="run it under protocol strict, or leave out the objective",
+            )
+        if objective.has("average") and protocol.selection.takes_last:
+            raise UserError(
+                f"{name} selects an average of weights by validation, and under {protocol.name} the last weights count",
+                fix="run it under protocol published, or leave out the objective",
+            )
+    if cell.method.kept_features() is not None and type(windows) is not SlidingWindows:
         raise UserError(
             f"{cell.method_name}: kept features need the sliding windows of the protocol `strict`, "
-            f"{cell.protocol.name} has others",
+            f"{protocol.name} has others",
             fix="leave out cache=true",
         )
 

@@ -18,7 +18,7 @@ from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
 from spectral_tl_bench.models.patch_embedding import check_strategy
 from spectral_tl_bench.objectives.registry import check_options, objective_entries
-from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL, check_protocol_known
+from spectral_tl_bench.protocol.registry import AS_PUBLISHED, DEFAULT_PROTOCOL, check_protocol_known
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.runner.request import Request
 
@@ -83,6 +83,7 @@ class Block(BaseModel):
         weights: Of its backbones.
         patch_embedding: How their patch embedding comes from them.
         protocol: Name.
+        as_published: Run as in the authors' release, validated on the target: by the protocol ``as-published``.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
         name: Shown with its cells, where a plan has several blocks.
@@ -103,6 +104,7 @@ class Block(BaseModel):
     weights: str | None = None
     patch_embedding: str | None = None
     protocol: str = DEFAULT_PROTOCOL
+    as_published: bool = False
     oracle: bool = False
     from_stage: Path | None = None
 
@@ -123,6 +125,7 @@ def check_names(block: Block) -> None:
         if strategy is not None:
             check_strategy(strategy)
     check_protocol_known(block.protocol)
+    _check_leak(block)
     for request in itertools.islice(requests(block, {}), MOST_CELLS):
         check_options(block.methods, request.objective_options)
         if len(block.backbones) > 1 and request.weights is not None and is_file(request.weights):
@@ -131,6 +134,21 @@ def check_names(block: Block) -> None:
                 fix="give each backbone a block of its own in a plan, see docs/plans.md",
             )
     _check_grid(block)
+
+
+def _check_leak(block: Block) -> None:
+    """Refuse the protocol that reads the target's labels where it is only named, and another where it is asked for."""
+    if block.as_published and "protocol" in block.model_fields_set and block.protocol != AS_PUBLISHED:
+        raise UserError(
+            f"--as-published is a protocol of its own, and so is --protocol {block.protocol}",
+            expected="one of the two",
+        )
+    if block.protocol == AS_PUBLISHED and not block.as_published:
+        raise UserError(
+            f"protocol {AS_PUBLISHED} validates on the labels of the target",
+            expected="a protocol that keeps them apart, such as published: the same training without the leak",
+            fix="if the leak is what you want to see: --as-published instead (in a plan: `as_published: true`)",
+        )
 
 
 def _check_grid(block: Block) -> None:
@@ -172,7 +190,8 @@ def requests(block: Block, where: Mapping[str, Any]) -> Iterator[Request]:
         yield Request(
             benchmarks=list(block.benchmarks), methods=list(block.methods), backbone=backbone,
             seeds=list(block.seeds), options=options, objective_options=of_objectives, overrides=settings,
-            backbone_sizes=dict(block.backbone_sizes), protocol=block.protocol, oracle=block.oracle,
+            backbone_sizes=dict(block.backbone_sizes), as_published=block.as_published, oracle=block.oracle,
+            protocol=AS_PUBLISHED if block.as_published else block.protocol,
             from_stage=block.from_stage, variant=", ".join(filter(None, words)), **fields, **where,
         )  # fmt: skip
 

@@ -31,7 +31,7 @@ from spectral_tl_bench.runner.lease import BUSY, Lease, who_has
 from spectral_tl_bench.runner.memory import explained, with_enough_parts
 from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
 from spectral_tl_bench.runner.standing import forget, standing_of
-from spectral_tl_bench.runner.test import TestedModel, test
+from spectral_tl_bench.runner.test import TestedModel, leaked, test
 from spectral_tl_bench.runner.together import together
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
@@ -172,7 +172,7 @@ def _measure(
         with together(cell, workplace), scratch() as folder:
             built = build(cell, cell.split(), workplace)
             store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
-            trained = train(built, folder, store)
+            trained = train(built, folder, store, leaked(built))
             end_of_training = time.monotonic()
             tested = test(built, trained)
     finally:

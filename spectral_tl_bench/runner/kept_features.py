@@ -9,7 +9,7 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.features.identity import Identify
 from spectral_tl_bench.features.kept import FeatureRun
-from spectral_tl_bench.protocol.numerics import feature_versions
+from spectral_tl_bench.protocol.numerics import feature_versions, named_parts
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.progress import Say
@@ -50,7 +50,7 @@ def on_features(
         )
     identify = Identify(
         task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata_key, hardware.device,
-        feature_versions(cell.numerics()),
+        feature_versions(cell.numerics()) | named_parts(cell.protocol, ("normalisation", "windows")),
     )  # fmt: skip
     run = FeatureRun(
         module, source, wanted, identify, hardware.feature_limit, hardware.device,

@@ -25,10 +25,10 @@ def source_value(cell: Cell, workplace: Workplace) -> float:
         workplace: Where it is trained.
 
     Raises:
-        ValueError: If it asks for an oracle, or for images of the target.
+        ValueError: If it asks for an oracle, for images of the target, or to be selected on it.
         DivergedError: If the selected weights are not finite.
     """
-    if cell.oracle or cell.method.target_images:
+    if cell.oracle or cell.method.target_images or cell.protocol.selection.on_target:
         raise ValueError("a trial must not see the target")
     try:
         built = build(cell, cell.split(), workplace)

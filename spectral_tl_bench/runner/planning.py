@@ -27,6 +27,10 @@ from spectral_tl_bench.runner.definitions import GivenStage
 from spectral_tl_bench.runner.request import Request
 from spectral_tl_bench.runner.stages import check_given, open_given
 
+LEAK = (
+    "warning: --as-published validates on the labels of the target and keeps the last validated weights, as the "
+    "authors' release does: this shows what was published, is no result of transfer, and stands on a board apart"
+)
 T = TypeVar("T")
 Broken = list[tuple[str, UserError]]
 
@@ -112,14 +116,16 @@ class _Planner:
         folder, options, of_objectives = request.from_stage, request.options, request.objective_options
         names = list(dict.fromkeys(in_order(name) for name in request.methods))
         check_options(names, of_objectives)
-        sizes = request.backbone_sizes
+        sizes, protocol = request.backbone_sizes, self._protocol(request)
+        _check_leak(protocol, request)
         about = [request.backbone, request.weights, request.patch_embedding, sizes]
         chosen = _Chosen(
             request,
             self._get("benchmarks", request.benchmarks, lambda: resolve(list(request.benchmarks))),
             {
                 name: (
-                    self._get("method", [name, options], lambda name=name: make_method(name, options)),  # type: ignore[misc]
+                    self._get("method", [name, options, protocol.name],
+                              lambda name=name: make_method(name, options, protocol.options)),  # type: ignore[misc]
                     self._get("objectives", [name, of_objectives],
                               lambda name=name: make_objectives(name, of_objectives)),  # type: ignore[misc]
                 )
@@ -129,12 +135,17 @@ class _Planner:
                 "backbone", about,
                 lambda: get_backbone(request.backbone, request.weights, request.patch_embedding, **sizes),
             ),
-            self._get("protocol", request.protocol, lambda: get_protocol(request.protocol)),
+            protocol,
             None if folder is None else self._get("stage", folder, lambda: open_given(folder)),
         )  # fmt: skip
         if line := weights_line(chosen.backbone):
             self.say(line)
+        if chosen.protocol.selection.on_target:
+            self.say(LEAK)
         return chosen
+
+    def _protocol(self, request: Request) -> Protocol:
+        return self._get("protocol", request.protocol, lambda: get_protocol(request.protocol))
 
     def enter(self, chosen: _Chosen) -> None:
         """Add the cells of a request."""
@@ -205,6 +216,16 @@ class _Planner:
             return error
         self._get("said", [id(opened), request.seeds], lambda: _say_data(opened, request.seeds, self.say))
         return opened
+
+
+def _check_leak(protocol: Protocol, request: Request) -> None:
+    """Only the one protocol that is asked for by a flag of its own may select on the target."""
+    leaks = protocol.selection.on_target
+    if leaks != request.as_published:
+        raise UserError(
+            f"protocol {protocol.name} {'validates' if leaks else 'does not validate'} on the labels of the target",
+            fix="--as-published, without --protocol, is the only way to a run that does",
+        )
 
 
 def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:

@@ -29,6 +29,7 @@ class Request:
         allow_partial: Whether published data may be incomplete.
         trust_data: Whether links and VRTs may lead out of the data root.
         protocol: Name of the protocol.
+        as_published: Whether the target's labels may be read while training, which ``as-published`` alone does.
         overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
@@ -48,6 +49,7 @@ class Request:
     allow_partial: bool = False
     trust_data: bool = False
     protocol: str = DEFAULT_PROTOCOL
+    as_published: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     oracle: bool = False
     from_stage: Path | None = None

@@ -17,7 +17,7 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError, StorageError
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
-from spectral_tl_bench.protocol.numerics import stage_versions
+from spectral_tl_bench.protocol.numerics import named_parts, stage_versions
 from spectral_tl_bench.runner.checkpoints import stage_store
 from spectral_tl_bench.runner.definitions import Cell, GivenStage
 from spectral_tl_bench.storage import STAGES, obtain
@@ -154,6 +154,7 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
     for name, domain, digest in frame[["domain", "content"]].itertuples():
         chips[str(domain)][str(name)] = str(digest)[:CONTENT_DIGITS]
     numerics, unmeasured = stage_versions(cell.numerics()), int(frame["nodata_pixels"].sum())
+    numerics |= named_parts(cell.protocol, ("windows",))  # the names of the other parts stand beside
     if unmeasured:  # the same bytes are other pixels once a tag calls some of them nodata; seeds are made of the bytes
         numerics["unmeasured pixels"] = str(unmeasured)
     return StageIdentity(

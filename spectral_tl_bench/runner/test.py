@@ -73,6 +73,11 @@ def assist(built: BuiltRun, trained: TrainedModel) -> None:
         evaluate_together(trained.module, normalise, target, classes, built.hardware.device)
 
 
+def leaked(built: BuiltRun) -> EvaluationData | None:
+    """The target's chips, labels and all, for a protocol that selects on them; None for any other."""
+    return built.inputs.target(_target(built)) if built.cell.protocol.selection.on_target else None
+
+
 def _target(built: BuiltRun) -> EvaluationData:
     chips = built.split.chips("target")
     return EvaluationData(

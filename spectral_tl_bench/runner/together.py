@@ -33,7 +33,7 @@ from spectral_tl_bench.runner.build import Workplace, build
 from spectral_tl_bench.runner.checkpoints import cell_store
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.nodes import Board, connected
-from spectral_tl_bench.runner.test import assist
+from spectral_tl_bench.runner.test import assist, leaked
 from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.storage import scratch
 from spectral_tl_bench.training.hardware import Hardware, computing_threads
@@ -258,7 +258,8 @@ def accompany(cell: Cell, workplace: Workplace) -> None:
     with scratch() as folder:
         built = build(cell, cell.split(), workplace)
         fingerprint = cell.identity(built.split).fingerprint
-        trained = train(built, folder, cell_store(cell, fingerprint, workplace.out, built.hardware, workplace.say))
+        store = cell_store(cell, fingerprint, workplace.out, built.hardware, workplace.say)
+        trained = train(built, folder, store, leaked(built))
         assist(built, trained)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.results.store import record_folder
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.training.checkpoints import CheckpointStore
@@ -21,13 +22,16 @@ def _logs(built: BuiltRun) -> Path | None:
     return record_folder(root, cell.opened.benchmark.id, cell.method_name, fingerprint) / "logs"
 
 
-def train(built: BuiltRun, folder: Path, store: CheckpointStore | None = None) -> TrainedModel:
-    """Train a built cell; nothing of the target is open yet.
+def train(
+    built: BuiltRun, folder: Path, store: CheckpointStore | None = None, target: EvaluationData | None = None
+) -> TrainedModel:
+    """Train a built cell; nothing of the target is open yet, unless the protocol selects on it.
 
     Args:
         built: The cell.
         folder: For checkpoints; it must last until testing is over.
         store: Where those are kept from which training goes on after it was cut off; None keeps none.
+        target: From ``runner.test.leaked``.
 
     Raises:
         Paused: If somebody has asked for it.
@@ -38,8 +42,7 @@ def train(built: BuiltRun, folder: Path, store: CheckpointStore | None = None) -
         TrainingRun(
             built.trainee, built.stages, built.source, settings.budget, len(cell.opened.benchmark.labels.names),
             settings.validations, built.seed, folder, built.hardware, built.workplace.say, cell.title,
-            selection=cell.protocol.selection, keep_all=cell.oracle, first=done, objectives=cell.objectives,
-            store=store,
-            logs=_logs(built),
+            selection=cell.protocol.selection, target=target, keep_all=cell.oracle, first=done,
+            objectives=cell.objectives, store=store, logs=_logs(built),
         )
     )  # fmt: skip

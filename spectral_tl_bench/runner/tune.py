@@ -105,7 +105,7 @@ class Tuner:
             UserError: If the configuration is impossible.
         """
         options, settings = self._parts(point)
-        method = make_method(cell.method_name, {**self.options, **options})
+        method = make_method(cell.method_name, {**self.options, **options}, cell.protocol.options)
         try:
             budget = Budget.model_validate({**cell.settings.budget.model_dump(), **settings})
         except ValidationError as error:

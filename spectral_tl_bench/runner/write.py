@@ -39,11 +39,12 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
     first = built.first.seconds_elsewhere if built.first is not None else 0.0
     before = first + built.inputs.training.elsewhere + trained.earlier
     after = built.inputs.testing.elsewhere
-    device = built.hardware.device
+    cell, device = built.cell, built.hardware.device
     cuda = device.type == "cuda"
     stages = [asdict(stage) for stage in trained.stages]
     if stages and built.hardware.precision != "32-true":
         stages[-1]["options"]["tested_in"] = "32-true"  # what Lightning does not run is computed in float32
+    step, value = trained.selected[0], trained.selected_value
     return {
         "majority_class": built.images.majority_class,
         "parameters": {"total": built.total, "trainable": built.trainable},
@@ -55,7 +56,7 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
         },
         "peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_memory(),
         "device": built.hardware.name,
-        "selection": {"step": trained.selected[0], "value": trained.selected_value, "trace": trained.trace},
+        "selection": {"metric": cell.protocol.selection.name, "step": step, "value": value, "trace": trained.trace},
     }
 
 

@@ -54,7 +54,7 @@ class Solved:
         state: What it may have changed: buffers and chosen parameters.
         trainable: Number of the parameters that it was to set.
         seconds: How long it took, with the validation.
-        miou: Source-validation mIoU; None without a validation.
+        miou: Value of the validation; None without one.
     """
 
     state: dict[str, Tensor]
@@ -116,7 +116,7 @@ def solve_stage(
     if validation is not None:
         table = evaluate(module, source.normaliser(), validation.chips, validation.num_classes, device)
         miou = validation.selection.value(np.sum(list(table["matrix"]), axis=0))
-        say(f"{title} | {stage.name} 1/1 | source-validation mIoU {miou:.3f}")
+        say(f"{title} | {stage.name} 1/1 | {validation.selection.name} {miou:.3f}")
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     state = {name: value.detach().cpu().clone() for name, value in trained_state(module).items()}
     return Solved(state, trainable, time.monotonic() - started, miou)

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
-from spectral_tl_bench.data.shares import Share, mine
+from spectral_tl_bench.data.shares import Share, mine, summed
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
@@ -31,7 +33,7 @@ from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
 from spectral_tl_bench.training.parts import Parts
 from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.resume import StageKeeper
-from spectral_tl_bench.training.selection import BestOnSource
+from spectral_tl_bench.training.selection import BestOnSource, Matrix
 from spectral_tl_bench.training.task import VALIDATION_METRIC, StageTask
 from spectral_tl_bench.training.trained import StageSummary
 from spectral_tl_bench.training.trainer import make_trainer
@@ -42,7 +44,7 @@ class Validation:
     """How a stage is validated.
 
     Attributes:
-        chips: Source chips for validation.
+        chips: Chips for validation: of the source, unless the selection says that it wants the target's.
         num_classes: Number of classes.
         times: How often.
         selection: What their value is.
@@ -99,11 +101,12 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class ValidationTrace(ModelCheckpoint):
-    """The best checkpoint on source validation, and the values at every validation beside it."""
+    """The checkpoint that counts, the best one or the last, and the values at every validation beside it."""
 
-    def __init__(self, folder: Path, keep_all: bool) -> None:
+    def __init__(self, folder: Path, keep_all: bool, takes_last: bool = False) -> None:
         super().__init__(
-            dirpath=folder, filename="{step}", monitor=VALIDATION_METRIC, mode="max", save_top_k=-1 if keep_all else 1,
+            dirpath=folder, filename="{step}", monitor=None if takes_last else VALIDATION_METRIC, mode="max",
+            save_top_k=-1 if keep_all else 1,
             save_weights_only=True, every_n_epochs=None, save_on_train_epoch_end=False, enable_version_counter=False,
         )  # fmt: skip
         self.trace: list[tuple[int, float]] = []
@@ -141,9 +144,11 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     """
     _quiet()
     share = mine()
+    stage, hardware, validation, keeper = job.stage, job.hardware, job.validation, job.keeper
+    begins = keeper is None or not keeper.done
+    untrained = look_before(job, share) if validation and validation.selection.never_resets and begins else None
     # Dropout and the like differ between devices, which otherwise would draw the same for different windows.
     torch.manual_seed(job.seed if share.rank == 0 else seed_from(job.seed, "device", share.rank))
-    stage, hardware, validation, keeper = job.stage, job.hardware, job.validation, job.keeper
     options = dict(stage.options)
     parts = _parts(job, share)
     fast = _compiled(job, options)
@@ -155,11 +160,14 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         chips, validation.num_classes if validation else 0, fast, job.objectives,
         validation.selection if validation else None, parts,
     )  # fmt: skip
+    if untrained is not None:
+        task.passes.append(untrained)
     clock = StepClock(job.source.settings.batch_size, hardware.device)
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
     trainer = make_trainer(
         hardware, stage.steps,
-        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps), clock, *job.callbacks,
+        [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps, value=task.selection.name), clock,
+         *job.callbacks,
          *([keeper] if keeper else [])], job.folder, every,
         _sync_statistics(task, hardware, share), _logs(job, share),
     )  # fmt: skip
@@ -182,6 +190,30 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
     seconds = before + time.monotonic() - started
     return task, StageSummary(stage.name, stage.steps, seconds, trainable, options, clock.facts)
+
+
+LOOKED_AT = 2
+"""Batches that the release validates before training begins, as Lightning does by default."""
+
+
+def look_before(job: GradientStage, share: Share) -> Matrix:
+    """The confusion matrix (K, K) of a module before its stage, over the first chips of the validation.
+
+    Args:
+        job: The stage.
+        share: Which part of the chips is this process's.
+    """
+    validation = job.validation
+    if validation is None:
+        raise ValueError(f"stage {job.stage.name!r} is not validated")
+    first = list(validation.chips.rows)[: LOOKED_AT * job.source.settings.batch_size]
+    found = np.zeros((validation.num_classes, validation.num_classes), dtype=np.int64)
+    if own := share.chips(first):
+        table = evaluate(
+            job.module, job.source.normaliser(), validation.chips.only(own), validation.num_classes, job.hardware.device
+        )
+        found += np.sum(list(table["matrix"]), axis=0)
+    return summed(torch.from_numpy(found)).numpy()
 
 
 def _parts(job: GradientStage, share: Share) -> Parts | None:

@@ -29,10 +29,11 @@ class ProgressLines(Callback):
         title: What is running.
         steps: Steps of the stage.
         interval: Seconds between lines.
+        value: What the value of a validation is called.
     """
 
-    def __init__(self, say: Say, title: str, steps: int, interval: float = 20.0) -> None:
-        self.say, self.title, self.steps, self.interval = say, title, steps, interval
+    def __init__(self, say: Say, title: str, steps: int, interval: float = 20.0, value: str = "validation") -> None:
+        self.say, self.title, self.steps, self.interval, self.value = say, title, steps, interval, value
         self.started = self.last = time.monotonic()
         self.before = 0  # steps of a part of training that was cut off
         self.loss: float | None = None
@@ -50,11 +51,11 @@ class ProgressLines(Callback):
             self._line(trainer, None)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """A line with the validation mIoU."""
+        """A line with the value of the validation."""
         value = trainer.callback_metrics.get(VALIDATION_METRIC)
         self._line(trainer, None if value is None else float(value))
 
-    def _line(self, trainer: Any, miou: float | None) -> None:
+    def _line(self, trainer: Any, value: float | None) -> None:
         self.last = time.monotonic()
         done = trainer.global_step
         loss = trainer.callback_metrics.get("train_loss")
@@ -62,8 +63,8 @@ class ProgressLines(Callback):
         parts = [f"{self.title} {done}/{self.steps}"]
         if loss is not None:
             parts.append(f"loss {float(loss):.3f}")
-        if miou is not None:
-            parts.append(f"source-validation mIoU {miou:.3f}")
+        if value is not None:
+            parts.append(f"{self.value} {value:.3f}")
         parts.append(f"{clock(left)} left")
         self.say(" | ".join(parts))
 

@@ -111,7 +111,7 @@ class Album:
 def fixed_windows(source: SourceData, rows: int = ROWS) -> Tensor:
     """A few training windows (B, C, H, W) in the files' unit; the same for a given order seed."""
     seed = seed_from("windows", source.order_seed, "pictures")
-    windows = source.settings.rules.windows
+    windows = source.settings.windows
     sampler = windows.training(source.collection, source.settings.window, 4 * rows, seed, balanced=False)
     samples = [windows.prepare(source.collection[query]) for query in sampler]
     chips = [sample["chip"] for sample in samples]

@@ -16,7 +16,7 @@ from spectral_tl_bench.methods.base import Batch, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 from spectral_tl_bench.training.checkpoints import OURS
-from spectral_tl_bench.training.selection import BestOnSource
+from spectral_tl_bench.training.selection import BestOnSource, Matrix
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import ActiveObjectives
@@ -49,7 +49,7 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 class StageTask(LightningModule):
-    """Trains a method's module for one stage, validates on source chips, keeps frozen parts frozen.
+    """Trains a method's module for one stage, validates it, keeps frozen parts frozen.
 
     Args:
         module: The method's module.
@@ -58,7 +58,7 @@ class StageTask(LightningModule):
         budget: Optimiser settings.
         declared: Parameters that required a gradient when the module was built.
         augmentation: Applied to training windows, or None.
-        validation: Source chips for validation, or None.
+        validation: Chips for validation, of the source unless the selection says otherwise, or None.
         num_classes: Number of classes.
         compiled: The module in compiled form, for training steps; validation runs the module as it is.
         objectives: The objectives of the run, or None.
@@ -90,6 +90,8 @@ class StageTask(LightningModule):
         self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
         self._evaluator: ChipEvaluator | None = None
+        self.passes: list[Matrix] = []
+        """Confusion matrices of earlier validations, where the selection never resets them."""
         names = trained_parameters(module, stage, declared)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in names)
@@ -171,9 +173,12 @@ class StageTask(LightningModule):
             self._evaluator.add(self.module(self.normalise(batch["image"])), batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mIoU over all validation chips."""
+        """Log the value of the validation, from the counts over all its chips."""
         if self._evaluator is not None:
-            value = self.selection.value(self._evaluator.matrix())
+            matrix = self._evaluator.matrix()
+            value = self.selection.value(matrix, self.passes)
+            if self.selection.never_resets:
+                self.passes.append(matrix)
             self.log(VALIDATION_METRIC, torch.tensor(value, dtype=torch.float32))
             if self.objectives is not None:
                 self.objectives.after_validation(self.global_step, self._evaluator.loss())
@@ -206,3 +211,9 @@ class StageTask(LightningModule):
         """Keep checkpoints small: frozen weights are known already; one to go on from has weights of its own."""
         state = {} if OURS in checkpoint else self.trained_state()
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in state.items()}
+        if OURS in checkpoint and self.passes:
+            checkpoint["passes"] = [torch.from_numpy(matrix) for matrix in self.passes]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the validations before training was cut off."""
+        self.passes = [matrix.numpy() for matrix in checkpoint.get("passes", [])]

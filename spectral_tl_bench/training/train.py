@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
@@ -55,7 +55,7 @@ class TrainingRun:
 
     Attributes:
         module: What the method built.
-        stages: Its stages; the last one must be labelled, its checkpoint is selected on source validation.
+        stages: Its stages; the last one must be labelled, its checkpoint is selected.
         source: Training windows and validation chips.
         budget: Optimiser settings.
         num_classes: Number of classes.
@@ -66,6 +66,7 @@ class TrainingRun:
         say: Prints one line of progress.
         title: What is running, for progress.
         selection: Which checkpoint counts.
+        target: The target's chips, for a selection that wants them; no other ever gets them.
         keep_all: Keep every validated checkpoint, for the oracle.
         first: The first stage, where it is done already.
         objectives: What labelled stages are trained with, by name.
@@ -85,6 +86,7 @@ class TrainingRun:
     say: Say
     title: str
     selection: BestOnSource = field(default_factory=BestOnSource)
+    target: EvaluationData | None = None
     keep_all: bool = False
     first: FirstStageDone | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class TrainingRun:
 
     def validation(self) -> Validation:
         """How the last stage is validated."""
-        return Validation(self.source.validation, self.num_classes, self.validations, self.selection)
+        chips = self.target if self.target is not None else self.source.validation
+        return Validation(chips, self.num_classes, self.validations, self.selection)
 
 
 Runner = Callable[[TrainingRun, int, set[str], TrainedModel, Keeper], None]
@@ -183,9 +186,9 @@ def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedMod
 
 
 def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel, keeper: Keeper) -> None:
-    """A stage by gradients; the last one is validated, and its best checkpoint selected."""
+    """A stage by gradients; the last one is validated, and one of its checkpoints selected."""
     stage, last = run.stages[number], run.is_last(number)
-    trace = ValidationTrace(run.folder / stage.name, run.keep_all) if last else None
+    trace = ValidationTrace(run.folder / stage.name, run.keep_all, run.selection.takes_last) if last else None
     # Methods name their stages freely; the last one must see the same windows whatever its name.
     order = "segment" if last else stage.name
     objectives = None
@@ -210,7 +213,7 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
 
 
 def _select(run: TrainingRun, trace: ValidationTrace, task: StageTask, trained: TrainedModel) -> None:
-    """Take the best and the last checkpoint of the last stage."""
+    """Take the selected and the last checkpoint of the last stage."""
     step, best = read_checkpoint(Path(trace.best_model_path))
     state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
     # A checkpoint holds what its own stage trains; the rest of the trained weights no longer changes.
@@ -230,11 +233,13 @@ def _average(run: TrainingRun, stage: Stage, task: StageTask, trained: TrainedMo
     names = set(task.trained_state())
     trained.selected = (average.end, {**trained.settled_state(), **state_of(run.module, names)})
     load_state(run.module, trained.last[1])
-    run.say(f"{run.title} | {stage.name}: average of weights | source-validation mIoU {trained.averaged:.3f}")
+    run.say(f"{run.title} | {stage.name}: average of weights | {run.selection.name} {trained.averaged:.3f}")
 
 
 def _check(run: TrainingRun) -> None:
     stages = run.stages
+    if run.selection.on_target != (run.target is not None):
+        raise ValueError("the target's chips are for a selection that wants them, and for no other")
     if not stages or not stages[-1].labelled or stages[-1].steps < 1:
         raise UserError("the last stage of a method must be labelled and have at least one step", where=run.title)
     if run.objectives and not any(stage.labelled and stage.steps and stage.fit is None for stage in stages):

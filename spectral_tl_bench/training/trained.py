@@ -35,11 +35,11 @@ class TrainedModel:
     Attributes:
         module: The module, holding the last weights.
         stages: What was done.
-        trace: (step, source-validation mIoU) of the last stage; one value where it is in closed form.
-        selected: Step and weights of the checkpoint that is best on source validation, or of an average of weights.
+        trace: (step, value of the validation) of the last stage; one value where it is in closed form.
+        selected: Step and weights of the checkpoint that counts, or of an average of weights.
         last: Step and weights at the end of training.
         checkpoints: Files of every validated checkpoint, where all were kept.
-        averaged: Source-validation mIoU of the selected checkpoint, where it is an average.
+        averaged: Value of the selected checkpoint, where it is an average.
         settled: Names of weights that a stage has trained or brought; later checkpoints hold them, too.
         earlier: Seconds that training took before it was cut off, where it was.
         resumed: How often it has been taken up again.
@@ -58,8 +58,8 @@ class TrainedModel:
 
     @property
     def selected_value(self) -> float:
-        """Source-validation mIoU of the selected checkpoint."""
-        return max(value for _, value in self.trace) if self.averaged is None else self.averaged
+        """Value of the selected checkpoint on the validation chips."""
+        return dict(self.trace)[self.selected[0]] if self.averaged is None else self.averaged
 
     def all_states(self) -> Iterator[Checkpoint]:
         """Every kept checkpoint, read one at a time."""

@@ -164,7 +164,7 @@ def test_the_selected_checkpoint_is_that_of_the_protocol_s_metric(whole):
 def test_a_protocol_has_a_version(whole):
     parts = [(name, part.numerics_version) for name, part in STRICT.parts().items()]
     assert STRICT.version == ", ".join(f"{name} {version}" for name, version in parts) and len(parts) == 5
-    assert whole.version == "normalisation 7, augmentation ?, windows 3, metric 2, selection 1"
+    assert whole.version == "normalisation 7, augmentation tiny_protocol 1.2, windows 3, metric 2, selection 1"
 
 
 def test_unknown_names(tmp_path, monkeypatch):
