@@ -79,6 +79,10 @@ class Average:
 class Averager(Protocol):
     """Averages weights over training steps.
 
+    An attribute ``validations`` above 0 asks for the loss on source validation so many times in the stage, evenly
+    spread, once per step at most, the last after its last step; without it, or at 0, the loss comes with the protocol's
+    validations. An attribute ``finished`` that becomes true ends the former.
+
     ``state()`` and ``restore(state)``, as objectives have them, let training go on after it was cut off; without them
     it begins again. Files in the averager's folder are kept and put back by the suite.
     """
@@ -119,6 +123,10 @@ class Objective(LaterOptions):
 
     reference: ClassVar[str] = ""
     """Paper or source, shown in listings."""
+    source_code: ClassVar[str] = ""
+    """Repository and revision that this was compared with, or what it is known from; empty where there is none."""
+    differs: ClassVar[tuple[str, ...]] = ()
+    """What is done otherwise than in the source, a sentence each."""
     domains_needed: ClassVar[int] = 1
     """With fewer source domains than this the objective has no meaning, and a run is refused."""
 

@@ -1,11 +1,11 @@
-"""CORAL: pixel features with the same covariance in every source domain."""
+"""CORAL: features with the same mean and covariance in every source domain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -17,14 +17,19 @@ from spectral_tl_bench.objectives.base import Objective, Setting
 
 
 def covariance(features: Tensor) -> Tensor:
-    """The covariance (C, C) of features (N, C), N >= 2: Deep CORAL, equations 2 and 3."""
+    """The covariance (C, C) of features (N, C), N >= 2."""
     centred = features - features.mean(dim=0)
     return centred.T @ centred / (len(features) - 1)
 
 
 def coral_distance(first: Tensor, second: Tensor) -> Tensor:
-    """||C_first - C_second||_F^2 / (4 C^2) of features (N, C): Deep CORAL, equation 1."""
-    return (covariance(first) - covariance(second)).square().sum() / (4 * first.shape[1] ** 2)
+    """Squared difference of the means, plus that of the covariances, of features (N, C).
+
+    Each is the mean over its entries, C and C x C, as in DomainBed. Deep CORAL itself (equation 1) has no means, and a
+    quarter of the second.
+    """
+    means = (first.mean(dim=0) - second.mean(dim=0)).square().mean()
+    return means + (covariance(first) - covariance(second)).square().mean()
 
 
 def pixel_features(tensor: Tensor) -> Tensor:
@@ -33,20 +38,34 @@ def pixel_features(tensor: Tensor) -> Tensor:
 
 
 class Coral(Objective):
-    """Aligns the second-order statistics of pixel features over all pairs of source domains in a batch.
+    """Aligns means and covariances of features over all pairs of source domains in a batch.
 
     The features are the input of the classifier: of the linear layer or convolution with one output per class that is
     called last, before logits are resized. Every place counts, labelled or not. ``layer`` names another module, whose
-    input is then taken. The distance is that of Deep CORAL between each two source domains, averaged over the pairs.
-    ``weight`` is that of DomainBed.
+    input is then taken. With ``features=windows`` they are averaged over the places of a window first, which comes next
+    to DomainBed's features of whole images, and needs batches with many windows of each domain. Distance, mean over
+    the pairs of domains and ``weight`` are those of DomainBed.
     """
 
-    numerics_version = 1
+    numerics_version = 2
 
-    reference: ClassVar[str] = "Sun and Saenko, Deep CORAL, ECCV Workshops 2016, equations 1-3"
+    reference: ClassVar[str] = (
+        "Sun and Saenko, Deep CORAL, ECCV Workshops 2016, as Gulrajani and Lopez-Paz, DomainBed, ICLR 2021, compute it"
+    )
+    source_code: ClassVar[str] = "facebookresearch/DomainBed, from memory: not checked against the code"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Features are those of pixels, of which a batch has many; DomainBed has one per image, and 32 images of each "
+        "domain in a batch. `features=windows` averages them over a window.",
+        "The loss beside the penalty is the method's, over all labelled pixels; DomainBed's is the mean of the domains' "
+        "means.",
+    )
     domains_needed: ClassVar[int] = 2
+    later: ClassVar[Mapping[str, Any]] = {"features": "pixels"}
 
     weight: float = Field(1.0, ge=0, description="multiple of the distance")
+    features: Literal["pixels", "windows"] = Field(
+        "pixels", description="what is aligned: features of pixels, or their means over each window"
+    )
     layer: str = Field("", description="name of the module whose input is aligned; default: the classifier")
     balanced: bool = Field(True, description="draw each source domain equally often")
 
@@ -88,7 +107,8 @@ class Coral(Objective):
                 fix="name a module: -O coral.layer=NAME",
             )
         self._used, features = list(inputs.items())[-1]
-        self._caught.append((pixel_features(features), batch["domain"]))
+        pixels = pixel_features(features)
+        self._caught.append((pixels if self.features == "pixels" else pixels.mean(1, keepdim=True), batch["domain"]))
 
     def _layers(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
         named = dict(module.named_modules())
@@ -101,7 +121,7 @@ class Coral(Objective):
         return [(self.layer, named[self.layer])]
 
     def penalty(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The distance, averaged over the pairs of domains; zero where a batch holds one domain."""
+        """The distance, averaged over the pairs of domains that have two features or more; zero where there are none."""
         del module
         caught, self._caught = self._caught, []
         by_domain = []

@@ -76,6 +76,15 @@ class MixStyle(Objective):
     numerics_version = 1
 
     reference: ClassVar[str] = "Zhou et al., Domain Generalization with MixStyle, ICLR 2021, Section 3"
+    source_code: ClassVar[str] = "KaiyangZhou/mixstyle-release, from memory: not checked against the code"
+    differs: ClassVar[tuple[str, ...]] = (
+        "`mix=crossdomain` is the default here, the paper's choice where domains are known; the authors' code has "
+        "`random` by default.",
+        "Crossdomain partners are drawn among the windows of all other domains of the batch; the authors' code swaps the "
+        "two halves of a batch that holds two domains.",
+        "The paper mixes after the first two of four stages of a ResNet; vision transformers are mixed before the first "
+        "block and after the first quarter of them.",
+    )
 
     p: float = Field(0.5, ge=0, le=1, description="probability of mixing at a place, per forward pass")
     alpha: float = Field(0.1, gt=0, description="of the Beta distribution that the shares come from")

@@ -20,6 +20,7 @@ class Erm(Objective):
     numerics_version = 1
 
     reference: ClassVar[str] = "Vapnik, Statistical Learning Theory, 1998"
+    differs: ClassVar[tuple[str, ...]] = ("It is the method's own loss, whatever that is.",)
 
     balanced: bool = Field(False, description="draw each source domain equally often")
 
@@ -49,6 +50,11 @@ class GroupDro(_DomainRisk):
 
     numerics_version = 1
 
+    source_code: ClassVar[str] = "kohpangwei/group_DRO, from memory: not checked against the code"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Groups are source domains, and a group's loss is the mean over its labelled pixels in the batch.",
+        "The adjustment for small groups is left out, whose default is 0 in the authors' code.",
+    )
     reference: ClassVar[str] = "Sagawa et al., Distributionally Robust Neural Networks, ICLR 2020, Algorithm 1"
 
     step_size: float = Field(0.01, gt=0, description="step of the domains' weights; 0.01 as in the authors' code")
@@ -88,6 +94,11 @@ class Vrex(_DomainRisk):
 
     numerics_version = 1
 
+    source_code: ClassVar[str] = "facebookresearch/DomainBed, from memory: not checked against the code"
+    differs: ClassVar[tuple[str, ...]] = (
+        "The mean of the domains' losses stands for the sum of equation 8, as in DomainBed.",
+        "Adam is not reset where the weight jumps, as DomainBed does.",
+    )
     reference: ClassVar[str] = "Krueger et al., Out-of-Distribution Generalization via Risk Extrapolation, ICML 2021"
 
     weight: float = Field(10.0, ge=0, description="multiple of the variance after the anneal")

@@ -37,6 +37,7 @@ class SpectralAugmentation(Objective):
     window_by_window = True
 
     reference: ClassVar[str] = "none; ranges in the docstring"
+    differs: ClassVar[tuple[str, ...]] = ("It has no source: the ranges are physical guesses, not tuned.",)
 
     p: float = Field(0.5, ge=0, le=1, description="probability of each of the four, per window")
     gain: float = Field(0.2, ge=0, lt=1, description="half range of the factor common to all bands")

@@ -65,6 +65,9 @@ class ActiveObjectives:
         self._augments = {name: objective for name, objective in self.objectives.items() if objective.has("augment")}
         self.hooked = ", ".join(name for name, objective in self.objectives.items() if objective.has("wrap"))
         self._averager = self._make_averager(folder)
+        self._steps, self._validations = stage.steps, 0
+        if self._averager is not None:
+            self._validations = int(getattr(self._averager[1], "validations", 0))
         self.balanced = any(objective.wants_balance() for objective in self.objectives.values())
 
     def _with(self, hook: str) -> list[Objective]:
@@ -131,9 +134,16 @@ class ActiveObjectives:
         return ", ".join(name for name, objective in self.objectives.items() if objective.looks_across())
 
     @property
-    def averages(self) -> bool:
-        """Whether weights are averaged, for which validation needs a loss."""
-        return self._averager is not None
+    def wants_loss(self) -> bool:
+        """Whether the protocol's validations must give a loss: of averagers that have no rhythm of their own."""
+        return self._averager is not None and not self._validations
+
+    def validates_after(self, step: int) -> bool:
+        """Whether an averager with a rhythm of its own wants the loss on source validation after a step."""
+        if self._averager is None or not self._validations or getattr(self._averager[1], "finished", False):
+            return False
+        times = min(self._validations, self._steps)
+        return step * times // self._steps > (step - 1) * times // self._steps
 
     def after_step(self, step: int, module: nn.Module) -> None:
         """Give the weights of a step to the averager."""

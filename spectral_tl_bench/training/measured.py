@@ -37,7 +37,7 @@ class StepClock(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """A batch is there."""
         gap = time.monotonic() - self._since
-        if self._validated:
+        if self._validated or getattr(pl_module, "validated_aside", False):
             self._aside += gap
         else:
             self._waited += gap
@@ -57,7 +57,7 @@ class StepClock(Callback):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # once
         now = time.monotonic()
-        if self._validated:
+        if self._validated or getattr(pl_module, "validated_aside", False):
             self._aside += now - self._since
         seconds = now - self._start - self._aside
         if not self._steps or seconds <= 0:

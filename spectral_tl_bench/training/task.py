@@ -17,6 +17,7 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 from spectral_tl_bench.training.checkpoints import OURS
 from spectral_tl_bench.training.selection import BestOnSource, Matrix
+from spectral_tl_bench.training.source_loss import source_loss
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import ActiveObjectives
@@ -86,6 +87,7 @@ class StageTask(LightningModule):
         self.stage, self.budget, self.num_classes = stage, budget, num_classes
         self.loss, self.objectives = stage.loss or segmentation_loss, objectives
         self.selection, self.parts = selection or BestOnSource(), parts
+        self.validated_aside = False  # whether this step was followed by a validation that no trainer knows of
         self.strict_loading = False  # what Lightning goes on from has no weights, see on_save_checkpoint
         self._compiled = [compiled]  # in a list, like the next: its weights are the module's
         self._validation = [validation]  # in a list, so that Lightning does not look into it
@@ -113,6 +115,7 @@ class StageTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The stage's loss on one batch of windows."""
+        self.validated_aside = False
         if self.parts is None:
             loss = value = self._loss(self._prepared(batch, batch_idx))
         else:
@@ -156,6 +159,16 @@ class StageTask(LightningModule):
             self.stage.after_step(self.module, batch_idx + 1, self.stage.steps)
         if self.objectives is not None:
             self.objectives.after_step(batch_idx + 1, self.module)
+            if self.objectives.validates_after(batch_idx + 1):
+                self.objectives.after_validation(batch_idx + 1, self._source_loss())
+                self.validated_aside = True
+
+    def _source_loss(self) -> float:
+        chips = self._validation[0]
+        if chips is None:
+            raise RuntimeError("weights are averaged in a stage without source validation")
+        precision = self.trainer.strategy.precision_plugin.val_step_context()
+        return source_loss(self.module, self.normalise, chips, self.num_classes, self.device, precision)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a fresh confusion matrix: nothing of an earlier validation is counted again."""
@@ -163,7 +176,7 @@ class StageTask(LightningModule):
         spread(list(self.module.buffers()))
         if validation is not None:
             self._evaluator = ChipEvaluator(
-                validation, self.num_classes, with_loss=self.objectives is not None and self.objectives.averages
+                validation, self.num_classes, with_loss=self.objectives is not None and self.objectives.wants_loss
             )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
@@ -180,7 +193,7 @@ class StageTask(LightningModule):
             if self.selection.never_resets:
                 self.passes.append(matrix)
             self.log(VALIDATION_METRIC, torch.tensor(value, dtype=torch.float32))
-            if self.objectives is not None:
+            if self.objectives is not None and self.objectives.wants_loss:
                 self.objectives.after_validation(self.global_step, self._evaluator.loss())
             self._evaluator = None
 

@@ -218,13 +218,19 @@ def test_groupdro_and_vrex_lower_the_loss_of_the_worst_domain():
 # ---------------------------------------------------------------------------------------------- coral
 
 
-def test_coral_is_the_distance_of_covariances():
+def domainbed(one, other):
+    """Mean difference and covariance difference, as DomainBed's penalty has them, in NumPy."""
+    means = np.mean((one.mean(axis=0) - other.mean(axis=0)) ** 2)
+    return means + np.mean((np.cov(one.T) - np.cov(other.T)) ** 2)
+
+
+def test_coral_is_the_distance_of_means_and_covariances():
     generator = torch.Generator().manual_seed(1)
     one, other = torch.randn(30, 5, generator=generator), 2 * torch.randn(50, 5, generator=generator)
     np.testing.assert_allclose(covariance(one).numpy(), np.cov(one.numpy().T), rtol=1e-4, atol=1e-6)
-    expected = np.linalg.norm(np.cov(one.numpy().T) - np.cov(other.numpy().T)) ** 2 / (4 * 25)
-    assert coral_distance(one, other).item() == pytest.approx(expected, rel=1e-4)
-    assert coral_distance(one, one + 3).item() == pytest.approx(0, abs=1e-9)
+    assert coral_distance(one, other).item() == pytest.approx(domainbed(one.numpy(), other.numpy()), rel=1e-4)
+    assert coral_distance(one, one + 3).item() == pytest.approx(9, rel=1e-4), "the means alone"
+    assert coral_distance(one, one).item() == 0
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -236,14 +242,24 @@ def test_coral_aligns_the_classifier_s_input_over_pairs_of_domains(own):
     features = module.body[:3](batch["image"]).permute(0, 2, 3, 1)
     parts = [features[batch["domain"] == domain].reshape(-1, 8).detach().numpy() for domain in range(3)]
     pairs = [(0, 1), (0, 2), (1, 2)]
-    covariances = [np.cov(part.T) for part in parts]
-    distance = np.mean([np.linalg.norm(covariances[i] - covariances[j]) ** 2 / (4 * 64) for i, j in pairs])
+    distance = np.mean([domainbed(parts[i], parts[j]) for i, j in pairs])
     expected = segmentation_loss(module, batch).item() + 0.5 * distance
     assert found.item() == pytest.approx(expected, rel=1e-5)
     assert it.facts() == {"coral": {"features": "input of body.3"}}
     found.backward()
     assert module.body[0].weight.grad.abs().sum() > 0
     assert not any(child._forward_pre_hooks for child in module.modules())
+
+
+def test_coral_aligns_windows_where_it_is_asked_to():
+    batch, module = batch_of([0, 1, 0, 1, 2]), module_of()
+    found = active(coral=Coral(features="windows")).loss(module, batch)
+    means = module.body[:3](batch["image"]).mean(dim=(2, 3)).detach().numpy()
+    # The third domain has one window, which has no covariance.
+    distance = domainbed(means[[0, 2]], means[[1, 3]])
+    assert found.item() == pytest.approx(segmentation_loss(module, batch).item() + distance, rel=1e-5)
+    alone = active(coral=Coral(features="windows")).loss(module, batch_of([0, 1, 2]))
+    assert alone.item() == pytest.approx(segmentation_loss(module, batch_of([0, 1, 2])).item())
 
 
 def test_coral_says_which_layer_it_cannot_find():
@@ -450,3 +466,21 @@ def test_swad_averages_the_weights_that_it_says(tmp_path, values):
     assert found.facts["valley"] == (valley_of(values) is not None)
     if not found.facts["valley"]:
         assert found.end == step
+
+
+def test_a_long_valley_needs_few_files(tmp_path):
+    averager = Swad().average(tmp_path)
+    weights, trail, most = {"w": torch.zeros(3)}, [], 0
+    for step in range(1, 41):
+        weights["w"] += torch.rand(3)
+        trail.append(weights["w"].clone())
+        averager.after_step(step, weights)
+        averager.after_validation(step, 1.0)
+        most = max(most, len(list(tmp_path.iterdir())))
+        if step == 20:  # cut off and gone on with
+            again = Swad().average(tmp_path)
+            again.restore(averager.state())
+            averager = again
+    found = averager.result()
+    torch.testing.assert_close(found.state["w"], torch.stack(trail).mean(dim=0))
+    assert found.facts["first_step"] == 1 and found.end == 40 and most <= 8

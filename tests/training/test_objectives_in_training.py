@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from spectral_tl_bench.objectives.swad import Swad
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.sample.dfc2020 import write_dfc2020
+from spectral_tl_bench.training import task as task_module
 from spectral_tl_bench.training import train as train_module
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.trained import TrainedModel, load_state
@@ -169,6 +171,45 @@ def test_swad_sees_the_cross_entropy_of_source_validation(tmp_path, source):
             pixels += int((truth != 255).sum())
     assert facts["validation_loss"][-1] == pytest.approx(float(total) / pixels, rel=1e-4)
     assert len(facts["validation_loss"]) == 6
+
+
+@pytest.mark.parametrize(("asked", "steps", "number"), [(50, 6, 6), (4, 6, 4), (3, 9, 3), (0, 6, 2)])
+def test_swad_has_a_rhythm_of_its_own(tmp_path, source, asked, steps, number):
+    """With dropout, which another draw of chance would change: nothing but the average is another one."""
+    swad = Swad(validations=asked)
+    plain = train(tmp_path, source, module_of(dropout=0.5), steps=steps)
+    fitted = train(tmp_path, source, module_of(dropout=0.5), steps=steps, swad=swad)
+    assert fitted.trace == plain.trace and same(fitted.last[1], plain.last[1])
+    facts = fitted.stages[0].options["objectives"]["swad"]
+    assert len(facts["validation_loss"]) == number and facts["last_step"] <= steps
+    assert facts["valley"] or facts["last_step"] == steps
+
+
+def test_swad_looks_no_more_when_the_valley_is_over(tmp_path, source, monkeypatch):
+    looked: list[int] = []
+    losses = iter([3.0, 1.0, 1.1, 9.0, 9.0, 9.0])
+
+    def loss(*_):
+        looked.append(1)
+        return next(losses)
+
+    monkeypatch.setattr(task_module, "source_loss", loss)
+    swad = Swad(start_patience=2, end_patience=2)
+    facts = train(tmp_path, source, module_of(), steps=12, swad=swad).stages[0].options["objectives"]["swad"]
+    assert facts["validation_loss"] == [3.0, 1.0, 1.1, 9.0, 9.0] and len(looked) == 5
+    assert (facts["first_step"], facts["last_step"]) == (2, 3)
+
+
+def test_a_validation_aside_counts_as_one_and_not_as_waiting(tmp_path, source, monkeypatch):
+    slow = task_module.source_loss
+
+    def loss(*given):
+        time.sleep(0.2)
+        return slow(*given)
+
+    monkeypatch.setattr(task_module, "source_loss", loss)
+    measured = train(tmp_path, source, module_of(), swad=Swad()).stages[0].measured
+    assert measured["share_waiting_for_data"] < 0.9 and measured["windows_per_second"] > 4 * 2 / 0.8
 
 
 def test_no_way_leads_from_an_objective_to_data(tmp_path, source, monkeypatch):
@@ -310,7 +351,7 @@ def test_records_keep_names_and_options(runs):
     found = runs["lora+groupdro+swad"]
     assert found.objectives == {
         "groupdro": {"balanced": True, "step_size": 0.01},
-        "swad": {"start_patience": 3, "end_patience": 6, "tolerance": 1.2},
+        "swad": {"start_patience": 3, "end_patience": 6, "tolerance": 1.3, "validations": 50},
     }
     assert found.path.parent.parent.name == found.method == "lora+groupdro+swad"
     assert runs["lora"].objectives == {} and runs["lora+erm"].objectives == {"erm": {"balanced": False}}
