@@ -8,6 +8,7 @@ release: ``linear``, ``down``, ``up``, ``in_scaler``, ``out_scaler``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, cast
 
@@ -115,17 +116,21 @@ LAYERS: dict[str, type[LoraLinear]] = {"lora": LoraLinear, "slr": SlrLinear}
 """Kind of baseline -> the layer it uses."""
 
 
-def adapt(backbone: nn.Module, kind: Kind = "lora", rank: int = 16, blocks: Collection[int] | None = None) -> nn.Module:
+def adapt(
+    backbone: nn.Module, kind: Kind = "lora", rank: int = 16, blocks: Collection[int] | None = None, norms: bool = True
+) -> nn.Module:
     """Freezes a timm vision transformer and puts a low-rank baseline into it.
 
     Afterwards these train: the factors (and scalers) at ``LINEAR_LAYERS`` of the chosen blocks, the low-rank patch
-    path, and every LayerNorm, the last one included (24 blocks of width 1024: 49 norms, 100,352 parameters).
+    path, and with ``norms`` every LayerNorm, the last one included (24 blocks of width 1024: 49 norms, 100,352
+    parameters).
 
     Args:
         backbone: timm ``VisionTransformer``; changed in place.
         kind: ``lora`` or ``slr``.
         rank: Rank of the factors and of the patch path.
         blocks: Numbers (0-based) of the blocks to adapt; all by default.
+        norms: Whether LayerNorms train.
 
     Returns:
         The backbone.
@@ -153,9 +158,23 @@ def adapt(backbone: nn.Module, kind: Kind = "lora", rank: int = 16, blocks: Coll
         setattr(backbone.get_submodule(owner), leaf, LAYERS[kind](layer, rank))
     parts.patch_embed.proj = LowRankConv(parts.patch_embed.proj, rank, scaled=kind == "slr")
     for module in backbone.modules():
-        if isinstance(module, nn.LayerNorm):
+        if norms and isinstance(module, nn.LayerNorm):
             module.requires_grad_(True)
     return backbone
+
+
+ADDED = re.compile(r"\.(down|up)\.(weight|bias)$|\.(in_scaler|out_scaler)$|\.path\.scale$")
+NORMS = re.compile(r"(^|\.)\w*norm\w*\.(weight|bias)$")
+
+
+def is_added(name: str) -> bool:
+    """Whether a parameter of an adapted backbone is of the factors, the scalers or the patch path."""
+    return bool(ADDED.search(name))
+
+
+def is_norm(name: str) -> bool:
+    """Whether a parameter of an adapted backbone belongs to one of its LayerNorms."""
+    return bool(NORMS.search(name)) and not is_added(name)
 
 
 def merge(backbone: nn.Module) -> nn.Module:

@@ -82,11 +82,16 @@ class AdaLora(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Zhang et al., AdaLoRA, ICLR 2023, eqs. 3, 4 and 12"
+    differs: ClassVar[tuple[str, ...]] = (
+        *LinearTunerMethod.differs,
+        "The orthogonality is the mean of the norms themselves, as in the paper's code; equation 4 squares them.",
+        "Warm-up and final phase are shares of the steps; the paper gives steps for each of its tasks.",
+    )
 
     rank: int = Field(16, ge=1, description="average rank at the end")
     initial_rank: int = Field(24, ge=2, description="rank of every layer at the start")
     alpha: float = Field(24.0, gt=0, description="the update is scaled by alpha / initial rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the inputs dropped in training")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps before ranks are cut")
     final: float = Field(0.5, ge=0, lt=1, description="share of the steps after the last cut")
     interval: int = Field(10, ge=1, description="steps between two cuts")

@@ -123,6 +123,10 @@ class AnyTuner(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "HuggingFace peft"
+    differs: ClassVar[tuple[str, ...]] = (
+        *LinearTunerMethod.differs,
+        "Sizes and start values are peft's defaults, which need not be those of a tuner's paper: not checked.",
+    )
 
     tuner: str = Field("lokr", description="name of the tuner, as peft has it")
     config: dict[str, Any] = Field(

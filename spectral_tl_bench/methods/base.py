@@ -268,6 +268,12 @@ class Method(LaterOptions, ABC):
     """Group on the board, for example ``peft``, ``full``, ``floor``."""
     reference: ClassVar[str] = ""
     """Paper or source, shown in listings."""
+    source_code: ClassVar[str] = ""
+    """Repository of the source's code and the revision that was read, or whose facts were; empty for none."""
+    places: ClassVar[str] = ""
+    """Where in the backbone it acts, in a few words; shown beside the source."""
+    differs: ClassVar[tuple[str, ...]] = ()
+    """What here is not as in the source, a sentence each; also what could not be checked against it."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
 

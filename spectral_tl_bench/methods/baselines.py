@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.methods.kept_features import OnKeptFeatures
-from spectral_tl_bench.methods.options import DECODER_TEXT, PATCH_EMBED_TEXT, Decoder
+from spectral_tl_bench.methods.options import DECODER_TEXT, EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, Decoder
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 
@@ -19,6 +20,7 @@ class Full(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "full"
+    places: ClassVar[str] = "everything"
 
     decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
@@ -33,6 +35,7 @@ class Frozen(OnKeptFeatures):
     numerics_version = 1
 
     family: ClassVar[str] = "frozen"
+    places: ClassVar[str] = "nothing in the blocks"
 
     train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
     decoder: Decoder = Field("upernet", description=DECODER_TEXT)
@@ -46,20 +49,26 @@ class Frozen(OnKeptFeatures):
 
 
 class LinearProbe(OnKeptFeatures):
-    """Linear probe: one 1x1 convolution on the last feature map of a frozen backbone."""
+    """Linear probe: one 1x1 convolution on the last feature map of a frozen backbone, after its final norm."""
 
-    numerics_version = 1
+    numerics_version = 2
 
     family: ClassVar[str] = "frozen"
     reference: ClassVar[str] = (
         "Alain and Bengio, ICLR Workshop 2017; on patch tokens as in Oquab et al., DINOv2, TMLR 2024, sec. 7.4"
+    )
+    places: ClassVar[str] = "on the patch tokens of the last block, after the final norm"
+    differs: ClassVar[tuple[str, ...]] = (
+        "A layer reads the bands that the pretraining did not have; it stays as it was made from the pretrained one.",
+        "Oquab et al. put batch norm in front of the linear layer; here there is none. Not checked against the code.",
+        "The maps of a pyramid (ResNet, Swin) pass no norm.",
     )
 
     train_patch_embed: bool = Field(False, description=PATCH_EMBED_TEXT)
 
     def build(self, task: Task) -> nn.Module:
         """The convolution trains; its logits are resized to the image."""
-        module = build_segmenter(task, "linear")
+        module = build_segmenter(task, "linear", normed=True)
         module.backbone.requires_grad_(False)
         module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
         return module
@@ -76,7 +85,11 @@ class BitFit(Method):
 
     family: ClassVar[str] = "peft"
     reference: ClassVar[str] = "Ben Zaken et al., BitFit, ACL 2022, sec. 3"
+    places: ClassVar[str] = "every bias of the backbone"
+    differs: ClassVar[tuple[str, ...]] = (EMBED_DIFFERS,)
+    later: ClassVar[Mapping[str, Any]] = {"train_norms": False}
 
+    train_norms: bool = Field(False, description=f"{NORMS_TEXT}; without, their biases alone train (paper)")
     train_patch_embed: bool = Field(True, description=f"{PATCH_EMBED_TEXT}; without, its bias alone trains")
     decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
@@ -85,6 +98,9 @@ class BitFit(Method):
         module = build_segmenter(task, self.decoder)
         for name, parameter in module.backbone.named_parameters():
             parameter.requires_grad_(name.endswith("bias"))
+        for child in module.backbone.modules():
+            if self.train_norms and isinstance(child, nn.LayerNorm):
+                child.requires_grad_(True)
         if self.train_patch_embed:
             module.backbone.patch_embed.requires_grad_(True)
         return module

@@ -26,3 +26,6 @@ Decoder = Annotated[str, AfterValidator(known_decoder)]
 
 DECODER_TEXT = f"decoder on the feature maps: {', '.join(DECODERS)}"
 PATCH_EMBED_TEXT = "train the patch embedding (C bands to tokens)"
+EMBED_DIFFERS = "The patch embedding trains, which the source keeps or does not have: its bands are others."
+"""What differs from their sources in methods that train the patch embedding."""
+NORMS_TEXT = "train the LayerNorms of the backbone"

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT
 from spectral_tl_bench.methods.tuners import LinearTunerMethod, TunerMethod, block_layers, pattern
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Lora(LinearTunerMethod):
     """Low-rank adaptation of the linear layers of the frozen backbone.
 
-    Rank 16 is that of the SpectralX and SLR papers; alpha = rank leaves the update unscaled, as they do.
+    Rank 16 is that of the SpectralX and SLR papers; alpha = rank leaves the update unscaled, and the LayerNorms train,
+    as they do.
     """
 
     numerics_version = 1
@@ -30,10 +32,16 @@ class Lora(LinearTunerMethod):
     reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022, eq. 3"
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (4, 8, 16, 32, 64)}
     use_dora: ClassVar[bool] = False
+    differs: ClassVar[tuple[str, ...]] = (
+        *LinearTunerMethod.differs,
+        "Hu et al. adapt queries and values and keep the LayerNorms; all four layers and trained LayerNorms are the "
+        "setting of the SpectralX and SLR papers, whose variant with biases is lora-biased.",
+    )
 
-    rank: int = Field(16, ge=1)
+    train_norms: bool = Field(True, description=f"{NORMS_TEXT} (SpectralX and SLR papers)")
+    rank: int = Field(16, ge=1, description="width between the factors, of which one starts at 0")
     alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the inputs dropped in training")
 
     def peft_config(self, backbone: nn.Module) -> PeftConfig:
         """Low-rank matrices beside the chosen layers."""
@@ -48,13 +56,16 @@ class Lora(LinearTunerMethod):
 class Dora(Lora):
     """DoRA: LoRA for the direction of a weight, and a learned magnitude for each of its outputs.
 
-    Rank and alpha are those of ``lora``, so that the two differ in the magnitudes alone.
+    Rank and alpha are those of ``lora``; with ``-o train_norms=true`` the two differ in the magnitudes alone.
     """
 
     numerics_version = 1
 
     reference: ClassVar[str] = "Liu et al., DoRA, ICML 2024, eq. 5"
     use_dora: ClassVar[bool] = True
+    differs: ClassVar[tuple[str, ...]] = LinearTunerMethod.differs
+
+    train_norms: bool = Field(False, description=NORMS_TEXT)
 
 
 class Ia3(LinearTunerMethod):
@@ -67,6 +78,11 @@ class Ia3(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Liu et al., Few-Shot PEFT is Better and Cheaper than In-Context Learning, NeurIPS 2022"
+    places: ClassVar[str] = "queries, keys, values and the inputs of the MLP's second layer in every block"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Queries are scaled, too, since timm has one layer for queries, keys and values; no new function comes of it.",
+        EMBED_DIFFERS,
+    )
 
     def peft_config(self, backbone: nn.Module) -> PeftConfig:
         """Scales of the outputs of the attention's first layer and of the inputs of the MLP's last."""
@@ -96,7 +112,7 @@ class Vera(LinearTunerMethod):
 
     rank: int = Field(256, ge=1, description="inner width of the shared matrices")
     start: float = Field(0.1, description="start of the inner scales; the outer ones start at 0")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the inputs dropped in training")
 
     def peft_config(self, backbone: nn.Module) -> PeftConfig:
         """Scales beside the chosen layers."""
@@ -155,6 +171,10 @@ class FourierFt(LinearTunerMethod):
     reference: ClassVar[str] = (
         "Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024, eqs. 2-4"
     )
+    differs: ClassVar[tuple[str, ...]] = (
+        *LinearTunerMethod.differs,
+        "Entries start at 0, the paper's from N(0, 1): -o random_start=true.",
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"frequencies": (1000, 3000, 10000)}
 
     frequencies: int = Field(3000, ge=1, description="learned entries per layer; a smaller weight has all of its own")
@@ -185,6 +205,11 @@ class LnTuning(TunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Zhao et al., Tuning LayerNorm in Attention, ICLR 2024"
+    places: ClassVar[str] = "the LayerNorms of every block"
+    differs: ClassVar[tuple[str, ...]] = (
+        "peft trains copies of the norms; they are the method itself, so that there is no option train_norms.",
+        EMBED_DIFFERS,
+    )
 
     def peft_config(self, backbone: nn.Module) -> PeftConfig:
         """Copies of the norms before the attention, before the MLP, or of all in the blocks."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.base import Method, Part, Task
-from spectral_tl_bench.methods.options import DECODER_TEXT, PATCH_EMBED_TEXT, Decoder
+from spectral_tl_bench.methods.options import DECODER_TEXT, EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, Decoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter, build_segmenter
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class TunerMethod(Method):
 
     family: ClassVar[str] = "peft"
     adapts_linear: ClassVar[bool] = False
+    source_code: ClassVar[str] = "HuggingFace peft, the version that is installed"
 
     where: Where = Field("all", description="adapt the attention, the MLP, or both halves of every block")
     train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
@@ -189,11 +190,16 @@ class TunerMethod(Method):
 
 
 class LinearTunerMethod(TunerMethod):
-    """An adapter of the linear layers; the LayerNorms train beside it, as in the papers of the field."""
+    """An adapter of the linear layers; the LayerNorms train beside it where its source trains them, or if asked for."""
 
     adapts_linear: ClassVar[bool] = True
+    places: ClassVar[str] = "the linear layers of attention and MLP in every block"
+    differs: ClassVar[tuple[str, ...]] = (
+        "timm has one layer for queries, keys and values, which gets one adapter for the three.",
+        EMBED_DIFFERS,
+    )
 
-    train_norms: bool = Field(True, description="train the LayerNorms of the backbone")
+    train_norms: bool = Field(False, description=NORMS_TEXT)
 
     def adapted(self, task: Task) -> tuple[ViTSegmenter, Any]:
         """The module, in which adapter, norms and decoder train, and peft's tuner."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -40,17 +40,34 @@ class ViTSegmenter(nn.Module):
         return self.decoder(self.features(images), tuple(images.shape[-2:]))
 
 
-def build_segmenter(task: Task, decoder: str = "upernet") -> ViTSegmenter:
+class NormedSegmenter(ViTSegmenter):
+    """The same with the backbone's final norm on the last map, as features are read that no decoder refines."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Four feature maps (B, D, h, w), the last one behind the norm, which sees each token by itself."""
+        *others, last = super().features(images)
+        norm = cast(Any, self.backbone).norm
+        return [*others, norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)]
+
+
+def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) -> ViTSegmenter:
     """The task's backbone with a decoder on it; everything in it trains until a method freezes some.
+
+    Decoders that train take block outputs as they are, whatever the backbone: their first layer can rescale any
+    channel, and batch norm follows. ``normed`` is for a decoder that is one linear map.
 
     Args:
         task: What the method is told.
         decoder: Kind of decoder, as ``build_decoder`` knows it.
+        normed: Pass the last map through the backbone's final norm; the maps of a pyramid have none.
 
     Raises:
         UserError: If there is no such decoder.
     """
     backbone = task.backbone.build(task.num_bands, task.window)
+    if normed and task.backbone.kind == "vit":
+        head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
+        return NormedSegmenter(backbone, head, task.backbone.levels)
     backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
     head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
     return ViTSegmenter(backbone, head, task.backbone.levels)

@@ -73,10 +73,17 @@ class Houlsby(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, ICML 2019, section 2.1"
+    places: ClassVar[str] = "after the attention and after the MLP of every block"
+    differs: ClassVar[tuple[str, ...]] = (
+        "The adapters come behind the layer scale, where a backbone has one; BERT has none.",
+        *AdapterMethod.differs,
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"bottleneck": (8, 64, 256)}
 
     train_norms: bool = Field(True, description="train the LayerNorms of the backbone, as in the paper")
-    bottleneck: int = Field(64, ge=1, description="inner width")
+    bottleneck: int = Field(
+        64, ge=1, description="inner width; weights start from N(0, 0.01^2) cut off at two deviations (paper)"
+    )
 
     def insert(self, backbone: nn.Module) -> nn.Module:
         """Two bottlenecks per block."""

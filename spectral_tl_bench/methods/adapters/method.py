@@ -11,6 +11,7 @@ from torch import nn
 
 from spectral_tl_bench.methods.adapters.place import MARK, check_vit, freeze
 from spectral_tl_bench.methods.base import Method, Part, Task
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 
@@ -18,9 +19,10 @@ class AdapterMethod(Method):
     """Base class: a subclass says how its adapter is put into the backbone."""
 
     family: ClassVar[str] = "peft"
+    differs: ClassVar[tuple[str, ...]] = (EMBED_DIFFERS,)
 
     train_patch_embed: bool = Field(True, description="train the patch embedding: RGB models have none for these bands")
-    train_norms: bool = Field(False, description="train the LayerNorms of the backbone")
+    train_norms: bool = Field(False, description=NORMS_TEXT)
     decoder: str = Field("upernet", description="decoder of the suite")
 
     def build(self, task: Task) -> nn.Module:

@@ -57,6 +57,12 @@ class Rein(AdapterMethod):
     reference: ClassVar[str] = (
         "Wei et al., Stronger, Fewer, & Superior (Rein), CVPR 2024, sections 3.2 and 3.3, low-rank tokens"
     )
+    source_code: ClassVar[str] = "the release of the paper: start of the scale and of the tokens; revision not noted"
+    places: ClassVar[str] = "after every block, on patch tokens"
+    differs: ClassVar[tuple[str, ...]] = (
+        "The link from tokens to the queries of the decoder is left out: the suite's decoders have no queries.",
+        *AdapterMethod.differs,
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"tokens": (50, 100, 150), "rank": (8, 16, 32)}
 
     tokens: int = Field(100, ge=2, description="learned tokens per block (paper: 100)")

@@ -155,6 +155,11 @@ class Ssf(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Lian et al., Scaling & Shifting Your Features (SSF), NeurIPS 2022, sections 3.2 and 3.3"
+    places: ClassVar[str] = "behind the patch embedding and every linear layer and LayerNorm"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Scales start at exactly 1 and shifts at exactly 0; the release draws them near there: not checked against it.",
+        *AdapterMethod.differs,
+    )
 
     def insert(self, backbone: nn.Module) -> nn.Module:
         """A scale and a shift behind every layer."""

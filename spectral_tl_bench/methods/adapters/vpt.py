@@ -149,9 +149,14 @@ class VptShallow(AdapterMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (shallow)"
+    places: ClassVar[str] = "token sequence, in front of the first block"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Prompts stand behind the class and register tokens, and are taken out of the maps that are decoded.",
+        *AdapterMethod.differs,
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"prompts": (1, 10, 50, 100)}
 
-    prompts: int = Field(50, ge=1, description="number of prompt tokens")
+    prompts: int = Field(50, ge=1, description="number of prompt tokens, which start as in the release")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of prompt values dropped in training")
 
     def insert(self, backbone: nn.Module) -> nn.Module:
@@ -168,6 +173,7 @@ class VptDeep(VptShallow):
     numerics_version = 1
 
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (deep)"
+    places: ClassVar[str] = "token sequence, in front of every block"
 
     def insert(self, backbone: nn.Module) -> nn.Module:
         """Prompts in front of every block, taken out behind it."""

@@ -27,17 +27,30 @@ def outputs_of_blocks(backbone: nn.Module, tokens: Tensor, step) -> list[Tensor]
     return given
 
 
+def normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+@pytest.mark.parametrize("layernorm", ["none", "in", "out", "block"])
 @pytest.mark.parametrize("layer_scale", [None, 0.3])
-def test_adaptformer_is_its_equation(layer_scale):
+def test_adaptformer_is_its_equation(layer_scale, layernorm):
+    """The branch reads the tokens in front of the block's norm, unless the paper's equation is asked for."""
     plain = vit(init_values=layer_scale)
-    adapted = stir(add_adaptformer(vit(init_values=layer_scale), bottleneck=6, scale=0.7))
+    for block in plain.blocks:  # so that it shows which of the two the branch reads
+        nn.init.normal_(block.norm2.weight)
+    adapted = vit(init_values=layer_scale)
+    adapted.load_state_dict(plain.state_dict())
+    adapted = stir(add_adaptformer(adapted, bottleneck=6, scale=0.7, layernorm=layernorm))
 
     def step(x: Tensor, block: nn.Module, number: int) -> Tensor:
         adapter = adapted.blocks[number].mlp.adapter
         x = x + block.ls1(block.attn(block.norm1(x)))
         hidden = block.norm2(x)
-        beside = affine(affine(hidden, adapter.down).clamp(min=0), adapter.up)
-        return block.ls2(block.mlp(hidden)) + 0.7 * beside + x
+        read = {"none": lambda: x, "in": lambda: normalised(x, adapter.norm), "out": lambda: x, "block": lambda: hidden}
+        beside = 0.7 * affine(affine(read[layernorm](), adapter.down).clamp(min=0), adapter.up)
+        beside = normalised(beside, adapter.norm) if layernorm == "out" else beside
+        return block.ls2(block.mlp(hidden)) + beside + x
 
     tokens = plain._pos_embed(plain.patch_embed(images()))
     for one, other in zip(maps(adapted, images()), outputs_of_blocks(plain, tokens, step), strict=True):
@@ -50,8 +63,8 @@ def test_adaptformer_keeps_layer_scales_of_either_kind_to_the_mlp():
         torch.testing.assert_close(one, other)
     block, own = stir(adapted).blocks[0], plain.blocks[0]
     x = torch.randn(2, 4, WIDTH)
-    expected = own.gamma_2 * own.mlp(x) + 0.7 * block.mlp.adapter(x)
-    torch.testing.assert_close(block.mlp(x), expected)
+    expected = own.gamma_2 * own.mlp(own.norm2(x)) + 0.7 * block.mlp.adapter(x)
+    torch.testing.assert_close(block.mlp(block.norm2(x)), expected)
     assert block.gamma_2 is None
 
 
@@ -101,6 +114,10 @@ def test_the_options_reach_the_adapters():
     assert len(adapters(wide)) == 4 * 2 * 4
     assert all(9 in parameter.shape or parameter.shape == (WIDTH,) for parameter in adapters(wide).values())
     assert Houlsby().train_norms and not AdaptFormer().train_norms
+    assert (AdaptFormer().dropout, AdaptFormer().layernorm) == (0.1, "none"), "as the source runs it"
+    for layernorm, own in (("in", True), ("out", True), ("block", False)):
+        backbone = AdaptFormer(layernorm=layernorm).insert(vit(depth=1))
+        assert ("blocks.0.mlp.adapter.norm.weight" in adapters(backbone)) is own
 
 
 @pytest.mark.parametrize(("add", "part"), [(add_adaptformer, "norm2"), (add_houlsby, "drop_path1")])

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from spectral_tl_bench.methods.adapters.earth_adapter import EarthAdapter, EarthAdapterModule
 from spectral_tl_bench.methods.adapters.frequency import LARGEST_FREQUENCY, modulate, split_frequencies
+from spectral_tl_bench.methods.registry import make_method
 
 GRIDS = [(14, 14), (3, 5), (5, 3), (4, 6), (1, 7), (1, 1)]
 
@@ -76,15 +77,17 @@ def test_transforms_are_in_single_precision_under_autocast():
     assert split_frequencies(given.double(), (6, 6), 0.3)[0].dtype == torch.float64
 
 
+@pytest.mark.parametrize(("early", "late"), [(2, 0), (0, 2), (1, 1)])
 @pytest.mark.parametrize("grid", [(3, 5), (14, 14)])
-def test_earth_adapter_is_its_equation(grid):
+def test_earth_adapter_is_its_equation(grid, early, late):
     torch.manual_seed(0)
-    module = stir_all(EarthAdapterModule(depth=3, width=4, hidden=5, early=2, cutoff=0.4))
+    module = stir_all(EarthAdapterModule(depth=3, width=4, hidden=5, early=early, cutoff=0.4, late=late))
     given, (down, right) = tokens(grid, width=4), centred(grid)
     keep = ((np.abs(down) <= 0.2 * min(grid)) & (np.abs(right) <= 0.2 * min(grid)))[..., None]
     parts = [given, filtered(given, grid, keep), filtered(given, grid, ~keep)]
-    for layer in range(2):
-        mixture = module.mixtures[layer]
+    split = [layer for layer in range(3) if layer < early or layer >= 3 - late]
+    for number, layer in enumerate(split):
+        mixture = module.mixtures[number]
         expected = given.clone()
         for image in range(2):
             for place in range(grid[0] * grid[1]):
@@ -95,9 +98,10 @@ def test_earth_adapter_is_its_equation(grid):
                     added = expert.up.weight @ hidden + expert.up.bias
                     expected[image, place] += module.scale[layer] * share * added
         torch.testing.assert_close(module(given, layer, grid), expected)
+    (rest,) = {0, 1, 2} - set(split)
     last = module.bottlenecks[0]
-    plain = given + module.scale[2] * last.up(functional.relu(last.down(given)))
-    torch.testing.assert_close(module(given, 2, grid), plain)
+    plain = given + module.scale[rest] * last.up(functional.relu(last.down(given)))
+    torch.testing.assert_close(module(given, rest, grid), plain)
 
 
 def stir_all(module: torch.nn.Module) -> torch.nn.Module:
@@ -107,9 +111,9 @@ def stir_all(module: torch.nn.Module) -> torch.nn.Module:
     return module.requires_grad_(False)
 
 
-@pytest.mark.parametrize(("early", "mixtures"), [(3, 3), (0, 0), (9, 4)])
-def test_the_first_blocks_have_mixtures(early, mixtures):
-    backbone = EarthAdapter(early=early, bottleneck=7, cutoff=0.5, scale=0.2).insert(vit(depth=4))
+@pytest.mark.parametrize(("early", "late", "mixtures"), [(3, 0, 3), (0, 0, 0), (9, 0, 4), (1, 1, 2), (3, 3, 4)])
+def test_the_first_and_last_blocks_have_mixtures(early, late, mixtures):
+    backbone = EarthAdapter(early=early, late=late, bottleneck=7, cutoff=0.5, scale=0.2).insert(vit(depth=4))
     adapter = backbone.adapter
     assert (len(adapter.mixtures), len(adapter.bottlenecks)) == (mixtures, 4 - mixtures)
     assert adapter.scale.tolist() == pytest.approx([0.2] * 4)
@@ -118,3 +122,34 @@ def test_the_first_blocks_have_mixtures(early, mixtures):
     assert len(names) == 3 * mixtures + 4 - mixtures
     assert all(adapters(backbone)[name].shape == (7, WIDTH) for name in names)
     assert stir(backbone) is backbone
+
+
+@pytest.mark.parametrize("side", [4, 5, 13, 14, 16])
+def test_the_square_of_low_frequencies_has_its_centre_at_zero(side):
+    """As many frequencies of either sign, on even grids, too: an image turned by 180 degrees has its parts turned."""
+    down, right = centred((side, side))
+    reach = round(0.4 * side) // 2
+    keep = (np.abs(down) <= 0.4 * side / 2) & (np.abs(right) <= 0.4 * side / 2)
+    assert keep.sum() == (2 * reach + 1) ** 2
+    given = tokens((side, side))
+    low, _ = split_frequencies(given, (side, side), 0.4)
+    torch.testing.assert_close(low, filtered(given, (side, side), keep[..., None]))
+    turned, _ = split_frequencies(given.flip(1), (side, side), 0.4)
+    torch.testing.assert_close(turned, low.flip(1))
+
+
+@pytest.mark.parametrize(
+    ("preset", "layers", "width"),
+    [
+        ("r2u", range(6), 64), ("vi2p", range(6), 64), ("u2r", range(21, 24), 24), ("p2vi", range(18, 24), 24),
+        ("", range(6), 64),
+    ],
+)  # fmt: skip
+def test_presets_are_the_settings_of_the_source(preset, layers, width):
+    """In 24 blocks, as published; the default is one of them."""
+    method = make_method(f"earth-adapter@{preset}" if preset else "earth-adapter")
+    adapter = method.insert(vit(depth=24)).adapter
+    assert sorted(adapter.place) == list(layers)
+    widths = {one.down.out_features for one in adapter.bottlenecks}
+    widths |= {one.down.out_features for mixture in adapter.mixtures for one in mixture.experts}
+    assert widths == {width} and {mixture.cutoff for mixture in adapter.mixtures} == {0.3}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from adapting import PATCH, WIDTH, adapters, vit
+from tiny import SIZES, make_task
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters.frequency import modulate
-from spectral_tl_bench.methods.adapters.land_moe import LandMoe, LandMoeAdapter
+from spectral_tl_bench.methods.adapters.land_moe import LandMoe, LandMoeAdapter, imbalance
 from spectral_tl_bench.methods.adapters.rein import Rein, ReinAdapter
 from spectral_tl_bench.methods.adapters.tokens import LowRankTokens
+from spectral_tl_bench.methods.base import VOID
+from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.methods.registry import make_method
 
 LENGTH, WIDE = 15, 6
@@ -128,3 +132,40 @@ def test_ranks_can_be_given_as_text():
 def test_one_token_is_too_few():
     with pytest.raises(ValueError, match="2 or more"):
         LowRankTokens(1, 1, 2, WIDE, (8, 8))
+
+
+def test_the_balance_of_the_experts_by_hand():
+    even, odd = torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert imbalance(even).item() == 0 and imbalance(odd).item() == pytest.approx(1.0)
+    assert imbalance(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item() == 0, "over the batch, not image by image"
+    # importance 0.9, 0.6, 1.5: mean 1, variance (0.01 + 0.16 + 0.25) / 3
+    shares = torch.tensor([[0.2, 0.1, 0.7], [0.3, 0.2, 0.5], [0.4, 0.3, 0.3]])
+    assert imbalance(shares).item() == pytest.approx(0.14)
+
+
+def test_the_loss_of_land_moe_holds_the_mean_balance_of_all_blocks():
+    torch.manual_seed(0)
+    task, method = make_task(), LandMoe(balance=0.5)
+    module = shaken(method.build(task)).requires_grad_(True)
+    (stage,) = method.stages(task)
+    batch = {"image": torch.randn(3, 4, 32, 32), "mask": torch.randint(0, 3, (3, 32, 32))}
+    batch["mask"][:, :4] = VOID
+    gates = []
+    for gate in module.backbone.adapter.gates:
+        gate.register_forward_hook(lambda _m, _i, out: gates.append(out.softmax(dim=-1)))
+    module.eval()
+    logits, extra = stage.outputs(module, batch)
+    importances = [one.sum(dim=0) for one in gates]
+    assert len(importances) == SIZES["depth"]
+    expected = 0.5 * sum(one.var(correction=0) / one.mean() ** 2 for one in importances) / len(importances)
+    torch.testing.assert_close(extra, expected)
+    assert extra > 0
+    torch.testing.assert_close(stage.loss(module, batch), segmentation_loss(module, batch) + expected)
+    extra.backward()
+    assert all(gate.weight.grad is not None and gate.weight.grad.any() for gate in module.backbone.adapter.gates)
+    assert copy.deepcopy(module) is not None, "no gates are left in the module"
+
+
+def test_without_a_weight_the_loss_is_the_suite_s():
+    (stage,) = LandMoe(balance=0).stages(make_task())
+    assert stage.loss is None and stage.outputs is None
