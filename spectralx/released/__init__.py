@@ -6,6 +6,7 @@ whole checkpoints.
 """
 
 from spectralx.released.checkpoint import Checkpoint, Place, read_checkpoint
+from spectralx.released.convert import load_converted, open_converted
 from spectralx.released.files import ReleaseFile, open_file, read_file
 from spectralx.released.parts import PARTS, ReferenceCase, evaluate
 from spectralx.released.transfer import Mismatch, Report, load_released
@@ -20,7 +21,9 @@ __all__ = [
     "ReleaseFile",
     "Report",
     "evaluate",
+    "load_converted",
     "load_released",
+    "open_converted",
     "open_file",
     "read_checkpoint",
     "read_file",

@@ -166,16 +166,15 @@ def split_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The bias of the keys, which the mask makes zero, stays only where it is not zero. Other tensors stay what they are.
     """
-    if not any(key.endswith("storage_tokens") for key in tensors):
-        return dict(tensors)
+    blocks = tuple(f"{key.removesuffix('storage_tokens')}blocks." for key in tensors if key.endswith("storage_tokens"))
     split: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        if key.endswith("attn.qkv.bias"):
+        if key.startswith(blocks) and key.endswith("attn.qkv.bias"):
             mask = tensors.get(f"{key}_mask")
             masked = value if mask is None else torch.where(mask.isnan() | (mask == 0), 0, value)
             parts = dict(zip("qkv", masked.chunk(3), strict=True))
             split |= {f"{key}[{part}]": bias for part, bias in parts.items() if part != "k" or bool(bias.any())}
-        elif not key.endswith("attn.qkv.bias_mask"):
+        elif not (key.startswith(blocks) and key.endswith("attn.qkv.bias_mask")):
             split[key] = value
     return split
 

@@ -123,7 +123,7 @@ def _default_keys(state: Mapping[str, Tensor], stage: StageNumber | None) -> lis
             wanted[key] = place
             if ".blocks_MoA." in key:
                 constants |= {key.partition("blocks_MoA.")[0] + constant for constant in CONSTANTS}
-            elif key.endswith("attn.qkv.weight") and _is_dino(state):
+            elif key.startswith(f"{root}blocks.") and key.endswith("attn.qkv.weight") and _is_dino(state):
                 stem = key.removesuffix("weight")
                 constants |= {f"{stem}bias[{part}]" for part in "qv"}
     # What the release's names would not lead back to, such as another decoder, goes under a name of its own.

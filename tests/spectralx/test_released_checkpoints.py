@@ -217,7 +217,9 @@ def test_a_model_without_hyper_tokenizer_has_a_patch_convolution(make: Make, sha
     model = make(reading="released", **options)
     shake(model)
     written = to_released(model.eval())
-    assert torch.equal(written["model.vit_backbone.patch_embed.proj.proj.weight"], model.backbone.patch_embed.proj.weight)
+    assert torch.equal(
+        written["model.vit_backbone.patch_embed.proj.proj.weight"], model.backbone.patch_embed.proj.weight
+    )
     again = other(make, **options)
     assert load_released(again, written, strict=True).complete
     images = torch.randn(1, 5, 32, 32)
