@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from spectral_tl_bench import __version__
-from spectral_tl_bench.cli import authoring, benchmarks, compare, data, leaderboard, plan, run, status, submit, tune
+from spectral_tl_bench.cli import (
+    authoring,
+    benchmarks,
+    compare,
+    convert,
+    data,
+    leaderboard,
+    plan,
+    run,
+    status,
+    submit,
+    tune,
+)
 from spectral_tl_bench.cli.backbones import backbones_app
 from spectral_tl_bench.cli.cache import cache_app
 from spectral_tl_bench.cli.methods import methods_app
@@ -35,7 +47,7 @@ app = typer.Typer(
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
-for group in (run, plan, tune, benchmarks, data, authoring, leaderboard, compare, submit, status):
+for group in (run, plan, tune, benchmarks, data, authoring, leaderboard, compare, convert, submit, status):
     group.register(app)
 make_strict(app)
 

@@ -6,9 +6,11 @@ whole checkpoints.
 """
 
 from spectralx.released.checkpoint import Checkpoint, Place, read_checkpoint
-from spectralx.released.files import read_file
+from spectralx.released.convert import load_converted, open_converted
+from spectralx.released.files import ReleaseFile, open_file, read_file
 from spectralx.released.parts import PARTS, ReferenceCase, evaluate
-from spectralx.released.transfer import Mismatch, Report, load_released, to_released
+from spectralx.released.transfer import Mismatch, Report, load_released
+from spectralx.released.write import to_released
 
 __all__ = [
     "PARTS",
@@ -16,9 +18,13 @@ __all__ = [
     "Mismatch",
     "Place",
     "ReferenceCase",
+    "ReleaseFile",
     "Report",
     "evaluate",
+    "load_converted",
     "load_released",
+    "open_converted",
+    "open_file",
     "read_checkpoint",
     "read_file",
     "to_released",

@@ -7,7 +7,8 @@ Only the keys of the parts are known for certain; under which prefixes they stan
 * hyper tokenizer: before ``spa_query``; low-rank patch path: ``down``, ``up`` and ``scaler`` side by side, with
   neither ``linear`` nor ``in_scaler`` there;
 * Are-adapter: before ``refine_spa.0.weight``;
-* decoder of stage 1: before ``decoder_embed.weight`` or ``decoder_blocks.<i>``, in the names of MAE;
+* decoder of stage 1: before ``decoder_embed.weight`` or ``decoder_blocks.<i>``, in the names of MAE; AoMoA stands beside
+  ``decoder_embed`` and ``decoder_pred`` as beside a linear layer of the backbone;
 * neck: ``lateral_convs.0.conv`` beside ``convs.0.conv``; head: before ``fpn_bottleneck.conv.weight``, both in the
   names of mmsegmentation.
 """
@@ -28,6 +29,8 @@ from spectralx.released.keys import (
     AOMOA_KEYS,
     ARE_KEYS,
     CONSTANTS,
+    DINO_BIAS,
+    DINO_KEYS,
     EXPERT,
     HEAD_KEYS,
     HYPER_KEYS,
@@ -36,6 +39,7 @@ from spectralx.released.keys import (
     RECONSTRUCTION_KEYS,
     Table,
     rename,
+    split_biases,
 )
 
 BACKBONE_PARTS = ("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "blocks", "norm")
@@ -75,12 +79,14 @@ class Checkpoint:
         constants: Keys that hold the same in every checkpoint, with their value.
         unknown: Keys that belong to no part.
         roots: Part -> the prefix it was found under.
+        ignored: Keys of the release that no model needs -> why.
     """
 
     places: dict[str, Place]
     constants: dict[str, float]
     unknown: tuple[str, ...]
     roots: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
 
 
 def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
@@ -95,7 +101,7 @@ def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
     Raises:
         ValueError: If there are no keys, a part occurs more than once, or two keys mean the same tensor.
     """
-    tensors: dict[str, Tensor] = unwrap(source) if isinstance(source, Mapping) else {}
+    tensors: dict[str, Tensor] = split_biases(unwrap(source)) if isinstance(source, Mapping) else {}
     keys = list(tensors) or [str(key) for key in source]
     if not keys:
         raise ValueError("no keys: expected those of a checkpoint")
@@ -103,7 +109,11 @@ def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
     places: dict[str, Place] = {}
     constants: dict[str, float] = {}
     unknown = []
+    present = set(keys)
+    ignored = {key: reason for key in keys if (reason := _unneeded(key, roots, present))}
     for key in keys:
+        if key in ignored:
+            continue
         meaning = _meaning(key, roots)
         if meaning is None:
             unknown.append(key)
@@ -117,7 +127,7 @@ def read_checkpoint(source: Mapping[str, Any] | Iterable[str]) -> Checkpoint:
     if twice:
         clash = sorted(key for key, place in places.items() if str(place) == twice[0])
         raise ValueError(f"several keys mean {twice[0]}: {', '.join(clash)}")
-    return Checkpoint(places, constants, tuple(unknown), roots)
+    return Checkpoint(places, constants, tuple(unknown), roots, ignored)
 
 
 def _roots(keys: list[str]) -> dict[str, str]:
@@ -128,11 +138,12 @@ def _roots(keys: list[str]) -> dict[str, str]:
         "backbone": r"blocks\.\d+\.norm1\.weight",
         "hyper_tokenizer": r"spa_query",
         "are_adapter": r"refine_spa\.0\.weight",
-        "reconstruction": r"(?:decoder_embed\.weight|decoder_blocks\.\d+\.norm1\.weight)",
+        "reconstruction": r"(?:decoder_embed\.(?:linear\.)?weight|decoder_blocks\.\d+\.norm1\.weight)",
         "neck": r"convs\.0\.conv\.weight",
         "head": r"fpn_bottleneck\.conv\.weight",
         "patch_path": r"down\.weight",
         "extra": rf"{EXTRA}\..+",
+        "dino": r"storage_tokens",
     }
     for part, anchor in anchors.items():
         pattern = re.compile(rf"((?:.+?\.)?){anchor}")
@@ -165,6 +176,31 @@ def _largest(roots: set[str], keys: list[str]) -> set[str]:
     return {root for root, depth in depths.items() if depth == max(depths.values())}
 
 
+def _unneeded(key: str, roots: dict[str, str], present: set[str]) -> str | None:
+    """Why a key of the release is left out; None for what has a meaning, or is not known."""
+    backbone, dino = roots.get("backbone"), roots.get("dino")
+    above = re.sub(r"[^.]+\.$", "", backbone) if backbone else None
+    if backbone is not None and roots.get("head") != f"{backbone}head." and key.startswith(f"{backbone}head."):
+        return "timm's classifier, which nothing calls"
+    if above != backbone and key in (f"{above}norm.weight", f"{above}norm.bias"):
+        return "a LayerNorm beside the transformer, which nothing calls"
+    if above is not None and key.startswith(f"{above}aux_head."):
+        return "the auxiliary head, which serves training alone"
+    if key.endswith("decoder_pos_embed") and "reconstruction" in roots:
+        return "fixed positions, which are computed"
+    if dino is not None and key.startswith(dino):
+        rest = key.removeprefix(dino)
+        if rest == "mask_token":
+            return "stands for hidden patches in DINOv3's own pretraining alone"
+        if rest == "rope_embed.periods":
+            return "fixed periods of the rotary positions, which are computed"
+        if rest.startswith("local_cls_norm."):
+            return "norm of small crops in DINOv3's own pretraining alone"
+    if key.endswith("mask_token") and f"{key}_decoder" in present:
+        return "the decoder has a mask token of its own, mask_token_decoder"
+    return None
+
+
 def _meaning(key: str, roots: dict[str, str]) -> Place | float | None:
     """Place, value of a constant, or None for what is not known."""
     tables: tuple[tuple[str, str, Table], ...] = (
@@ -177,18 +213,22 @@ def _meaning(key: str, roots: dict[str, str]) -> Place | float | None:
     )
     if "extra" in roots and key.startswith(f"{roots['extra']}{EXTRA}."):
         return Place(key.removeprefix(f"{roots['extra']}{EXTRA}."))
+    if "reconstruction" in roots and key.startswith(roots["reconstruction"]):
+        decodes = _in_reconstruction(key.removeprefix(roots["reconstruction"]))
+        if decodes is not None:
+            return decodes
     for part, ours, table in tables:
         if part in roots and key.startswith(roots[part]):
             name = rename(key.removeprefix(roots[part]), table)
             if name is not None:
                 return Place(ours + name)
-    if "reconstruction" in roots and key.startswith(roots["reconstruction"] + "decoder_blocks."):
-        rest = key.removeprefix(roots["reconstruction"] + "decoder_")
-        return _in_blocks(rest, "reconstruction.", "reconstruction.adapters.")
     if "backbone" in roots and key.startswith(roots["backbone"]):
         rest = key.removeprefix(roots["backbone"])
+        dino = roots.get("dino") == roots["backbone"]
         if rest.split(".")[0] == "blocks":
-            return _in_blocks(rest, "backbone.", "adapters.")
+            return _in_blocks(rest, "backbone.", "adapters.", dino)
+        if dino:
+            rest = rename(rest, DINO_KEYS) or rest
         # A patch convolution inside the low-rank module, which stands in its place.
         if roots.get("patch_path", "").removeprefix(roots["backbone"]) == "patch_embed.proj.":
             rest = re.sub(r"^patch_embed\.proj\.proj\.", "patch_embed.proj.", rest)
@@ -197,19 +237,39 @@ def _meaning(key: str, roots: dict[str, str]) -> Place | float | None:
     return None
 
 
-def _in_blocks(rest: str, blocks: str, adapters: str) -> Place | float | None:
+def _in_reconstruction(rest: str) -> Place | float | None:
+    """Meaning of a key of the decoder of stage 1 that AoMoA changes, or that stands in a block."""
+    if rest == "mask_token_decoder":
+        return Place("reconstruction.mask_token")
+    if rest.startswith("decoder_blocks."):
+        return _in_blocks(rest.removeprefix("decoder_"), "reconstruction.", "reconstruction.adapters.")
+    if match := re.fullmatch(r"decoder_(embed|pred)\.(blocks_MoA\..+|scaler|linear\..+)", rest):
+        layer = {"embed": "embed", "pred": "predict"}[match[1]]
+        if match[2].startswith("linear."):
+            return Place(f"reconstruction.{layer}.{match[2].removeprefix('linear.')}")
+        return _in_aomoa(match[2], f"reconstruction.{layer}_adapter.")
+    return None
+
+
+def _in_aomoa(name: str, layer: str) -> Place | float | None:
+    """Meaning of a key of the experts beside a linear layer; ``layer`` is what they are called in our model."""
+    if name in CONSTANTS:
+        return CONSTANTS[name]
+    if expert := EXPERT.fullmatch(name):
+        return Place(f"{layer}experts.{expert[2]}_{expert[3]}", int(expert[1]))
+    renamed = rename(name, AOMOA_KEYS)
+    return None if renamed is None else Place(layer + renamed)
+
+
+def _in_blocks(rest: str, blocks: str, adapters: str, dino: bool = False) -> Place | float | None:
     """Meaning of a key ``blocks.<i>...`` of a transformer."""
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)", rest)
     if match is None:
         return None
     number, inner = match.groups()
     if beside := re.fullmatch(r"mlp\.(fc[12])\.(blocks_MoA\..+|scaler)", inner):
-        layer, name = f"{adapters}{number}.{beside[1]}.", beside[2]
-        if name in CONSTANTS:
-            return CONSTANTS[name]
-        if expert := EXPERT.fullmatch(name):
-            return Place(f"{layer}experts.{expert[2]}_{expert[3]}", int(expert[1]))
-        renamed = rename(name, AOMOA_KEYS)
-        return None if renamed is None else Place(layer + renamed)
+        return _in_aomoa(beside[2], f"{adapters}{number}.{beside[1]}.")
     inner = re.sub(r"^(attn|mlp)\.(\w+)\.linear\.", r"\1.\2.", inner)
+    if dino:
+        inner = DINO_BIAS.sub(r"attn.\1_bias", rename(inner, DINO_KEYS) or inner)
     return Place(f"{blocks}blocks.{number}.{inner}")

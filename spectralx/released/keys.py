@@ -96,8 +96,15 @@ RECONSTRUCTION_KEYS: Table = (
     ("decoder_embed.", "embed."),
     ("decoder_norm.", "norm."),
     ("decoder_pred.", "predict."),
+    *((f"{part}.", f"{part}.") for part in ("fpn", "fcn_high", "fcn_low", "proj_up_conv", "proj_up_norm", "up_block")),
 )
-"""The decoder of stage 1 without its blocks, in the names of MAE."""
+"""The decoder of stage 1 without its blocks, in the names of MAE; the last line is ScaleMAE's and SatMAE++'s own."""
+
+DINO_KEYS: Table = (("storage_tokens", "reg_token"), ("ls1.gamma", "gamma_1"), ("ls2.gamma", "gamma_2"))
+"""Meta's names in DINOv3 beside timm's, within the transformer or within a block."""
+
+DINO_BIAS = re.compile(r"attn\.qkv\.bias\[([qv])\]")
+"""What ``split_biases`` makes of the bias of queries, keys and values; timm keeps it apart, and has none for keys."""
 
 EXPERT = re.compile(r"blocks_MoA\.MoA\.experts\.(\d+)\.(fc[12])\.(weight|bias)")
 """The release's experts are modules of their own; ours are stacked."""
@@ -152,3 +159,38 @@ def check_complete(numbers: Iterable[int], what: str) -> None:
     indices = sorted(numbers)
     if missing := sorted(set(range(max(indices) + 1)) - set(indices)):
         raise ValueError(f"{what}: numbers {missing} are missing, found {indices}")
+
+
+def split_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3's tensors with each bias of queries, keys and values, masked as the network does, as one for each of q, v.
+
+    The bias of the keys, which the mask makes zero, stays only where it is not zero. Other tensors stay what they are.
+    """
+    blocks = tuple(f"{key.removesuffix('storage_tokens')}blocks." for key in tensors if key.endswith("storage_tokens"))
+    split: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if key.startswith(blocks) and key.endswith("attn.qkv.bias"):
+            mask = tensors.get(f"{key}_mask")
+            masked = value if mask is None else torch.where(mask.isnan() | (mask == 0), 0, value)
+            parts = dict(zip("qkv", masked.chunk(3), strict=True))
+            split |= {f"{key}[{part}]": bias for part, bias in parts.items() if part != "k" or bool(bias.any())}
+        elif not (key.startswith(blocks) and key.endswith("attn.qkv.bias_mask")):
+            split[key] = value
+    return split
+
+
+def join_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``split_biases``, the mask included."""
+    joined = {
+        key: value for key, value in tensors.items() if not key.endswith(("attn.qkv.bias[q]", "attn.qkv.bias[v]"))
+    }
+    for key, queries in tensors.items():
+        if key.endswith("attn.qkv.bias[q]"):
+            name = key.removesuffix("[q]")
+            width = len(tensors[f"{name.removesuffix('bias')}weight"]) // 3
+            values = tensors[f"{name}[v]"].expand(width)
+            joined[name] = torch.cat([queries.expand(width), torch.zeros_like(values), values])
+            joined[f"{name}_mask"] = torch.cat(
+                [torch.ones_like(values), torch.zeros_like(values), torch.ones_like(values)]
+            )
+    return joined

@@ -1,44 +1,24 @@
-"""Brings whole checkpoints of the release into our model, and back."""
+"""Brings whole checkpoints of the release into our model."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectralx.model import SpectralX
-from spectralx.released.checkpoint import EXTRA, Checkpoint, Place, read_checkpoint
+from spectralx.released.checkpoint import Checkpoint, Place, read_checkpoint
 from spectralx.released.files import unwrap
-from spectralx.released.keys import (
-    AOMOA_KEYS,
-    ARE_KEYS,
-    CONSTANTS,
-    HEAD_KEYS,
-    HYPER_KEYS,
-    NECK_KEYS,
-    PATCH_KEYS,
-    RECONSTRUCTION_KEYS,
-    Table,
-    rename_back,
-)
+from spectralx.released.keys import split_biases
 
 ALMOST_NOTHING = 0.1
 """A checkpoint is refused if a smaller share than this of its tensors, and of the model's, find each other."""
 
-DEFAULT_LAYOUT: tuple[tuple[str, str, Table], ...] = (
-    ("hyper_tokenizer.", "backbone.patch_embed.proj.proj.", HYPER_KEYS),
-    ("patch_path.", "backbone.patch_embed.proj.", PATCH_KEYS),
-    ("are_adapter.", "backbone.are_adapter.", ARE_KEYS),
-    ("decoder.neck.", "neck.", NECK_KEYS),
-    ("decoder.head.", "decode_head.", HEAD_KEYS),
-    ("reconstruction.", "backbone.", RECONSTRUCTION_KEYS),
-)
-"""Our part, its prefix in a checkpoint written without a pattern, and its names. Transformer blocks stand under
-``backbone.blocks`` and ``backbone.decoder_blocks``; what the release has no name for under ``EXTRA``."""
+CLASSIFIER = "decoder.head.classify."
+"""Our last layer. The release's has a channel more, the first, for pixels without a label."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,8 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint. Every key of it is in exactly one of the first five.
+    """What became of a checkpoint. Every key of it is in exactly one of ``loaded``, ``constants``, ``mismatched``,
+    ``unplaced``, ``unknown`` and ``ignored``; DINOv3's biases of queries, keys and values as one key for each.
 
     Attributes:
         loaded: Key of the release -> where its tensor is now.
@@ -74,6 +55,8 @@ class Report:
         unknown: Keys that are not understood.
         missing: What the model uses and the checkpoint lacks; it keeps its value.
         idle: What the checkpoint lacks and the model does not use.
+        ignored: Keys of the release that no model needs -> why.
+        without_void: Keys of ``loaded`` whose first row, the release's class 0 (no label), is left out.
     """
 
     loaded: dict[str, Place]
@@ -83,6 +66,8 @@ class Report:
     unknown: tuple[str, ...]
     missing: tuple[str, ...]
     idle: tuple[str, ...]
+    ignored: dict[str, str] = field(default_factory=dict)
+    without_void: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -91,7 +76,7 @@ class Report:
 
     def __str__(self) -> str:
         """Counts, then one line for everything that was left over."""
-        lines = [f"{len(self.loaded)} tensors loaded, {len(self.constants)} constants"]
+        lines = [f"{len(self.loaded)} tensors loaded, {len(self.constants)} constants, {len(self.ignored)} not needed"]
         leftovers: tuple[tuple[str, Iterable[object]], ...] = (
             ("shape differs", self.mismatched),
             ("no part for it in this model", self.unplaced),
@@ -119,73 +104,52 @@ def load_released(model: SpectralX, state_dict: Mapping[str, Any], strict: bool 
     Raises:
         ValueError: If almost nothing fits, a part occurs more than once, or, if ``strict``, anything is left over.
     """
-    tensors = unwrap(state_dict)
+    tensors = split_biases(unwrap(state_dict))
     targets = model.state_dict()
     checkpoint = read_checkpoint(tensors)
-    report = _compare(model, targets, tensors, checkpoint)
+    report = compare(model, tensors, checkpoint)
     shares = (len(report.loaded) / len(tensors), len(report.loaded) / len(targets))
     if max(shares) < ALMOST_NOTHING or (strict and not report.complete):
         reason = "it does not fit completely" if strict else "almost nothing in it fits"
         raise ValueError(
             f"the checkpoint of {len(tensors)} tensors is not for this model of {len(targets)}: {reason}\n"
-            + _shortened(str(report))
+            + shortened(str(report))
         )
     for key, place in report.loaded.items():
         target = targets[place.name] if place.index is None else targets[place.name][place.index]
-        target.copy_(tensors[key].reshape(target.shape))
+        value = tensors[key][1:] if key in report.without_void else tensors[key]
+        target.copy_(value.reshape(target.shape))
     return report
 
 
-@torch.no_grad()
-def to_released(model: SpectralX, like: Report | Mapping[str, Any] | Iterable[str] | None = None) -> dict[str, Tensor]:
-    """A model's tensors under the keys of the release.
+def compare(model: SpectralX, tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> Report:
+    """What of a checkpoint fits a model, by names and shapes; nothing is changed.
 
     Args:
-        model: The model.
-        like: Which keys to write: those that ``load_released`` read, those of a checkpoint, or any keys. By default
-            the whole model in ``DEFAULT_LAYOUT``.
-
-    Returns:
-        Copies by key, constants of the release included; in the shapes and types of ``like`` where it knows them.
-
-    Raises:
-        ValueError: If the model holds nothing for one of the keys.
+        model: The model; its tensors may be on the device ``meta``.
+        tensors: Those of the checkpoint, as ``split_biases`` gives them.
+        checkpoint: What their keys mean.
     """
-    state = model.state_dict()
-    if isinstance(like, Report):
-        places, constants = like.loaded, like.constants
-    else:
-        checkpoint = read_checkpoint(_default_keys(model, state) if like is None else like)
-        places, constants = checkpoint.places, checkpoint.constants
-        lost = [*checkpoint.unknown, *(key for key, place in places.items() if not _has(state, place))]
-        if lost:
-            raise ValueError(f"the model holds nothing for {len(lost)} keys: {_shortened(', '.join(sorted(lost)))}")
-    written = {key: torch.full((1,), value) for key, value in constants.items()}
-    for key, place in places.items():
-        value = state[place.name] if place.index is None else state[place.name][place.index]
-        shape = place.shape
-        if shape is None and place.name == "reconstruction.mask_token":
-            shape = (1, 1, value.numel())
-        value = value.to(place.dtype or value.dtype, copy=True)
-        written[key] = value if shape is None else value.reshape(shape)
-    return written
-
-
-def _compare(
-    model: SpectralX, targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], checkpoint: Checkpoint
-) -> Report:
+    targets = model.state_dict()
     loaded: dict[str, Place] = {}
-    mismatched, unplaced = [], []
+    constants: dict[str, float] = {}
+    mismatched, unplaced, without_void = [], [], []
     for key, place in checkpoint.places.items():
-        if not _has(targets, place):
-            unplaced.append(key)
+        if not has(targets, place):
+            # A network without biases of its queries is the same as one in which they are zero.
+            if place.name.endswith(("attn.q_bias", "attn.v_bias")) and not bool(tensors[key].any()):
+                constants[key] = 0.0
+            else:
+                unplaced.append(key)
             continue
         expected = targets[place.name].shape[0 if place.index is None else 1 :]
-        if _fits(tensors[key].shape, expected):
+        if place.name.startswith(CLASSIFIER) and tensors[key].shape == (expected[0] + 1, *expected[1:]):
+            loaded[key] = place
+            without_void.append(key)
+        elif _fits(tensors[key].shape, expected):
             loaded[key] = place
         else:
             mismatched.append(Mismatch(key, str(place), tuple(expected), tuple(tensors[key].shape)))
-    constants = {}
     for key, value in checkpoint.constants.items():
         if bool((tensors[key] == value).all()):
             constants[key] = value
@@ -199,16 +163,18 @@ def _compare(
             continue
         wanted = [name] if _EXPERTS not in name else [f"{name}[{index}]" for index in range(len(target))]
         lacking = [entry for entry in wanted if entry not in filled and name not in filled]
-        (idle if _is_idle(model, name) else missing).extend(lacking)
+        (idle if is_idle(model, name) else missing).extend(lacking)
     return Report(
-        loaded, constants, tuple(mismatched), tuple(unplaced), checkpoint.unknown, tuple(missing), tuple(idle)
-    )
+        loaded, constants, tuple(mismatched), tuple(unplaced), checkpoint.unknown, tuple(missing), tuple(idle),
+        checkpoint.ignored, tuple(without_void),
+    )  # fmt: skip
 
 
 _EXPERTS = ".experts."
 
 
-def _has(state: Mapping[str, Tensor], place: Place) -> bool:
+def has(state: Mapping[str, Tensor], place: Place) -> bool:
+    """Whether a state has a place."""
     return place.name in state and (place.index is None or place.index < len(state[place.name]))
 
 
@@ -217,53 +183,13 @@ def _fits(shape: torch.Size, expected: torch.Size) -> bool:
     return shape == expected or (len(expected) <= 1 and [n for n in shape if n > 1] == [n for n in expected if n > 1])
 
 
-def _is_idle(model: SpectralX, name: str) -> bool:
+def is_idle(model: SpectralX, name: str) -> bool:
     """Whether a tensor of the backbone is there and not used."""
     if name.startswith("backbone.patch_embed."):
         return model.hyper_tokenizer is not None
     return name == "backbone.pos_embed" and model.config.positions != "backbone"
 
 
-def _default_keys(model: SpectralX, state: Mapping[str, Tensor]) -> list[str]:
-    wanted: dict[str, Place] = {}
-    constants: set[str] = set()
-    for name, value in state.items():
-        if _is_idle(model, name):
-            continue
-        for key, place in _default_places(name, value, state).items():
-            wanted[key] = place
-            if ".blocks_MoA." in key:
-                constants |= {key.partition("blocks_MoA.")[0] + constant for constant in CONSTANTS}
-    # What the release's names would not lead back to, such as another decoder, goes under a name of its own.
-    understood = read_checkpoint(wanted.keys()).places
-    keys = {key if understood.get(key) == place else f"{EXTRA}.{place.name}" for key, place in wanted.items()}
-    return sorted(keys | constants)
-
-
-def _default_places(name: str, value: Tensor, state: Mapping[str, Tensor]) -> dict[str, Place]:
-    """Keys of the release for one tensor of ours."""
-    whole = Place(name)
-    if match := re.fullmatch(r"(reconstruction\.)?adapters\.(\d+)\.(fc[12])\.(.+)", name):
-        layer = f"backbone.{'decoder_' if match[1] else ''}blocks.{match[2]}.mlp.{match[3]}."
-        if expert := re.fullmatch(r"experts\.(fc[12])_(weight|bias)", match[4]):
-            stem = f"{layer}blocks_MoA.MoA.experts."
-            return {f"{stem}{i}.{expert[1]}.{expert[2]}": Place(name, i) for i in range(len(value))}
-        inner = rename_back(match[4], AOMOA_KEYS)
-        return {f"{layer}{inner}": whole} if inner else {f"{EXTRA}.{name}": whole}
-    if match := re.fullmatch(r"(backbone|reconstruction)\.blocks\.(\d+)\.(.+)", name):
-        decodes = match[1] == "reconstruction"
-        inner = match[3]
-        beside = ("reconstruction." if decodes else "") + f"adapters.{match[2]}."
-        if any(other.startswith(beside) for other in state):
-            inner = re.sub(r"^mlp\.(fc[12])\.", r"mlp.\1.linear.", inner)
-        return {f"backbone.{'decoder_' if decodes else ''}blocks.{match[2]}.{inner}": whole}
-    if name.startswith("backbone."):
-        return {re.sub(r"^backbone\.patch_embed\.proj\.", "backbone.patch_embed.proj.proj.", name): whole}
-    for ours, theirs, table in DEFAULT_LAYOUT:
-        if name.startswith(ours) and (key := rename_back(name.removeprefix(ours), table)) is not None:
-            return {theirs + key: whole}
-    return {f"{EXTRA}.{name}": whole}
-
-
-def _shortened(text: str, limit: int = 2000) -> str:
+def shortened(text: str, limit: int = 2000) -> str:
+    """A text that is not too long for a message."""
     return text if len(text) <= limit else text[:limit] + " ..."
