@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 backbones_app = typer.Typer(help="List the backbones, or show one.", rich_markup_mode=None)
 
-COUNTED_BANDS = 3
-"""Image channels for which parameters are counted: pretrained models mostly have these."""
+NORMALISED = "the suite normalises by the source's statistics instead, for every method"
 
 
 @backbones_app.callback(invoke_without_command=True)
@@ -53,7 +52,7 @@ def list_backbones(
     say("")
     for note in notes:
         say(note)
-    say(f"parameters: for {COUNTED_BANDS} bands at the image size of the pretraining, without head")
+    say("parameters: for 3 bands (of galileo: its own) at the image size of the pretraining, without head")
     say("timm:NAME is any vision transformer or four-level network of timm")
     say("stbench backbones show NAME tells more")
 
@@ -62,11 +61,11 @@ def list_backbones(
 def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, or timm:NAME.")]) -> None:
     """Show one backbone: sizes, pretraining, what its weights expect, licence, citation, where to get them."""
     from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
-    from spectral_tl_bench.models.patch_embedding import STRATEGIES
+    from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES
 
     spec = load_backbone(name)
     card, entry = spec.card, backbone_entries().get(name)
-    say(f"{spec.name}  {_counted(spec)} parameters for {COUNTED_BANDS} bands")
+    say(f"{spec.name}  {_counted(spec)} parameters for {len(_bands(spec))} bands")
     if entry is not None and entry.dist is not None:
         say(f"package       {entry.dist.name} {entry.dist.version}")
     if spec.kind == "vit":
@@ -80,16 +79,24 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"pretraining   {card.data}")
     wavelengths = ", ".join(f"{value:g}" for value in card.bands)
     say(f"bands         {f'{len(card.bands)} at {wavelengths} um' if card.bands else 'any, told by their wavelengths'}")
-    say(f"normalisation {card.normalisation} (the suite normalises by the source's statistics for every method)")
+    say(f"normalisation {card.normalisation} ({NORMALISED})")
     say(f"licence       {card.licence}")
+    say(f"source        {card.source or '-'}")
     say(f"cite          {card.citation or '-'}")
     say(f"weights       {_weights(spec)}")
     if card.how:
         say(f"to get them   {card.how}")
-    names = [strategy for strategy in STRATEGIES if (strategy == "hypernetwork") == spec.reads_wavelengths]
+    names = [spec.patch_embedding] if spec.reads_wavelengths else [one for one in STRATEGIES if one not in OWN]
     say("patch embedding (--patch-embedding)")
     for strategy in names:
         say(f"  {strategy}: {STRATEGIES[strategy]}")
+
+
+def _bands(spec: Backbone) -> tuple[float, ...]:
+    """Those for which parameters are counted: a network that looks for its own bands gets them."""
+    from spectral_tl_bench.models.patch_embedding import RGB
+
+    return spec.card.bands if spec.reads_wavelengths and spec.card.bands else RGB
 
 
 def _counted(spec: Backbone) -> str:
@@ -97,7 +104,7 @@ def _counted(spec: Backbone) -> str:
 
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
-        network = spec.for_sensor((0.665, 0.56, 0.49), None).build(COUNTED_BANDS, side)
+        network = spec.for_sensor(_bands(spec), None).build(len(_bands(spec)), side)
     return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 

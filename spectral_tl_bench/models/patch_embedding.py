@@ -31,8 +31,12 @@ STRATEGIES = {
     "rgb": "only the bands nearest to red, green and blue are read",
     "lowrank": "rgb with frozen filters, and a trained low-rank path that reads all bands beside it",
     "hypernetwork": "the backbone's own network makes filters from wavelengths",
+    "groups": "the backbone's own filters for groups of bands, which are found by wavelength",
 }
 """Name -> what it does."""
+
+OWN = ("hypernetwork", "groups")
+"""Strategies that belong to some backbones, which have no other."""
 
 
 def check_strategy(name: str) -> str:

@@ -17,7 +17,7 @@ from spectral_tl_bench.models.backbones.files import read_state, without_prefix
 from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
-from spectral_tl_bench.models.patch_embedding import RGB, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import OWN, RGB, mixed, mixing
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -61,7 +61,7 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     if spec.weights is not None and not on_meta:
         fit = fit_state(spec, network, read_state(Path(spec.weights.path)), in_chans)
         core(network).load_state_dict(fit.state, strict=False)
-    elif spec.patch_embedding not in ("random", "hypernetwork") and not on_meta:
+    elif spec.patch_embedding not in ("random", *OWN) and not on_meta:
         _spread_random(spec, network)
     if spec.patch_embedding == "lowrank":
         low_rank_stem(spec, network)
@@ -94,18 +94,21 @@ def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: in
     Raises:
         UserError: If shapes differ, or the file holds less than half of the encoder.
     """
-    if any(name.endswith("channel_embed") or ".patch_embed.0." in f".{name}" for name in state):
+    if spec.patch_embedding != "groups" and any(
+        name.endswith("channel_embed") or ".patch_embed.0." in f".{name}" for name in state
+    ):
         raise UserError(
             "the weights are those of a model with grouped channels, which has several patch embeddings",
             where=spec.weights and spec.weights.path,
             expected="a model with one patch embedding (for SatMAE++: the one trained on fMoW RGB)",
+            fix="choose the backbone that they belong to; those of Galileo are galileo-nano, -tiny and -base",
         )
     body = core(network)
     state = _renamed(spec, body, without_prefix(state, body))
     target = body.state_dict()
     state = _with_positions(body, state, target)
     stem, drawn = stem_key(network), False
-    if stem in state and stem in target and spec.patch_embedding != "hypernetwork":
+    if stem in state and stem in target and spec.patch_embedding not in OWN:
         drawn = spec.patch_embedding == "random"
         state = {**state, stem: target[stem] if drawn else _new_bands(spec, state[stem], in_chans)}
     unexpected = tuple(name for name in state if name not in target and not name.startswith(IGNORED))

@@ -15,16 +15,23 @@ from spectral_tl_bench.models.backbones.pyramid import Pyramid
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
 
-def vit(spec: BackboneSpec, in_chans: int, image_size: int, **options: Any) -> VisionTransformer:
+def vit(
+    spec: BackboneSpec,
+    in_chans: int,
+    image_size: int,
+    kind: type[VisionTransformer] = VisionTransformer,
+    **options: Any,
+) -> VisionTransformer:
     """A plain vision transformer without a head, with the sizes of ``spec``.
 
     Args:
         spec: The backbone.
         in_chans: Bands.
         image_size: Side of the images in pixels.
-        **options: Further ones of ``VisionTransformer``.
+        kind: ``VisionTransformer``, or a class of its own.
+        **options: Further ones of ``kind``.
     """
-    return VisionTransformer(**_vit_sizes(spec, in_chans, image_size), **options)
+    return kind(**_vit_sizes(spec, in_chans, image_size), **options)
 
 
 def scale_mae(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:

@@ -31,6 +31,7 @@ class Card:
             training chips all the same, for every method.
         image_size: Side in pixels of the images that it was trained on.
         licence: Licence of the weights.
+        source: Address of who publishes them.
         citation: Paper.
         how: How to get the weights.
     """
@@ -40,6 +41,7 @@ class Card:
     normalisation: str = "none"
     image_size: int = 224
     licence: str = "none needed"
+    source: str = ""
     citation: str = ""
     how: str = ""
 
