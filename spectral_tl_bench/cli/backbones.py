@@ -16,6 +16,9 @@ backbones_app = typer.Typer(help="List the backbones, or show one.", rich_markup
 
 NORMALISED = "the suite normalises by the source's statistics instead, for every method"
 
+COUNTED_BANDS = (0.665, 0.560, 0.490)
+"""Wavelengths of the bands for which parameters are counted: pretrained models mostly have these."""
+
 
 @backbones_app.callback(invoke_without_command=True)
 def list_backbones(
@@ -52,7 +55,10 @@ def list_backbones(
     say("")
     for note in notes:
         say(note)
-    say("parameters: for 3 bands (of galileo: its own) at the image size of the pretraining, without head")
+    say(
+        f"parameters: for {len(COUNTED_BANDS)} bands, or its own where it reads them in groups, at the image size of "
+        "the pretraining, without head"
+    )
     say("timm:NAME is any vision transformer or four-level network of timm")
     say("stbench backbones show NAME tells more")
 
@@ -65,7 +71,7 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
 
     spec = load_backbone(name)
     card, entry = spec.card, backbone_entries().get(name)
-    say(f"{spec.name}  {_counted(spec)} parameters for {len(_bands(spec))} bands")
+    say(f"{spec.name}  {_counted(spec)} parameters for {len(_counted_bands(spec))} bands")
     if entry is not None and entry.dist is not None:
         say(f"package       {entry.dist.name} {entry.dist.version}")
     if spec.kind == "vit":
@@ -78,7 +84,9 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"changeable    {', '.join(spec.sizes) or 'no size'} (--backbone-size)")
     say(f"pretraining   {card.data}")
     wavelengths = ", ".join(f"{value:g}" for value in card.bands)
-    say(f"bands         {f'{len(card.bands)} at {wavelengths} um' if card.bands else 'any, told by their wavelengths'}")
+    known = f"{len(card.bands)} at {wavelengths} um" if card.bands else ""
+    bands = "; ".join(part for part in (known, card.reading) if part)
+    say(f"bands         {bands or 'any, told by their wavelengths'}")
     say(f"normalisation {card.normalisation} ({NORMALISED})")
     say(f"licence       {card.licence}")
     say(f"source        {card.source or '-'}")
@@ -86,17 +94,15 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"weights       {_weights(spec)}")
     if card.how:
         say(f"to get them   {card.how}")
-    names = [spec.patch_embedding] if spec.reads_wavelengths else [one for one in STRATEGIES if one not in OWN]
+    names = spec.own_embeddings or [strategy for strategy in STRATEGIES if strategy not in OWN]
     say("patch embedding (--patch-embedding)")
     for strategy in names:
         say(f"  {strategy}: {STRATEGIES[strategy]}")
 
 
-def _bands(spec: Backbone) -> tuple[float, ...]:
-    """Those for which parameters are counted: a network that looks for its own bands gets them."""
-    from spectral_tl_bench.models.patch_embedding import RGB
-
-    return spec.card.bands if spec.reads_wavelengths and spec.card.bands else RGB
+def _counted_bands(spec: Backbone) -> tuple[float, ...]:
+    """Those for which parameters are counted: its own where their number counts."""
+    return spec.card.bands if spec.embeddings else COUNTED_BANDS
 
 
 def _counted(spec: Backbone) -> str:
@@ -104,7 +110,8 @@ def _counted(spec: Backbone) -> str:
 
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
-        network = spec.for_sensor(_bands(spec), None).build(len(_bands(spec)), side)
+        bands = _counted_bands(spec)
+        network = spec.for_sensor(bands, None).build(len(bands), side)
     return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 

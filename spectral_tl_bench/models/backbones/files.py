@@ -100,6 +100,16 @@ def unwrapped(content: object) -> State:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
+def without_module(state: State) -> State:
+    """The same tensors without the ``module.`` that training on several devices puts in front of all names."""
+    prefix = "module."
+    return (
+        {name.removeprefix(prefix): value for name, value in state.items()}
+        if all(name.startswith(prefix) for name in state)
+        else state
+    )
+
+
 def without_prefix(state: State, network: nn.Module) -> State:
     """The same tensors without what stands before the names of the network (``module.``, ``backbone.``, ...).
 

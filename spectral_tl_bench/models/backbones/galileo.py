@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import torch
 from timm.layers import resample_patch_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones.grouped import GroupedTransformer
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
@@ -126,8 +126,8 @@ class GalileoPatchEmbed(nn.Module):
         return self.norm(self.proj(images).flatten(2).transpose(1, 2))
 
 
-class Galileo(VisionTransformer):
-    """timm's transformer on tokens in groups; maps are the mean over groups and dates.
+class Galileo(GroupedTransformer):
+    """timm's transformer on tokens in groups, of bands and dates.
 
     To a token is added what it is, in four quarters: its group, which is learned, and its date, month and place, which
     are computed.
@@ -147,30 +147,13 @@ class Galileo(VisionTransformer):
         dates = len(next(iter(places.values())))
         self.seen = [EMBEDDED.index(name) for name in places]
         self.s_t_channel_embed = nn.Parameter(torch.zeros(len(EMBEDDED), quarter))
-        self.register_buffer("where", encodings(dates, embed.grid_size, embed.patch_size[0], gsd, quarter), False)
+        where = encodings(dates, embed.grid_size, embed.patch_size[0], gsd, quarter)
+        self.register_buffer("where", where.to(self.s_t_channel_embed.device), persistent=False)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         group = self.s_t_channel_embed[self.seen][:, None].expand(-1, len(self.where), -1)
         added = torch.cat([group, self.where.expand(len(self.seen), -1, -1)], dim=2)
         return self.pos_drop(x + added.flatten(0, 1))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        **options: Any,
-    ) -> Any:
-        """As timm's method of this name, with the mean over groups and dates for every place."""
-        last, taken = super().forward_intermediates(x, indices=indices, norm=norm, output_fmt="NLC", **options)
-        embed = cast(GalileoPatchEmbed, self.patch_embed)
-        rows, columns = embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-        merged = [tokens.unflatten(1, (embed.groups, rows * columns)).mean(dim=1) for tokens in taken]
-        if output_fmt == "NCHW":
-            merged = [tokens.transpose(1, 2).unflatten(2, (rows, columns)) for tokens in merged]
-        return merged if intermediates_only else (last, merged)
 
 
 def encodings(dates: int, grid: tuple[int, int], patch: int, gsd: float | None, width: int) -> Tensor:
@@ -199,7 +182,7 @@ def waves(positions: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def galileo(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:
+def galileo(spec: BackboneSpec, in_chans: int, image_size: int) -> Galileo:
     """Galileo for the bands at ``spec.wavelengths``.
 
     Raises:

@@ -86,15 +86,15 @@ def get_backbone(
 
 
 def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
-    own = spec.patch_embedding if spec.reads_wavelengths else None
+    own = spec.own_embeddings
     if chosen is None:
-        return own or ("wavelength" if pretrained else "random")
+        return own[0] if own else (spec.pretrained_embedding if pretrained else "random")
     check_strategy(chosen)
-    if chosen != own and (own or chosen in OWN):
+    if chosen not in (own or STRATEGIES.keys() - set(OWN)):
         others = ", ".join(name for name in STRATEGIES if name not in OWN)
         raise UserError(
             f"backbone {spec.name} cannot have the patch embedding {chosen!r}",
-            expected=f"{own}, its own" if own else f"one of {others}",
+            expected=f"{' or '.join(own)}, its own" if own else f"one of {others}",
             fix="leave out --patch-embedding, or choose another backbone",
         )
     return chosen
