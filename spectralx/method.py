@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.methods.adapters.place import check_vit
+from spectral_tl_bench.methods.adapters.place import check_free_sequence, check_vit
 from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
 from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
@@ -181,6 +181,7 @@ class SpectralXMethod(Method):
         """The model for a benchmark; what no stage trains has ``requires_grad=False``."""
         backbone = task.backbone.build(task.num_bands, task.window)
         check_vit(backbone, task.backbone.name)
+        check_free_sequence(backbone)
         if getattr(cast(Any, backbone).patch_embed.proj, "in_channels", task.num_bands) != task.num_bands:
             raise MethodError(
                 f"{task.backbone.name} has a network between the bands and its patch embedding, whose place the hyper "

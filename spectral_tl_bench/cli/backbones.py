@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 backbones_app = typer.Typer(help="List the backbones, or show one.", rich_markup_mode=None)
 
-COUNTED_BANDS = 3
-"""Image channels for which parameters are counted: pretrained models mostly have these."""
+NORMALISED = "the suite normalises by the source's statistics instead, for every method"
+
+COUNTED_BANDS = (0.665, 0.560, 0.490)
+"""Wavelengths of the bands for which parameters are counted: pretrained models mostly have these."""
 
 
 @backbones_app.callback(invoke_without_command=True)
@@ -53,7 +55,10 @@ def list_backbones(
     say("")
     for note in notes:
         say(note)
-    say(f"parameters: for {COUNTED_BANDS} bands at the image size of the pretraining, without head")
+    say(
+        f"parameters: for {len(COUNTED_BANDS)} bands, or its own where it reads them in groups, at the image size of "
+        "the pretraining, without head"
+    )
     say("timm:NAME is any vision transformer or four-level network of timm")
     say("stbench backbones show NAME tells more")
 
@@ -62,11 +67,11 @@ def list_backbones(
 def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, or timm:NAME.")]) -> None:
     """Show one backbone: sizes, pretraining, what its weights expect, licence, citation, where to get them."""
     from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
-    from spectral_tl_bench.models.patch_embedding import STRATEGIES
+    from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES
 
     spec = load_backbone(name)
     card, entry = spec.card, backbone_entries().get(name)
-    say(f"{spec.name}  {_counted(spec)} parameters for {COUNTED_BANDS} bands")
+    say(f"{spec.name}  {_counted(spec)} parameters for {len(_counted_bands(spec))} bands")
     if entry is not None and entry.dist is not None:
         say(f"package       {entry.dist.name} {entry.dist.version}")
     if spec.kind == "vit":
@@ -79,17 +84,25 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"changeable    {', '.join(spec.sizes) or 'no size'} (--backbone-size)")
     say(f"pretraining   {card.data}")
     wavelengths = ", ".join(f"{value:g}" for value in card.bands)
-    say(f"bands         {f'{len(card.bands)} at {wavelengths} um' if card.bands else 'any, told by their wavelengths'}")
-    say(f"normalisation {card.normalisation} (the suite normalises by the source's statistics for every method)")
+    known = f"{len(card.bands)} at {wavelengths} um" if card.bands else ""
+    bands = "; ".join(part for part in (known, card.reading) if part)
+    say(f"bands         {bands or 'any, told by their wavelengths'}")
+    say(f"normalisation {card.normalisation} ({NORMALISED})")
     say(f"licence       {card.licence}")
+    say(f"source        {card.source or '-'}")
     say(f"cite          {card.citation or '-'}")
     say(f"weights       {_weights(spec)}")
     if card.how:
         say(f"to get them   {card.how}")
-    names = [strategy for strategy in STRATEGIES if (strategy == "hypernetwork") == spec.reads_wavelengths]
+    names = spec.own_embeddings or [strategy for strategy in STRATEGIES if strategy not in OWN]
     say("patch embedding (--patch-embedding)")
     for strategy in names:
         say(f"  {strategy}: {STRATEGIES[strategy]}")
+
+
+def _counted_bands(spec: Backbone) -> tuple[float, ...]:
+    """Those for which parameters are counted: its own where their number counts."""
+    return spec.card.bands if spec.embeddings else COUNTED_BANDS
 
 
 def _counted(spec: Backbone) -> str:
@@ -97,7 +110,8 @@ def _counted(spec: Backbone) -> str:
 
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
-        network = spec.for_sensor((0.665, 0.56, 0.49), None).build(COUNTED_BANDS, side)
+        bands = _counted_bands(spec)
+        network = spec.for_sensor(bands, None).build(len(bands), side)
     return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 

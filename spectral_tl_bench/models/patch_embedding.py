@@ -31,8 +31,20 @@ STRATEGIES = {
     "rgb": "only the bands nearest to red, green and blue are read",
     "lowrank": "rgb with frozen filters, and a trained low-rank path that reads all bands beside it",
     "hypernetwork": "the backbone's own network makes filters from wavelengths",
+    "groups": "one filter for every three bands: the pretrained bands where the sensor has them, else all of its bands",
+    "nearest": "as groups, of the bands nearest to the pretrained ones, whatever the sensor",
+    "own-groups": "pretrained filters for groups of bands, each group where the sensor has all of its bands",
 }
 """Name -> what it does."""
+
+OWN = ("hypernetwork", "groups", "nearest", "own-groups")
+"""Those that belong to the networks of some backbones, which have no others."""
+
+GROUP = 3
+"""Bands that one filter of ``groups`` reads."""
+
+CLOSE = 0.02
+"""Micrometres up to which a band of a sensor stands for a pretrained one."""
 
 
 def check_strategy(name: str) -> str:
@@ -135,6 +147,29 @@ def rgb(wavelengths: Sequence[float], pretrained: Sequence[float] = RGB) -> Tens
         bands = [c for c, value in enumerate(wavelengths) if abs(abs(value - colour) - closest) < 1e-9]
         matrix[bands, source] = 1.0 / len(bands)
     return matrix
+
+
+def bands_in_groups(wavelengths: Sequence[float], pretrained: Sequence[float], always_nearest: bool) -> list[int]:
+    """Which bands of a sensor are read, in order, three by three.
+
+    The bands nearest to the pretrained ones, where each of these has one of its own within 0.02 micrometres and the
+    image is no time series. Otherwise all bands in their order, and the last one again until three divide their number.
+
+    Args:
+        wavelengths: Those of the C bands, in micrometres.
+        pretrained: Those of the K pretrained bands; three divide K.
+        always_nearest: Take the nearest ones in any case, some of them several times.
+
+    Returns:
+        Numbers below C, a multiple of three of them.
+    """
+    closest = [min(range(len(wavelengths)), key=lambda c: abs(wavelengths[c] - centre)) for centre in pretrained]
+    near = all(abs(wavelengths[c] - centre) <= CLOSE for c, centre in zip(closest, pretrained, strict=True))
+    one_date = len(set(wavelengths)) == len(wavelengths)
+    if always_nearest or (near and one_date and len(set(closest)) == len(closest)):
+        return closest
+    count = len(wavelengths)
+    return [*range(count), *[count - 1] * (-count % GROUP)]
 
 
 def mixing(name: str, wavelengths: Sequence[float], pretrained: Sequence[float]) -> Tensor:

@@ -38,7 +38,7 @@ def check_pair(name: str, method: Method, task: Task) -> None:
             f"method {name!r} does not go with {_described(backbone)}: {error.what}",
             where=error.where,
             expected="; ".join(part for part in (error.expected, _expected()) if part),
-            fix=_advice() if backbone.kind == "pyramid" else error.fix,
+            fix=_advice() if backbone.kind == "pyramid" or backbone.form else error.fix,
         ) from error
     except UserError:
         raise
@@ -63,7 +63,7 @@ def plain_backbones() -> list[str]:
             spec = load_backbone(name)
         except UserError:  # of another package, which is not asked for
             continue
-        if spec.kind == "vit" and not spec.reads_wavelengths:
+        if spec.kind == "vit" and not (spec.reads_wavelengths or spec.form):
             names.append(name)
     return names
 
@@ -78,11 +78,13 @@ def _advice() -> str:
 
 def _plain(backbone: Backbone) -> bool:
     usual = backbone.kind == "vit" and not backbone.reads_wavelengths and backbone.patch_embedding != "lowrank"
-    return usual and not backbone.architecture
+    return usual and not (backbone.architecture or backbone.form)
 
 
 def _described(backbone: Backbone) -> str:
     notes = {"pyramid": "four maps of different widths"}.get(backbone.kind, "a vision transformer")
     if backbone.reads_wavelengths:
         notes += " with a patch embedding of its own"
+    if backbone.form:
+        notes += f" with {backbone.form}"
     return f"backbone {backbone.name} ({notes}, patch embedding {backbone.patch_embedding!r})"

@@ -15,6 +15,8 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
+from spectral_tl_bench.models.backbones.entries import SENTINEL2
+from spectral_tl_bench.models.backbones.spectral import SENTINEL2_WIDTHS, bandwidths
 
 WAVELENGTHS = (0.490, 0.560, 0.665, 0.842, 1.610)
 TINY = {"width": 48, "depth": 4, "heads": 4}
@@ -94,10 +96,27 @@ def test_copernicus_fm_computes_what_torchgeo_s_does(tmp_path, gsd):
     area = nan if gsd is None else (16 * gsd / 1000) ** 2
     metadata = torch.tensor([[nan, nan, nan, area]] * 2)
     centres = [value * 1000 for value in WAVELENGTHS]
-    widths = [35.0, 35.0, 52.5, 88.5, 100.0]  # half of the distance to the nearest band, at most 100 nm
+    widths = [65.0, 35.0, 30.0, 115.0, 90.0]  # those of Sentinel-2's bands
     expected = block_outputs(theirs, lambda: theirs(images, metadata, centres, widths))
     spec, built = ours("copernicus-fm", tmp_path / "copernicus.pth", 64, gsd, **TINY)
     check(built, spec, images, expected)
+
+
+@pytest.mark.parametrize(
+    ("centres", "widths"),
+    [
+        (SENTINEL2, SENTINEL2_WIDTHS),
+        ((0.833, 0.490), (115, 65)),
+        ((0.482, 0.561, 0.655, 0.865, 1.609, 2.201), (65, 35, 30, 20, 90, 180)),
+        ((0.49, 0.842) * 3, (65, 115) * 3),
+        ((0.842, 0.850, 0.858), (5, 5, 5)),  # two of them would be Sentinel-2's B8
+        ((0.49, 0.52, 1.2), (15, 15, 100)),
+        ((1.2,), (50,)),
+    ],
+)
+def test_copernicus_fm_is_told_bandwidths(centres, widths):
+    found = bandwidths(torch.tensor(centres) * 1000)
+    torch.testing.assert_close(found, torch.tensor(widths, dtype=torch.float32))
 
 
 def test_scale_mae_knows_the_ground_sampling_distance(tmp_path):

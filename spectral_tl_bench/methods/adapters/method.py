@@ -28,7 +28,7 @@ class AdapterMethod(Method):
     def build(self, task: Task) -> nn.Module:
         """Adapters and decoder train, patch embedding and norms as the options say; nothing else."""
         module = build_segmenter(task, decoder=self.decoder)
-        check_vit(module.backbone, task.backbone.name)
+        check_vit(module.backbone, task.backbone.name, grouped=True)
         freeze(module.backbone, patch_embed=self.train_patch_embed, norms=self.train_norms)
         module.backbone = self.insert(module.backbone)
         return module

@@ -21,15 +21,16 @@ MARK = ".adapter."
 PARTS = ("patch_embed", "blocks", "embed_dim", "num_prefix_tokens", "forward_intermediates")
 
 
-def check_vit(backbone: nn.Module, name: str = "") -> None:
+def check_vit(backbone: nn.Module, name: str = "", grouped: bool = False) -> None:
     """Refuses what is not a timm vision transformer with one sequence of tokens.
 
     Args:
         backbone: The backbone.
         name: How it is called in the message; by default its class.
+        grouped: Whether the method can do with several tokens per place, one for each group of bands.
 
     Raises:
-        MethodError: If a part is missing.
+        MethodError: If a part is missing, or there are more tokens per place than the method can do with.
     """
     missing = [part for part in PARTS if not hasattr(backbone, part)]
     if not missing and not hasattr(cast(Any, backbone).patch_embed, "dynamic_feat_size"):
@@ -40,6 +41,32 @@ def check_vit(backbone: nn.Module, name: str = "") -> None:
             f"{', '.join(missing)}",
             expected="equal blocks, through which one sequence of tokens passes",
             fix="choose another backbone, such as vit-large",
+        )
+    if not grouped and groups_of(backbone) > 1:
+        raise MethodError(
+            f"{name or type(backbone).__name__} has {groups_of(backbone)} tokens for every place, one for each group "
+            "of bands, and this method makes or adds one for all bands",
+            expected="one token for every place",
+            fix="choose another backbone, such as vit-large",
+        )
+
+
+def groups_of(backbone: nn.Module) -> int:
+    """Tokens per place of a backbone: more than one where bands are read in groups."""
+    return int(getattr(cast(Any, backbone).patch_embed, "groups", 1))
+
+
+def check_free_sequence(backbone: nn.Module) -> None:
+    """Refuses backbones whose attention samples the grid of tokens, for methods that add tokens or leave some out.
+
+    Raises:
+        MethodError: If it does.
+    """
+    if any(getattr(module, "samples_grid", False) for module in backbone.modules()):
+        raise MethodError(
+            "the backbone's attention samples the grid of tokens, to which no token can be added, and none left out",
+            expected="attention to all tokens, which HyperSIGMA has under names that end in -global",
+            fix="choose another backbone",
         )
 
 
@@ -100,15 +127,18 @@ class _AfterBlock:
     layer: int
     prefix: int
     grid: TokenGrid
+    groups: int = 1
 
     def __call__(self, _block: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         rows, columns = self.grid.shape
-        if output.shape[1] - self.prefix != rows * columns:
+        if output.shape[1] - self.prefix != self.groups * rows * columns:
             raise ValueError(
                 f"{output.shape[1]} tokens, {self.prefix} of them in front, for a grid of {rows} x {columns}: "
                 "adapters on patch tokens need all of them"
             )
-        refined = self.adapter(output[:, self.prefix :], self.layer, (rows, columns))
+        patches = output[:, self.prefix :]
+        maps = patches.reshape(-1, rows * columns, patches.shape[-1]) if self.groups > 1 else patches
+        refined = self.adapter(maps, self.layer, (rows, columns)).reshape(patches.shape)
         if not self.prefix:
             return refined
         return torch.cat([output[:, : self.prefix].to(refined.dtype), refined], dim=1)
@@ -116,6 +146,8 @@ class _AfterBlock:
 
 def after_blocks(backbone: nn.Module, adapter: BlockAdapter) -> nn.Module:
     """Lets an adapter refine the patch tokens after every block; class and register tokens pass by.
+
+    Where there are several tokens per place, the tokens of each group of bands are a map of their own to the adapter.
 
     Args:
         backbone: timm vision transformer; changed in place: the adapter becomes its ``adapter``.
@@ -128,5 +160,5 @@ def after_blocks(backbone: nn.Module, adapter: BlockAdapter) -> nn.Module:
     parts.patch_embed.register_forward_pre_hook(grid)
     parts.adapter = adapter
     for layer, block in enumerate(parts.blocks):
-        block.register_forward_hook(_AfterBlock(adapter, layer, parts.num_prefix_tokens, grid))
+        block.register_forward_hook(_AfterBlock(adapter, layer, parts.num_prefix_tokens, grid, groups_of(backbone)))
     return backbone

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spectral_tl_bench.methods.adapters.method import AdapterMethod
+from spectral_tl_bench.methods.adapters.place import check_free_sequence
 
 
 class Prompts(nn.Module):
@@ -120,7 +121,11 @@ def add_prompts(backbone: nn.Module, deep: bool, count: int = 50, dropout: float
 
     Returns:
         What takes the backbone's place: itself, or a module around it that takes the prompts out.
+
+    Raises:
+        MethodError: If there can be no more tokens in its sequence.
     """
+    check_free_sequence(backbone)
     parts = cast(Any, backbone)
     patch, prefix = parts.patch_embed.patch_size, parts.num_prefix_tokens
     layers = len(parts.blocks) if deep else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,11 +12,11 @@ from timm.models.swin_transformer import checkpoint_filter_fn as swin_names
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.files import read_state, without_prefix
+from spectral_tl_bench.models.backbones.files import read_state, without_module, without_prefix
 from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
-from spectral_tl_bench.models.backbones.spec import BackboneSpec
-from spectral_tl_bench.models.patch_embedding import RGB, mixed, mixing
+from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
+from spectral_tl_bench.models.patch_embedding import OWN, RGB, mixed, mixing
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -44,6 +43,18 @@ class Fit:
     unexpected: tuple[str, ...]
 
 
+def read_weights(weights: Weights, device: str = "cpu") -> State:
+    """The tensors of a backbone's file; of several files, those of the second begin with ``spectral.``.
+
+    Raises:
+        UserError: If a file is missing, damaged, or holds no weights.
+    """
+    state, *more = (read_state(path, device) for path in weights.paths)
+    for other in more:
+        state = without_module(state) | {f"spectral.{name}": value for name, value in without_module(other).items()}
+    return state
+
+
 def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """The network of a backbone with its weights; on the meta device without reading a file.
 
@@ -59,9 +70,9 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     network = spec.make(spec, in_chans, image_size)
     on_meta = next(network.parameters()).is_meta
     if spec.weights is not None and not on_meta:
-        fit = fit_state(spec, network, read_state(Path(spec.weights.path)), in_chans)
+        fit = fit_state(spec, network, read_weights(spec.weights), in_chans)
         core(network).load_state_dict(fit.state, strict=False)
-    elif spec.patch_embedding not in ("random", "hypernetwork") and not on_meta:
+    elif spec.patch_embedding not in ("random", *OWN) and not on_meta:
         _spread_random(spec, network)
     if spec.patch_embedding == "lowrank":
         low_rank_stem(spec, network)
@@ -94,18 +105,20 @@ def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: in
     Raises:
         UserError: If shapes differ, or the file holds less than half of the encoder.
     """
-    if any(name.endswith("channel_embed") or ".patch_embed.0." in f".{name}" for name in state):
+    grouped = any(name.endswith("channel_embed") or ".patch_embed.0." in f".{name}" for name in state)
+    if grouped and spec.patch_embedding != "own-groups":
         raise UserError(
             "the weights are those of a model with grouped channels, which has several patch embeddings",
             where=spec.weights and spec.weights.path,
             expected="a model with one patch embedding (for SatMAE++: the one trained on fMoW RGB)",
+            fix="choose the backbone that they belong to; those of Galileo are galileo-nano, -tiny and -base",
         )
     body = core(network)
     state = _renamed(spec, body, without_prefix(state, body))
     target = body.state_dict()
     state = _with_positions(body, state, target)
     stem, drawn = stem_key(network), False
-    if stem in state and stem in target and spec.patch_embedding != "hypernetwork":
+    if stem in state and stem in target and spec.patch_embedding not in OWN:
         drawn = spec.patch_embedding == "random"
         state = {**state, stem: target[stem] if drawn else _new_bands(spec, state[stem], in_chans)}
     unexpected = tuple(name for name in state if name not in target and not name.startswith(IGNORED))

@@ -16,8 +16,6 @@ SENTINEL2 = (0.443, 0.490, 0.560, 0.665, 0.705, 0.740, 0.783, 0.842, 0.865, 0.94
 
 IMAGENET = "0-1, then mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
 
-ASK = "see the authors' repository"
-
 
 @family("vit", numerics_version=1)
 def make_vit(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
@@ -59,7 +57,7 @@ def make_panopticon(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Mo
     return panopticon(spec, in_chans, image_size)
 
 
-@family("copernicus-fm", numerics_version=1)
+@family("copernicus-fm", numerics_version=2)
 def make_copernicus(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """Copernicus-FM."""
     from spectral_tl_bench.models.backbones.spectral import copernicus
@@ -111,7 +109,8 @@ SCALEMAE_LARGE = Backbone(
     hub=Hub("torchgeo", "ScaleMAELarge16_Weights", "FMOW_RGB"), named_weights=True, tag="scalemae-fmow-rgb",
     card=Card(
         data="Functional Map of the World RGB, masked autoencoder at known scale", normalisation=IMAGENET,
-        licence="CC BY-NC 4.0", citation="Reed et al., Scale-MAE, ICCV 2023",
+        licence="CC BY-NC 4.0", source="https://github.com/bair-climate-initiative/scale-mae",
+        citation="Reed et al., Scale-MAE, ICCV 2023",
         how="--weights hub (TorchGeo), or the authors' checkpoint as --weights FILE",
     ),
 )  # fmt: skip
@@ -120,7 +119,9 @@ SATMAEPP_LARGE = Backbone(
     "satmaepp-large", width=1024, depth=24, heads=16, patch=16, make=make_vit, named_weights=True,
     tag="satmaepp-fmow-rgb",
     card=Card(
-        data="Functional Map of the World RGB, multi-scale masked autoencoder", normalisation=IMAGENET, licence=ASK,
+        data="Functional Map of the World RGB, multi-scale masked autoencoder",
+        normalisation="0-1, then mean (0.418, 0.421, 0.399), std (0.288, 0.275, 0.276)",
+        licence="Apache-2.0 (of the code)", source="https://github.com/techmn/satmae_pp",
         citation="Noman et al., Rethinking Transformers Pre-training for Multi-Spectral Satellite Imagery, CVPR 2024",
         how="the authors' ViT-L checkpoint for fMoW RGB (repository techmn/satmae_pp) as --weights FILE",
     ),
@@ -133,7 +134,8 @@ DINOV3_LARGE_SAT = Backbone(
     card=Card(
         data="493 million Maxar RGB images of 0.6 m, self-distillation",
         normalisation="0-1, then mean (0.430, 0.411, 0.296), std (0.213, 0.156, 0.143)", image_size=256,
-        licence="DINOv3 License", citation="Simeoni et al., DINOv3, arXiv 2508.10104",
+        licence="DINOv3 License", source="https://github.com/facebookresearch/dinov3",
+        citation="Simeoni et al., DINOv3, arXiv 2508.10104",
         how="--weights hub (timm), or Meta's or timm's checkpoint as --weights FILE",
     ),
 )  # fmt: skip
@@ -144,6 +146,7 @@ SSL4EO_SMALL = Backbone(
     card=Card(
         data="SSL4EO-S12, Sentinel-2 L1C of 251,079 places in four seasons, DINO", bands=SENTINEL2,
         normalisation="digital numbers / 10,000", licence="CC BY 4.0",
+        source="https://github.com/zhu-xlab/SSL4EO-S12",
         citation="Wang et al., SSL4EO-S12, IEEE Geosci. Remote Sens. Mag. 2023",
         how="--weights hub (TorchGeo), or others of ViTSmall16_Weights as --weights hub:SENTINEL2_ALL_MOCO",
     ),
@@ -152,6 +155,7 @@ SSL4EO_SMALL = Backbone(
 _DOFA = {
     "data": "SatlasPretrain, Five-Billion-Pixels, HySpecNet-11k, masked autoencoder", "bands": (),
     "normalisation": "mean and standard deviation per sensor", "licence": "CC BY 4.0",
+    "source": "https://github.com/zhu-xlab/DOFA",
     "citation": "Xiong et al., Neural Plasticity-Inspired Foundation Model (DOFA), arXiv 2403.15356",
     "how": "--weights hub (TorchGeo), or the authors' checkpoint as --weights FILE",
 }  # fmt: skip
@@ -174,7 +178,8 @@ PANOPTICON = Backbone(
     patch_embedding="hypernetwork", reads_wavelengths=True,
     card=Card(
         data="fMoW, fMoW-Sentinel, fMoW-WV, SpectralEarth, MMEarth; DINOv2 over sensors", bands=(),
-        normalisation="mean and standard deviation per sensor", licence=ASK,
+        normalisation="mean and standard deviation per sensor", licence="CC BY 4.0",
+        source="https://github.com/Panopticon-FM/panopticon",
         citation="Waldmann et al., Panopticon, CVPR Workshops 2025, arXiv 2503.10845",
         how="--weights hub (TorchGeo), or the authors' checkpoint as --weights FILE",
     ),
@@ -187,29 +192,35 @@ COPERNICUS_FM = Backbone(
     card=Card(
         data="Copernicus-Pretrain, 18.7 million images of all Sentinel missions, masked autoencoder and distillation",
         bands=(), normalisation="mean and standard deviation per sensor", licence="CC BY 4.0",
+        source="https://github.com/zhu-xlab/Copernicus-FM",
         citation="Wang et al., Towards a Unified Copernicus Foundation Model, arXiv 2503.11849",
         how="--weights hub (TorchGeo), or the authors' checkpoint as --weights FILE",
     ),
 )  # fmt: skip
 
 
-def _pyramid(name: str, architecture: str, stages: tuple[int, ...], licence: str, citation: str) -> Backbone:
+def _pyramid(
+    name: str, architecture: str, tag: str, stages: tuple[int, ...], licence: str, citation: str, data: str = "ImageNet"
+) -> Backbone:
     return Backbone(
         name, width=stages[-1], depth=4, heads=0, patch=32, make=make_by_name, architecture=architecture,
-        kind="pyramid", stages=stages, sizes=(), hub=Hub("timm", architecture), tag=f"timm:{architecture}",
+        kind="pyramid", stages=stages, sizes=(), hub=Hub("timm", architecture, tag), tag=f"timm:{architecture}",
         card=Card(
-            data="ImageNet, with labels (with --weights; random otherwise)", normalisation=IMAGENET, licence=licence,
-            citation=citation, how="--weights hub (timm), or --weights FILE",
+            data=f"{data}, with labels (with --weights; random otherwise)", normalisation=IMAGENET, licence=licence,
+            source=f"https://huggingface.co/timm/{architecture}.{tag}", citation=citation,
+            how="--weights hub (timm), or --weights FILE",
         ),
     )  # fmt: skip
 
 
+LIU = "Liu et al., Swin Transformer, ICCV 2021"
+
 RESNET50 = _pyramid(
-    "resnet50", "resnet50", (256, 512, 1024, 2048), "Apache-2.0", "He et al., CVPR 2016; Wightman et al., 2021"
-)
-SWIN_TINY = _pyramid(
-    "swin-tiny", "swin_tiny_patch4_window7_224", (96, 192, 384, 768), "MIT", "Liu et al., Swin Transformer, ICCV 2021"
-)
+    "resnet50", "resnet50", "a1_in1k", (256, 512, 1024, 2048), "Apache-2.0",
+    "He et al., CVPR 2016; Wightman et al., 2021",
+)  # fmt: skip
+SWIN_TINY = _pyramid("swin-tiny", "swin_tiny_patch4_window7_224", "ms_in1k", (96, 192, 384, 768), "MIT", LIU)
 SWIN_BASE = _pyramid(
-    "swin-base", "swin_base_patch4_window7_224", (128, 256, 512, 1024), "MIT", "Liu et al., Swin Transformer, ICCV 2021"
-)
+    "swin-base", "swin_base_patch4_window7_224", "ms_in22k_ft_in1k", (128, 256, 512, 1024), "MIT", LIU,
+    "ImageNet-22k, then ImageNet",
+)  # fmt: skip

@@ -20,6 +20,9 @@ from spectral_tl_bench.models.weights import State
 WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "model_ema", "module", "backbone", "encoder")
 """Keys under which training programs store the weights, beside optimisers and settings; the first one wins."""
 
+CHANCE = 0.1
+"""Share of a file's tensors below which a prefix is none: names that happen to end like the network's."""
+
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -97,6 +100,16 @@ def unwrapped(content: object) -> State:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
+def without_module(state: State) -> State:
+    """The same tensors without the ``module.`` that training on several devices puts in front of all names."""
+    prefix = "module."
+    return (
+        {name.removeprefix(prefix): value for name, value in state.items()}
+        if all(name.startswith(prefix) for name in state)
+        else state
+    )
+
+
 def without_prefix(state: State, network: nn.Module) -> State:
     """The same tensors without what stands before the names of the network (``module.``, ``backbone.``, ...).
 
@@ -113,6 +126,6 @@ def without_prefix(state: State, network: nn.Module) -> State:
                 counts[prefix] = counts.get(prefix, 0) + 1
                 break
     best = max(counts, key=lambda prefix: (counts[prefix], "teacher" in prefix, -len(prefix)))
-    if not best:
+    if not best or counts[best] < CHANCE * len(state):
         return state
     return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}

@@ -12,7 +12,9 @@ def weights_line(spec: BackboneSpec) -> str | None:
         return None
     counted = f"{weights.missing} tensors missing, {weights.unexpected} unexpected"
     examples = f" ({', '.join(weights.examples)})" if weights.examples else ""
+    terms = f"; licence: {spec.card.licence}" if spec.named_weights or weights.source != "file" else ""
+    terms += f", from {spec.card.source}" if terms and spec.card.source else ""
     return (
         f"weights of {spec.name}: {weights.source}, sha256 {weights.digest[:12]}, {weights.matched:.1%} of its "
-        f"parameters, {counted}{examples}; patch embedding: {spec.patch_embedding}"
+        f"parameters, {counted}{examples}; patch embedding: {spec.patch_embedding}{terms}"
     )

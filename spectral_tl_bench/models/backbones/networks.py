@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 from timm.models import get_pretrained_cfg
@@ -14,17 +14,20 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.pyramid import Pyramid
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
+Vit = TypeVar("Vit", bound=VisionTransformer)
 
-def vit(spec: BackboneSpec, in_chans: int, image_size: int, **options: Any) -> VisionTransformer:
+
+def vit(spec: BackboneSpec, in_chans: int, image_size: int, kind: type[Vit] = VisionTransformer, **options: Any) -> Vit:
     """A plain vision transformer without a head, with the sizes of ``spec``.
 
     Args:
         spec: The backbone.
         in_chans: Bands.
         image_size: Side of the images in pixels.
+        kind: The class.
         **options: Further ones of ``VisionTransformer``.
     """
-    return VisionTransformer(**_vit_sizes(spec, in_chans, image_size), **options)
+    return kind(**_vit_sizes(spec, in_chans, image_size), **options)
 
 
 def scale_mae(spec: BackboneSpec, in_chans: int, image_size: int) -> VisionTransformer:

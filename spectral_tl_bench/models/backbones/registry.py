@@ -9,7 +9,7 @@ from typing import Any
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.spec import SIZES
-from spectral_tl_bench.models.patch_embedding import STRATEGIES, check_strategy
+from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed, offered
 
 GROUP = "spectral_tl_bench.backbones"
@@ -86,15 +86,15 @@ def get_backbone(
 
 
 def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
-    own = "hypernetwork"
+    own = spec.own_embeddings
     if chosen is None:
-        return own if spec.reads_wavelengths else ("wavelength" if pretrained else "random")
+        return own[0] if own else (spec.pretrained_embedding if pretrained else "random")
     check_strategy(chosen)
-    if spec.reads_wavelengths != (chosen == own):
-        others = ", ".join(name for name in STRATEGIES if name != own)
+    if chosen not in (own or STRATEGIES.keys() - set(OWN)):
+        others = ", ".join(name for name in STRATEGIES if name not in OWN)
         raise UserError(
             f"backbone {spec.name} cannot have the patch embedding {chosen!r}",
-            expected=f"{own}, its own" if spec.reads_wavelengths else f"one of {others}",
+            expected=f"{' or '.join(own)}, its own" if own else f"one of {others}",
             fix="leave out --patch-embedding, or choose another backbone",
         )
     return chosen

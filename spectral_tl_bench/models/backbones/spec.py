@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from spectral_tl_bench.models.patch_embedding import RGB
@@ -26,20 +27,24 @@ class Card:
 
     Attributes:
         data: What its weights were trained on, and how.
-        bands: Centre wavelengths in micrometres of the bands that its weights read; empty for any bands.
+        bands: Centre wavelengths in micrometres of the bands that its weights read; empty for any, or unknown ones.
+        reading: How it reads bands, in words, where there is more to say than ``bands``.
         normalisation: What its weights expect of pixel values. The suite normalises by the statistics of the source
             training chips all the same, for every method.
         image_size: Side in pixels of the images that it was trained on.
         licence: Licence of the weights.
+        source: Address of who publishes them.
         citation: Paper.
         how: How to get the weights.
     """
 
     data: str = "none"
     bands: tuple[float, ...] = RGB
+    reading: str = ""
     normalisation: str = "none"
     image_size: int = 224
     licence: str = "none needed"
+    source: str = ""
     citation: str = ""
     how: str = ""
 
@@ -66,11 +71,12 @@ class Weights:
     Attributes:
         source: ``hub:NAME``, ``file`` or ``bundled``.
         path: The file.
-        digest: SHA-256 of the file.
+        digest: SHA-256 of the file; of several files, of their digests.
         matched: Share of the encoder's parameters that the file has.
         missing: Tensors of the network that the file lacks.
         unexpected: Tensors of the file that the network has no place for.
         examples: The first of both, for people.
+        others: Further files.
     """
 
     source: str
@@ -80,6 +86,12 @@ class Weights:
     missing: int = 0
     unexpected: int = 0
     examples: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files."""
+        return (Path(self.path), *map(Path, self.others))
 
     def facts(self) -> dict[str, Any]:
         """What a record keeps: not the path."""
@@ -117,6 +129,12 @@ class BackboneSpec:
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
         gsd: Ground sampling distance of the images in metres; set by the runner.
+        form: How it differs from a plain vision transformer, in words. Methods that it does not suit are then refused
+            before anything is trained.
+        embeddings: Patch embeddings of its own, the default first, where it has no other.
+        pretrained_embedding: The patch embedding by default where there are weights.
+        published_levels: Blocks (0-based) after which its authors take features, up to the last one.
+        files: The files of its weights, in words, where there are several; joined by ``+`` in ``--weights``.
     """
 
     name: str
@@ -142,6 +160,11 @@ class BackboneSpec:
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
     gsd: float | None = field(default=None, compare=False)
+    form: str = field(default="", repr=False, compare=False)
+    embeddings: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    pretrained_embedding: str = field(default="wavelength", repr=False, compare=False)
+    published_levels: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    files: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def for_sensor(self, wavelengths: Sequence[float], gsd: float | None) -> Self:
         """The same backbone, told which bands it will read.
@@ -163,8 +186,18 @@ class BackboneSpec:
         }
 
     @property
+    def own_embeddings(self) -> tuple[str, ...]:
+        """The patch embeddings that belong to its network, the default first; empty where it takes the usual ones."""
+        return ("hypernetwork",) if self.reads_wavelengths else self.embeddings
+
+    @property
     def levels(self) -> tuple[int, ...]:
-        """The blocks (0-based) after which features are taken: the end of every quarter (5, 11, 17, 23 of 24)."""
+        """The blocks (0-based) after which features are taken: the end of every quarter (5, 11, 17, 23 of 24).
+
+        Those of its authors, where the depth is theirs.
+        """
+        if self.published_levels and self.published_levels[-1] == self.depth - 1:
+            return self.published_levels
         return tuple(max(0, round(self.depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4))
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 NANOMETRES = 1000.0
 """Nanometres in a micrometre."""
+
+SENTINEL2_WIDTHS = (20.0, 65.0, 35.0, 30.0, 15.0, 15.0, 20.0, 115.0, 20.0, 20.0, 30.0, 90.0, 180.0)
+"""Bandwidths of the bands of ``SENTINEL2`` in nanometres, as Copernicus-FM was pretrained with (arXiv 2503.11849)."""
+
+NEAR = 12.0
+"""Nanometres between a band and the one of Sentinel-2 that it counts as; harmonised products are up to 11 away."""
 
 HYPER_WIDTH = 128
 """Width of the wavelength encodings of DOFA and Copernicus-FM."""
@@ -84,14 +91,22 @@ class CopernicusProjection(SpectralProjection):
 
 
 def bandwidths(centres: Tensor) -> Tensor:
-    """Widths of bands whose centres alone are known: half of the distance to the nearest other one, 5 to 100 nm.
+    """Widths of bands whose centres alone are known.
+
+    Where every centre is within ``NEAR`` nm of another band of Sentinel-2, as those of Sentinel-2 itself and of
+    harmonised products are, they have the widths of these bands. Otherwise half of the distance to the nearest other
+    centre stands for a width, 5 to 100 nm, and 50 nm where there is no other.
 
     Args:
-        centres: (C,), nm.
+        centres: (C,), nm; dates of a time series repeat them.
 
     Returns:
-        (C,), nm. 50 where there is no other band.
+        (C,), nm.
     """
+    known = torch.tensor([NANOMETRES * one for one in SENTINEL2], dtype=centres.dtype, device=centres.device)
+    away, band = (centres[:, None] - known).abs().min(dim=1)
+    if bool((away <= NEAR).all()) and len(band.unique()) == len(centres.unique()):
+        return torch.tensor(SENTINEL2_WIDTHS, dtype=centres.dtype, device=centres.device)[band]
     distance = (centres[:, None] - centres[None]).abs()
     nearest = distance.masked_fill(distance < 0.5, float("inf")).amin(dim=1)
     return torch.where(nearest.isinf(), 50.0, nearest / 2).clamp(5.0, 100.0)

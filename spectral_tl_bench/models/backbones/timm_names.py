@@ -34,6 +34,7 @@ def timm_backbone(name: str) -> Backbone:
         normalisation=f"mean {config.mean}, std {config.std}" if config else "none",
         image_size=int(config.input_size[-1]) if config else 224,
         licence=(config.license if config else None) or "see timm",
+        source=f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "",
         citation="timm, https://github.com/huggingface/pytorch-image-models",
         how="--weights hub (timm), or --weights FILE",
     )
