@@ -342,8 +342,10 @@ class Record(_Strict):
 
     @property
     def board(self) -> str:
-        """The board it stands on: its track, or a board apart for methods that were given the target's images."""
-        return f"{self.track}-unlabelled-target" if self.target_images else self.track
+        """The board it stands on: its track; apart for protocols other than strict, and for methods that were given
+        the target's images."""
+        protocol = "" if self.protocol == "strict" else f"-{self.protocol}"
+        return f"{self.track}{protocol}{'-unlabelled-target' if self.target_images else ''}"
 
     @property
     def location(self) -> Location | None:
