@@ -41,8 +41,8 @@ class Board:
     """One track.
 
     Attributes:
-        track: reproduced, partial, sample or demonstration; with ``-unlabelled-target`` where methods saw target
-            images.
+        track: reproduced, partial, sample or demonstration; then ``-PROTOCOL`` unless that is strict, then
+            ``-unlabelled-target`` where methods saw target images.
         benchmarks: Ids of the benchmarks with a gap; the mean and the rank go over all of these.
         references: Ids of the in-domain references, shown beside.
         rows: A line per method, options, backbone, protocol and settings, best first, unranked below, the
@@ -243,7 +243,8 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "seeds": ", ".join(map(str, seeds)),
         "mean": mean(means),
         "mean_std": spread(means),
-        "validation": mean(entry["validation"] for entry in entries if not entry["reference"]) if means else NAN,
+        **{name: mean(entry[name] for entry in entries if not entry["reference"]) if means else NAN
+           for name in ("release", "inflation", "validation")},
         "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
@@ -259,16 +260,18 @@ def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
     entries = []
     scores = floors(board.records)
     for name, about in board.known.items():
-        values = [floor.scores.miou for floor in scores if floor.benchmark == name for _ in floor.seeds]
+        values = [floor.scores for floor in scores if floor.benchmark == name for _ in floor.seeds]
         state = "completed" if values else "missing"
-        entries.append({**_about(about), "row": FLOOR_ROW, "state": state, "seeds": "", "miou": mean(values),
+        entries.append({**_about(about), "row": FLOOR_ROW, "state": state, "seeds": "",
+                        "miou": mean(one.miou for one in values), **_release(values),
                         "trainable": 0, "parameters": 0})  # fmt: skip
     fields = _complete(entries)
-    gaps = [entry["miou"] for entry in entries if not entry["reference"]]
+    gaps = {name: mean(entry[name] for entry in entries if not entry["reference"]) if fields["complete"] else NAN
+            for name in ("miou", "release", "inflation")}  # fmt: skip
     texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
     row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
-           "mean": mean(gaps) if fields["complete"] else NAN, "validation": NAN, "tuned": "", "trainable_min": 0,
-           "trainable_max": 0, "is_floor": True}  # fmt: skip
+           "mean": gaps["miou"], "release": gaps["release"], "inflation": gaps["inflation"], "validation": NAN,
+           "tuned": "", "trainable_min": 0, "trainable_max": 0, "is_floor": True}  # fmt: skip
     return row, entries
 
 
@@ -284,7 +287,6 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
     done = [run for run in by_seed.values() if run.completed]
     blocks = {name: [run.blocks[name] for run in done if name in run.blocks] for name in CHECKPOINTS}
     chosen = blocks["selected"]
-    releases = [(scores.release_miou, scores.miou) for scores in chosen if scores.release_miou is not None]
     domains: dict[str, list[float]] = {}
     for name, value in (item for scores in chosen for item in scores.per_domain.items()):
         if value is not None:
@@ -308,14 +310,19 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "kappa": mean(scores.kappa for scores in chosen if scores.kappa is not None),
         "worst_domain": worst_domain,
         "worst_miou": worst,
-        "release": mean(release for release, _ in releases),
-        "inflation": mean(release - ours for release, ours in releases),
+        **_release(chosen),
         "trainable": max((count.trainable for count in parameters), default=None),
         "parameters": max((count.total for count in parameters), default=None),
         "seconds": mean(run.record.seconds.total for run in done if run.record.seconds),
         "peak_memory_mb": mean(run.record.peak_memory_mb for run in done if run.record.peak_memory_mb is not None),
         "error": errors[0] if errors else "",
     }
+
+
+def _release(chosen: Iterable[ScoreBlock]) -> Fields:
+    """The mIoU by the release's rule, mean over seeds, and by how much it is above ours."""
+    both = [(scores.release_miou, scores.miou) for scores in chosen if scores.release_miou is not None]
+    return {"release": mean(release for release, _ in both), "inflation": mean(release - ours for release, ours in both)}
 
 
 def _validation(done: list[MeasuredRecord]) -> float:

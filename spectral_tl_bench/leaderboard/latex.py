@@ -16,7 +16,17 @@ from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
 from spectral_tl_bench.leaderboard.reported import DROP
 from spectral_tl_bench.leaderboard.reported_table import printed_tables
-from spectral_tl_bench.leaderboard.text import NOTHING, backbone_text, number, plain, title, warnings
+from spectral_tl_bench.leaderboard.text import (
+    NOTHING,
+    WHY_RELEASE,
+    backbone_text,
+    number,
+    plain,
+    selected_by,
+    signed,
+    title,
+    warnings,
+)
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -62,6 +72,7 @@ def latex(analysis: Analysis) -> str:
     protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
     repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
+    selected = selected_by(board.track)
     shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
     shown |= {"Configuration": "row"} if repeated else {}
     shown |= {"Tuned": "tuned"} if any(row["tuned"] for row in rows) else {}
@@ -69,17 +80,18 @@ def latex(analysis: Analysis) -> str:
     caption = [
         f"{title(board.track)} (track: {board.track}).",
         *warnings(board.track),
-        "mIoU in per cent on the target, mean over seeds and standard deviation; the checkpoint was selected on source "
-        f"validation. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
+        "mIoU in per cent on the target, mean over seeds and standard deviation; the checkpoint was selected on "
+        f"{selected.where}. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
         "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
         differing_settings(board.records),
-        "Source: mIoU on source validation, mean over the benchmarks with a gap.",
+        f"{WHY_RELEASE} {selected.short}: {selected.about}; mean over the benchmarks with a gap.",
         "Tuned (n): chosen by n draws on source validation." if "Tuned" in shown else "No row was tuned.",
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]
     return _TEMPLATES.get_template("board.tex").render(
         board=board,
+        selected=selected,
         entries=entries,
         ranked=ranked,
         others=others,
@@ -128,7 +140,7 @@ def _millions(value: object) -> str:
 _MISSING = Markup("--")
 _TEMPLATES = environment(
     "", unless_markup(escape),
-    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "NOTHING": NOTHING,
+    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "signed": signed, "NOTHING": NOTHING,
      "MISSING": _MISSING, "DROP": DROP, "NAN": math.nan},
     block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
     comment_start_string="<#", comment_end_string="#>",

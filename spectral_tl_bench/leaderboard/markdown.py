@@ -34,6 +34,7 @@ def markdown(analysis: Analysis) -> str:
     errors = [(record.benchmark, record.method, record.seed, record.error) for record in records if record.error]
     return _TEMPLATES.get_template("board.md").render(
         board=board,
+        selected=text.selected_by(board.track),
         rows=rows,
         entries={(entry["row"], entry["benchmark"]): entry for entry in lines_of(analysis.entries)},
         unranked=[row for row in rows if not row["is_floor"] and pd.isna(row["rank"])],

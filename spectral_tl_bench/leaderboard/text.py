@@ -6,7 +6,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 NOTHING = "–"
 NOT_ESTIMABLE = "not estimable"
@@ -30,27 +30,92 @@ ABOUT_TUNING = (
     "on held-out places of the source, which is all that a choice may look at. A row that is good on the target and "
     "poor on source validation, one of many variants of its method, may have been chosen by the target."
 )
+WHY_RELEASE = (
+    "Release: what the metric of the SpectralX release says on the same confusion matrices. It drops the row and the "
+    "column of every class without ground truth, so that the pixels predicted as such, all of them mistakes, vanish "
+    "from its count: it is never below the mIoU here. Difference: release minus mIoU, in percentage points. Nothing is "
+    "ranked by it."
+)
+"""Beside every pair of both metrics."""
+STRICT, PUBLISHED, AS_PUBLISHED = "strict", "published", "as-published"
+_PROTOCOL_TITLES = {PUBLISHED: ", run as in the paper", AS_PUBLISHED: ", as published: selected on the target"}
+_PROTOCOL_WARNINGS = {
+    PUBLISHED: "Protocol published: pixels and training as in the release of the SpectralX paper. Not comparable with "
+    "the strict boards.",
+    AS_PUBLISHED: "Protocol as-published: as in the release of the SpectralX paper, the checkpoint was selected on the "
+    "target's own labels, which nobody has in use. Not comparable with the strict boards, nor with those of the "
+    "protocol published.",
+}
 _TARGET_WARNING = (
     "The methods of this board were given the target's images, without labels, while they were trained. They cannot "
     "be compared with methods that never saw the target."
 )
 
 
+class BoardName(NamedTuple):
+    """What the name of a board says: ``TRACK[-PROTOCOL][-unlabelled-target]``."""
+
+    track: str
+    protocol: str
+    target_images: bool
+
+
+def parts_of(board: str) -> BoardName:
+    """Track, protocol and whether target images were seen, from a board's name."""
+    track, _, protocol = board.removesuffix(UNLABELLED_TARGET).partition("-")
+    return BoardName(track, protocol or STRICT, board.endswith(UNLABELLED_TARGET))
+
+
 def track_of(board: str) -> str:
     """The track that a board belongs to."""
-    return board.removesuffix(UNLABELLED_TARGET)
+    return parts_of(board).track
+
+
+def protocol_title(protocol: str) -> str:
+    """What is added to the title of a board for its protocol; nothing for strict."""
+    return "" if protocol == STRICT else _PROTOCOL_TITLES.get(protocol, f", protocol {protocol}")
+
+
+def protocol_warning(protocol: str) -> str:
+    """What a reader of results by a protocol must be told; nothing for strict."""
+    other = f"Protocol {protocol}. Not comparable with the strict boards."
+    return "" if protocol == STRICT else _PROTOCOL_WARNINGS.get(protocol, other)
 
 
 def title(board: str) -> str:
     """What a board is called."""
-    suffix = ", with unlabelled target images" if board.endswith(UNLABELLED_TARGET) else ""
-    return _TITLES[track_of(board)] + suffix
+    name = parts_of(board)
+    suffix = ", with unlabelled target images" if name.target_images else ""
+    return _TITLES[name.track] + protocol_title(name.protocol) + suffix
 
 
 def warnings(board: str) -> list[str]:
     """What a reader must be told before the first number."""
-    sentences = [WARNINGS[track_of(board)]] if track_of(board) in WARNINGS else []
-    return [*sentences, _TARGET_WARNING] if board.endswith(UNLABELLED_TARGET) else sentences
+    name = parts_of(board)
+    sentences = [WARNINGS.get(name.track, ""), protocol_warning(name.protocol)]
+    return [sentence for sentence in (*sentences, _TARGET_WARNING if name.target_images else "") if sentence]
+
+
+class Selected(NamedTuple):
+    """By what the checkpoints of a board were selected: in a sentence, and as the heads of columns."""
+
+    where: str
+    head: str
+    short: str
+    about: str
+
+
+def selected_by(board: str) -> Selected:
+    """By what the checkpoints of a board were selected."""
+    if parts_of(board).protocol == AS_PUBLISHED:
+        return Selected(
+            "the target, by the release's metric", "Target, as the release prints it", "Release's own",
+            "what the release prints at the selected validation: on the target, over all passes until then",
+        )  # fmt: skip
+    return Selected(
+        "source validation", "Source validation", "Source val.",
+        "mIoU on source validation, by which the checkpoint was selected",
+    )  # fmt: skip
 
 
 def backbone_text(row: Mapping[Any, Any]) -> str:

@@ -99,9 +99,9 @@ def scatter(
 
 
 def _words(row: Fields) -> str:
-    reach = (
-        f" ({percent(row['mean_low'])} to {percent(row['mean_high'])})" if row["mean_places_low"] is not None else ""
-    )
+    """What a mark says: the same interval as its whisker, which is over places."""
+    low, high = row["mean_places_low"], row["mean_places_high"]
+    reach = f" ({percent(low)} to {percent(high)} over places)" if low is not None else ""
     return f"{row['label']}: mean mIoU {percent(row['mean'])}{reach}"
 
 

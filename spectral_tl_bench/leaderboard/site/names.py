@@ -12,6 +12,7 @@ from spectral_tl_bench.leaderboard import text
 from spectral_tl_bench.leaderboard.text import UNLABELLED_TARGET, WARNINGS
 
 REPORTED = "reported"
+BESIDE = "published-beside"
 _ABOUT = {
     "reproduced": ("Reproduced", "Runs of this suite on the complete published datasets."),
     "partial": (
@@ -24,6 +25,7 @@ _ABOUT = {
     ),
     "demonstration": ("Demonstration", WARNINGS["demonstration"]),
     REPORTED: ("Reported in papers", "Numbers as printed in the paper, under its own protocol, not checked here."),
+    BESIDE: ("Printed and measured", "What the paper prints beside what runs by its protocol measured here. Not ranked."),
 }
 _SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _RESERVED = {"index", "con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))}
@@ -40,7 +42,7 @@ class Track(NamedTuple):
         slug: Its folder.
     """
 
-    order: int
+    order: tuple[int, int]
     name: str
     title: str
     statement: str
@@ -50,13 +52,18 @@ class Track(NamedTuple):
 
 def track_of(name: str) -> Track:
     """The track of a board's name; a name that is not known is shown as it is."""
-    base = name.removesuffix(UNLABELLED_TARGET)
+    if name in _ABOUT:
+        title, statement = _ABOUT[name]
+        return Track((list(_ABOUT).index(name), 0), name, title, statement, name != "reproduced", slug(name))
+    base, protocol, target_images = text.parts_of(name)
     title, statement = _ABOUT.get(base, (base.capitalize(), f"Track {base!r}."))
-    if base != name:
+    title += text.protocol_title(protocol)
+    statement = " ".join(filter(None, (text.protocol_warning(protocol), statement)))
+    if target_images:
         title += ", target images seen"
         statement += " These methods were given the target's images, without labels, before they were tested on them."
-    order = list(_ABOUT).index(base) if base in _ABOUT else len(_ABOUT)
-    return Track(order, name, title, statement, base != "reproduced", slug(name))
+    place = list(_ABOUT).index(base) if base in _ABOUT else len(_ABOUT)
+    return Track((place, 1 + (protocol != text.STRICT)), name, title, statement, True, slug(name))
 
 
 def opening(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
-from spectral_tl_bench.leaderboard.text import plain
+from spectral_tl_bench.leaderboard.text import plain, selected_by
 from spectral_tl_bench.results.schema import Record
 
 ROWS_PER_PAGE = 20
@@ -97,6 +97,7 @@ class View:
     def __init__(self, name: str, analysis: Analysis) -> None:
         self.analysis = analysis
         self.track = track_of(name)
+        self.selected = selected_by(name)
         self.benchmarks = list(map(_benchmark, analysis.board.known.values()))
         self._records = analysis.board.groups()
         # Rows in the board's order, with ``label``, ``repeated`` (whether the label is), ``variant``, ``slug``,
