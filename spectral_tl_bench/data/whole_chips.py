@@ -1,5 +1,6 @@
 """Whole chips, scaled and resized, as the authors' release reads them: for the protocols that follow it."""
 
+# ruff: noqa: ARG002 - what windows are asked that whole chips need not know
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -89,24 +90,24 @@ class WholeChips(SlidingWindows):
         return replace(self, side=window)
 
     def training(
-        self, collection: ChipCollection, window: int, length: int, seed: int, balanced: bool  # noqa: ARG002
+        self, collection: ChipCollection, window: int, length: int, seed: int, balanced: bool
     ) -> ShuffledChips:
         """Chips in random order; see ``ShuffledChips``."""
         return ShuffledChips(collection, length, seed, balanced)
 
-    def evaluation(self, collection: ChipCollection, window: int, stride: int) -> ChipsInOrder:  # noqa: ARG002
+    def evaluation(self, collection: ChipCollection, window: int, stride: int) -> ChipsInOrder:
         """Every chip once."""
         return ChipsInOrder(collection)
 
-    def sweep(self, collection: ChipCollection, window: int) -> ChipsInOrder:  # noqa: ARG002
+    def sweep(self, collection: ChipCollection, window: int) -> ChipsInOrder:
         """Every chip once."""
         return ChipsInOrder(collection)
 
-    def largest(self, chip_size: int) -> int:  # noqa: ARG002
+    def largest(self, chip_size: int) -> int:
         """Chips of any size can be resized to this many pixels."""
         return LARGEST
 
-    def count(self, height: int, width: int, window: int, stride: int) -> int:  # noqa: ARG002
+    def count(self, height: int, width: int, window: int, stride: int) -> int:
         """One window is a chip."""
         return 1
 
@@ -133,7 +134,7 @@ class WholeChips(SlidingWindows):
         return resized[0, 0].to(values.dtype)
 
     def stitcher(
-        self, num_classes: int, height: int, width: int, window: int, device: torch.device | str  # noqa: ARG002
+        self, num_classes: int, height: int, width: int, window: int, device: torch.device | str
     ) -> ChipStitcher:
         """What takes the logits of the one window that a chip is."""
         return ChipStitcher(num_classes, window, window, window, device=device)

@@ -144,7 +144,9 @@ class Bench:
         settings = LoaderSettings(WINDOW, STRIDE, batch_size)
         return SourceData(benchmark, index, make_split(benchmark, index, 0), settings, order_seed)
 
-    def run(self, method: str, *more: object, steps: int = 4, rate: float = 1e-2, validations: int = 2) -> Run:
+    def run(
+        self, method: str, *more: object, steps: int = 4, rate: float = 1e-2, validations: int = 2, stride: int = STRIDE
+    ) -> Run:
         """A run of a method through the command, in this process."""
         with (
             tempfile.TemporaryDirectory(dir=self.root) as folder,
@@ -154,7 +156,7 @@ class Bench:
                 "run", "--benchmark", self.root / "golden.yaml", "--method", method, "--out", f"{folder}/runs",
                 "--steps", steps,
                 "--batch-size", 4, "--learning-rate", rate, "--validations", validations, "--window", WINDOW,
-                "--stride", STRIDE, "--accelerator", "cpu", "--jobs", 1, "--backbone", "compact", "--weights", "none",
+                "--stride", stride, "--accelerator", "cpu", "--jobs", 1, "--backbone", "compact", "--weights", "none",
                 *(part for size in SIZES.items() for part in ("--backbone-size", "=".join(map(str, size)))), *more,
             ]  # fmt: skip
             command(*arguments)

@@ -113,7 +113,7 @@ def owner_of(component: str) -> tuple[Any, str]:
     }  # fmt: skip
     if component in modules:
         return modules[component], "NUMERICS_VERSION"
-    part = get_protocol("strict").parts()[component]
+    part = get_protocol(kind).parts()[name] if name else get_protocol("strict").parts()[component]
     return (part if isinstance(part, type) else type(part)), "numerics_version"
 
 
@@ -122,6 +122,7 @@ def components() -> list[str]:
     return [
         "data", "training", "evaluation", "kept features", "decoder", "patch embedding",
         *get_protocol("strict").parts(),
+        *(f"published {part}" for part in ("normalisation", "augmentation", "windows")), "as-published selection",
         *(f"backbone {name}" for name in families()),
         *(f"objective {name}" for name in kinds("objective")),
         *(f"method {name}" for name in kinds("method")),

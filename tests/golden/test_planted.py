@@ -14,9 +14,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectral_tl_bench.data import chip, loaders, placement, rasters, samplers, splits, transforms, unmeasured, windows
+from spectral_tl_bench.data import (
+    chip,
+    loaders,
+    placement,
+    rasters,
+    samplers,
+    splits,
+    transforms,
+    unmeasured,
+    whole_chips,
+    windows,
+)
 from spectral_tl_bench.data.loaders import BandStatistics, EvaluationData, Normalise, SourceData
-from spectral_tl_bench.data.transforms import FlipsAndTurns
+from spectral_tl_bench.data.transforms import FlipsAndRotations, FlipsAndTurns
+from spectral_tl_bench.data.whole_chips import ShuffledChips, WholeChips
 from spectral_tl_bench.evaluation import evaluate, metrics
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.features import data as feature_data
@@ -35,7 +47,8 @@ from spectral_tl_bench.objectives.swad import ValleyAverager
 from spectral_tl_bench.protocol.numerics import numerics_of, stage_versions
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.runner import seeds
-from spectral_tl_bench.training.selection import BestOnSource
+from spectral_tl_bench.training import gradient
+from spectral_tl_bench.training.selection import BestOnSource, LastOnTarget
 from spectral_tl_bench.training.stage_store import StageIdentity
 
 Patch = pytest.MonkeyPatch
@@ -81,6 +94,47 @@ def touched(owner: Any, name: str) -> Plant:
 
 
 # ---------------------------------------------------------------------------------------------- the changes
+
+
+def holes_count(patch: Patch) -> None:
+    original = whole_chips.scale_chip
+    patch.setattr(whole_chips, "scale_chip", lambda image, invalid: original(image, torch.zeros_like(invalid)))
+
+
+def in_another_order(patch: Patch) -> None:
+    original = ShuffledChips.__init__
+
+    def begin(self: ShuffledChips, collection: Any, length: int, seed: int, balanced: bool = False) -> None:
+        original(self, collection, length, seed + 1, balanced)
+
+    patch.setattr(ShuffledChips, "__init__", begin)
+
+
+def resized_before_it_is_scaled(patch: Patch) -> None:
+    original = WholeChips.prepare
+
+    def prepare(self: WholeChips, sample: dict[str, Any]) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(whole_chips, "scale_chip", lambda image, _: image)
+            resized = original(self, sample)
+        return {**resized, "image": whole_chips.scale_chip(resized["image"], resized["invalid"])}
+
+    patch.setattr(WholeChips, "prepare", prepare)
+
+
+def smaller_angles(patch: Patch) -> None:
+    original = transforms.RandomRotation
+    patch.setattr(transforms, "RandomRotation", lambda degrees, p: original(degrees / 2, p=p))
+
+
+def outside_is_the_first_class(patch: Patch) -> None:
+    original = FlipsAndRotations.forward
+
+    def forward(self: FlipsAndRotations, image: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        image, labels = original(self, image, mask, step)
+        return image, None if labels is None else torch.where(labels == transforms.VOID, 0, labels)
+
+    patch.setattr(FlipsAndRotations, "forward", forward)
 
 
 def mean_of_all_but_the_first(values: Any) -> float:
@@ -182,6 +236,17 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("augmentation", "flips exchanged", flips_exchanged),
     ("augmentation", "every step the same", always_in_the_first_step),
     ("augmentation", "labels stay", labels_stay),
+    ("published normalisation", "constant bands are 0",
+     after(whole_chips, "scale_chip", lambda image: image * (image <= 1))),
+    ("published normalisation", "holes count", holes_count),
+    ("published augmentation", "smaller angles", smaller_angles),
+    ("published augmentation", "what turns in is a class", outside_is_the_first_class),
+    ("published windows", "resized before scaled", resized_before_it_is_scaled),
+    ("published windows", "another order", in_another_order),
+    ("published windows", "not antialiased", before(whole_chips.functional, "interpolate", antialias=False)),
+    ("as-published selection", "reset", put(LastOnTarget, "never_resets", False)),
+    ("as-published selection", "the best", put(LastOnTarget, "takes_last", False)),
+    ("as-published selection", "not looked at before", put(gradient, "LOOKED_AT", 0)),
     ("metric", "a class is dropped", put(metrics, "_mean", mean_of_all_but_the_first)),
     ("metric", "truth and prediction exchanged", after(metrics, "_checked", lambda matrix: matrix.T)),
     ("selection", "the last", the_last_is_selected),

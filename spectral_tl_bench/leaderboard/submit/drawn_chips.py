@@ -18,6 +18,7 @@ from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warn
 from spectral_tl_bench.leaderboard.submit.intake import PICTURE_BYTES, RECORD_BYTES, check_json, read_bounded
 from spectral_tl_bench.leaderboard.submit.place import Move
 from spectral_tl_bench.leaderboard.submit.png import SIDE, read_png
+from spectral_tl_bench.leaderboard.submit.rules import protocol_of, resized_to
 from spectral_tl_bench.results.predictions import draw_chips
 from spectral_tl_bench.results.published import published_chips
 from spectral_tl_bench.results.schema import Record
@@ -112,6 +113,6 @@ def _draw(record: Record, root: Path) -> Path | None:
     index, _, _ = open_index(benchmark, DataSource("sample", ensure_sample(), ""), own=False)
     target = make_split(benchmark, index, record.seed).chips("target")
     statistics = BandStatistics.of(index, target)
-    return draw_chips(
-        record, root, benchmark, EvaluationData(benchmark, index, target, LoaderSettings(8, 8, 1), statistics)
-    )
+    side = resized_to(record) or 8
+    settings = LoaderSettings(side, side, 1, rules=protocol_of(record).pixels)
+    return draw_chips(record, root, benchmark, EvaluationData(benchmark, index, target, settings, statistics))

@@ -8,7 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.submit.text import quoted, shown
+from spectral_tl_bench.protocol.base import Protocol
+from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import Record
@@ -67,6 +70,19 @@ SEEDS = {"reproduced": frozenset({0, 1, 2})}
 USUAL_SEEDS = 3
 
 
+def protocol_of(record: Record) -> Protocol:
+    """The protocol of a record; where it is not installed here, ``strict``, whose rules are then those that hold."""
+    try:
+        return get_protocol(record.protocol)
+    except UserError:
+        return STRICT
+
+
+def resized_to(record: Record) -> int | None:
+    """The side in pixels at which chips are measured; None for chips as they are."""
+    return None if protocol_of(record).pixels.windows.overlaps else int(str(record.settings["window"]))
+
+
 def breaches(record: Record, chip_side: int | None) -> list[str]:
     """Where a record's settings are outside the rules, with the reasons.
 
@@ -100,12 +116,16 @@ def breaches(record: Record, chip_side: int | None) -> list[str]:
             problems.append(
                 f"key 'settings.{key}' times the batch size is {windows:,} windows, the published budget has {most:,}"
             )
-    if settings.stride >= settings.window and (chip_side is None or settings.window < chip_side):
+    windows = protocol_of(record).pixels.windows
+    if not windows.overlaps and settings.stride != settings.window:
+        problems.append(f"key 'settings.stride' is {settings.stride}, a whole chip is a window of {settings.window} px")
+    covers = chip_side is not None and settings.window >= chip_side
+    if windows.overlaps and settings.stride >= settings.window and not covers:
         problems.append(
             f"key 'settings.stride' is {settings.stride}, the window {settings.window} px: the protocol asks for "
             "windows that overlap, unless one covers the chip"
         )
-    if chip_side is not None and settings.window > chip_side:
+    if chip_side is not None and settings.window > windows.largest(chip_side):
         problems.append(f"key 'settings.window' is {settings.window} px, the chips have {chip_side} px")
     if record.seed > LARGEST_SEED:
         problems.append(f"key 'seed' is {shown(record.seed, 40)}, allowed is 0 to {LARGEST_SEED}")
@@ -149,6 +169,11 @@ def _stages(record: Record, settings: RunSettings) -> list[str]:
         if stage.steps > most
     ]
     if record.selection is not None:
+        if record.selection.metric != (name := protocol_of(record).selection.name):
+            problems.append(
+                f"key 'selection.metric' is {quoted(record.selection.metric)}, under protocol "
+                f"{quoted(record.protocol)} it is {quoted(name)}"
+            )
         steps = [step for step, _ in record.selection.trace]
         values = [value for _, value in [*record.selection.trace, (0, record.selection.value)] if value is not None]
         if steps != sorted(steps) or max([record.selection.step, *steps]) > most:

@@ -10,7 +10,7 @@ import csv
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.files import digest, write_json, write_text
+from spectral_tl_bench.leaderboard.submit.rules import resized_to
 from spectral_tl_bench.leaderboard.submit.text import quoted
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import Count, Name, Record, Text
@@ -164,7 +165,9 @@ def check_against(record: Record, evidence: Evidence, truth: Truth) -> list[str]
             f"the evidence has {len(chips):,} chips, the target of {record.benchmark} has {len(truth.rows):,}: {first}"
         ]
     wanted = np.stack([truth.counts[chip] for chip in evidence.chips])
-    problems = []
+    problems: list[str] = []
+    if (side := resized_to(record)) is not None:
+        wanted, problems = _resized(evidence, wanted, side)
     for checkpoint, matrices in evidence.matrices.items():
         # No entry may exceed its row: else sums of int64 could wrap around to the right number.
         wrong = (matrices.sum(axis=2) != wanted).any(axis=1) | (matrices > wanted[:, :, None]).any(axis=(1, 2))
@@ -184,6 +187,26 @@ def check_against(record: Record, evidence: Evidence, truth: Truth) -> list[str]
             )
             break
     return problems
+
+
+def _resized(evidence: Evidence, counts: np.ndarray[Any, Any], side: int) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The pixels per class (chips, K) of labels that were resized, as the evidence has them, if they can be right.
+
+    How many there are of a class is not known without the data; but resizing to the nearest pixel makes up no class.
+    """
+    selected = evidence.matrices["selected"]
+    if (selected > side**2).any():  # sums could wrap around
+        return counts, [f"a confusion matrix counts more pixels than the {side} x {side} of a resized chip"]
+    found = selected.sum(axis=2)
+    odd = ((found > 0) & (counts == 0)).any(axis=1) | (found.sum(axis=1) > side**2)
+    if not odd.any():
+        return found, []
+    number = int(np.argmax(odd))
+    return found, [
+        f"{int(odd.sum()):,} confusion matrices cannot be of the ground truth resized to {side} x {side} px, for "
+        f"example chip {quoted(evidence.chips[number])}: {quoted(found[number].tolist(), 160)} pixels per class, the "
+        f"ground truth has {quoted(counts[number].tolist(), 160)}"
+    ]
 
 
 def check_split(record: Record, truth: Truth) -> list[str]:
