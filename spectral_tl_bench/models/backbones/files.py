@@ -20,6 +20,9 @@ from spectral_tl_bench.models.weights import State
 WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "model_ema", "module", "backbone", "encoder")
 """Keys under which training programs store the weights, beside optimisers and settings; the first one wins."""
 
+DECODER = ("decoder_", "mask_token", "fpn.", "fcn_", "proj_up_", "up_block.")
+"""How names begin in checkpoints that belong to the decoder of a masked pretraining: MAE, Scale-MAE, SatMAE++."""
+
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -95,6 +98,27 @@ def unwrapped(content: object) -> State:
     if not isinstance(content, Mapping):
         return {}
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def decoder_tensors(path: Path, device: str = "cpu") -> State:
+    """The tensors of a file that belong to the decoder of a masked pretraining, by their published names.
+
+    Args:
+        path: As for ``read_state``.
+        device: ``cpu``, or ``meta`` for shapes alone.
+
+    Returns:
+        Tensors without what stands before ``decoder_embed``; none where the file has no such layer.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    state, leaf = read_state(path, device), "decoder_embed.weight"
+    prefixes = sorted((name.removesuffix(leaf) for name in state if f".{name}".endswith(f".{leaf}")), key=len)
+    if not prefixes:
+        return {}
+    inner = {name.removeprefix(prefixes[0]): value for name, value in state.items() if name.startswith(prefixes[0])}
+    return {name: value for name, value in inner.items() if name.startswith(DECODER)}
 
 
 def without_prefix(state: State, network: nn.Module) -> State:
