@@ -18,7 +18,7 @@ from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, 
 from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
-from spectralx.pretrained_decoders import DecoderWeights
+from spectralx.pretrained_decoders import DecoderError, DecoderWeights
 from spectralx.reconstructions import reconstruct
 from spectralx.trainable import chooser, is_norm
 
@@ -32,7 +32,7 @@ WHU_OHS = "whuohs-s2t"
 """A benchmark of WHU-OHS, whose sensor's wavelengths the released stage 2 holds for every sensor."""
 
 MISPRINT = (8, 0.569)
-"""The ninth of those wavelengths as the release has it; the sensor's is 0.580."""
+"""The ninth of those wavelengths as the release has it, with two digits changed over; the sensor's is 0.596."""
 
 CARRIED_PARTS = ("hyper_tokenizer.", "patch_path.", "adapters.")
 """Parts that stage 1 trains, or that are drawn at random and stay so."""
@@ -80,6 +80,16 @@ def reconstruction_pictures(module: nn.Module, images: Tensor) -> dict[str, Tens
 def _decoder_shapes(backbone: Backbone) -> dict[str, Tensor]:
     """Read once, since stages are asked for often; the digest of the file is part of the key."""
     return backbone.decoder_tensors("meta")
+
+
+def no_decoder(backbone: Backbone, reason: ValueError) -> MethodError:
+    """Why a backbone's weights give no decoder, for people."""
+    return MethodError(
+        str(reason),
+        where=backbone.weights and backbone.weights.path,
+        expected="--weights with the authors' whole checkpoint of Scale-MAE or SatMAE++, encoder and decoder",
+        fix="-o reconstruction_decoder=light",
+    )
 
 
 def _within(prefix: str) -> Callable[[str], bool]:
@@ -231,12 +241,7 @@ class SpectralXMethod(Method):
         try:
             return config.settled(rotary=backbone.rotary, decoder_bands=decoder.bands if decoder else None, bands=bands)
         except ValueError as error:
-            raise MethodError(
-                str(error),
-                where=backbone.weights and backbone.weights.path,
-                expected="--weights with the authors' whole checkpoint of Scale-MAE or SatMAE++, encoder and decoder",
-                fix="-o reconstruction_decoder=light",
-            ) from None
+            raise no_decoder(backbone, error) from None
 
     def _pretrained_decoder(self, backbone: Backbone, device: str) -> DecoderWeights | None:
         """The decoder of the backbone's weights, if stage 1 is to have it; on ``meta`` its shapes alone."""
@@ -269,16 +274,19 @@ class SpectralXMethod(Method):
             published = self._pretrained_decoder(task.backbone, device)
         else:
             config = replace(config, reconstruction_decoder="light")
-        return SpectralX(
-            backbone,
-            self._wavelengths(task),
-            task.num_classes,
-            task.window,
-            task.gsd,
-            config,
-            decoder,
-            pretrained_decoder=published,
-        )
+        try:
+            return SpectralX(
+                backbone,
+                self._wavelengths(task),
+                task.num_classes,
+                task.window,
+                task.gsd,
+                config,
+                decoder,
+                pretrained_decoder=published,
+            )
+        except DecoderError as error:
+            raise no_decoder(task.backbone, error) from None
 
     def parts(self) -> list[Part]:
         """The parts that the paper's table counts, in its order; then those that it leaves out."""

@@ -26,10 +26,17 @@ EPS = 1e-6
 RENAMED = {"decoder_embed": "embed", "decoder_blocks": "blocks", "decoder_norm": "norm", "decoder_pred": "predict"}
 """First steps of published names that are others here; ``mask_token_decoder`` goes before ``mask_token``."""
 
+OWN_NAMES = frozenset({"fpn", "fcn_high", "fcn_low", "proj_up_conv", "proj_up_norm", "up_block"})
+"""First steps of published names that are the same here."""
+
 SQUARED, ABSOLUTE = 0.6, 0.4
 """Weights of SatMAE++'s losses at the image's size and at twice the size, as the release of SpectralX has them."""
 
 Kind = Literal["scale-mae", "satmae++"]
+
+
+class DecoderError(ValueError):
+    """Weights are not those of a whole decoder."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,9 @@ class DecoderWeights:
         ours = {}
         for name, value in tensors.items():
             first, dot, rest = name.partition(".")
-            ours[RENAMED.get(first, first) + dot + rest] = value
-        token = ours.pop("mask_token_decoder", ours.pop("mask_token", None))
+            if first in RENAMED or first in OWN_NAMES:
+                ours[RENAMED.get(first, first) + dot + rest] = value
+        token = tensors.get("mask_token_decoder", tensors.get("mask_token"))
         if token is not None:
             ours["mask_token"] = token.flatten()
         if "embed.weight" not in ours:
@@ -83,20 +91,20 @@ class DecoderWeights:
             make_adapter: Makes the experts beside a linear layer; None for no experts.
 
         Raises:
-            ValueError: If weights are missing or do not fit together.
+            DecoderError: If weights are missing or do not fit together.
         """
         make = {"scale-mae": ScaleMAEDecoder, "satmae++": SatMAEDecoder}[self.kind]
         try:
             decoder = make(self.tensors, bands, patch, grid, resolution, make_adapter)
         except KeyError as error:
-            raise ValueError(f"the decoder of {self.kind} lacks {error.args[0]}") from None
+            raise DecoderError(f"the decoder of {self.kind} lacks {error.args[0]}") from None
         for name, value in decoder.state_dict().items():
             own_bands = name.startswith(IMAGE_LAYERS) and bands != self.bands
             if own_bands or name.partition(".")[0] in DECODER_ADAPTERS:
                 continue
             if name not in self.tensors or self.tensors[name].shape != value.shape:
                 found = tuple(self.tensors[name].shape) if name in self.tensors else "nothing"
-                raise ValueError(f"the decoder of {self.kind}: {name} is {found}, expected {tuple(value.shape)}")
+                raise DecoderError(f"the decoder of {self.kind}: {name} is {found}, expected {tuple(value.shape)}")
             value.copy_(self.tensors[name])
         return decoder
 
@@ -371,7 +379,9 @@ def _like(tensors: Mapping[str, Tensor], name: str, outputs: int | None = None) 
     """The convolution that weights are for: sides of 2 double the size of a map, others leave it as it is."""
     weight = tensors[f"{name}.weight"]
     if weight.ndim != 4:
-        raise ValueError(f"{name}.weight is {tuple(weight.shape)}, expected the weights of a convolution")
+        raise DecoderError(
+            f"the decoder has {name}.weight of {tuple(weight.shape)}, expected the weights of a convolution"
+        )
     bias, side = f"{name}.bias" in tensors, int(weight.shape[-1])
     if side == 2:
         return nn.ConvTranspose2d(weight.shape[0], outputs or weight.shape[1], 2, stride=2, bias=bias)
