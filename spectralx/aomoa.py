@@ -25,6 +25,7 @@ UNUSED = -1e30
 
 Combine = Literal["stable", "exponential"]
 Ties = Literal["first", "topk"]
+Start = Literal["zero", "xavier"]
 
 
 class Routing(NamedTuple):
@@ -150,7 +151,7 @@ class Experts(nn.Module):
 class AoMoA(nn.Module):
     """What stands beside one linear layer: add its output to that of the layer.
 
-    Both halves of the input share everything but the gate. At the start the output is zero.
+    Both halves of the input share everything but the gate.
 
     Args:
         in_width: Input width of the linear layer, even.
@@ -161,6 +162,8 @@ class AoMoA(nn.Module):
         ties: Which of equal experts a token gets; see ``Gate``.
         combine: ``stable`` joins experts by log-sum-exp; ``exponential`` by the plain formula of the release.
         balance: Whether the balance loss is computed in training.
+        start: ``zero`` has the map up at zero, so that nothing is added at the start; ``xavier`` draws the maps down
+            and up uniformly by the sum of their widths (Glorot and Bengio, AISTATS 2010), as the release does.
 
     Raises:
         ValueError: If a width is odd.
@@ -177,6 +180,7 @@ class AoMoA(nn.Module):
         ties: Ties = "first",
         combine: Combine = "stable",
         balance: bool = False,
+        start: Start = "zero",
     ) -> None:
         super().__init__()
         if in_width % 2 or out_width % 2:
@@ -191,7 +195,11 @@ class AoMoA(nn.Module):
         self.experts = Experts(experts, inner, max(2, inner // 8))
         self.up = nn.Linear(inner, out_width // 2, bias=False)
         self.scale = nn.Parameter(torch.ones(out_width))
-        nn.init.zeros_(self.up.weight)
+        if start == "zero":
+            nn.init.zeros_(self.up.weight)
+        else:
+            for layer in (self.down, self.up):
+                nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps x (B, N, in) to what has to be added to the layer's output (B, N, out), and a scalar balance loss."""

@@ -81,6 +81,11 @@ def rotary_table(backbone: nn.Module, grid: Grid, mask: Mask | None) -> Tensor |
     ]
 
 
+def is_rotary(backbone: nn.Module) -> bool:
+    """Whether positions are rotary, given to the attention of every block."""
+    return getattr(backbone, "rope", None) is not None
+
+
 def norm_before(backbone: nn.Module, tokens: Tensor) -> Tensor:
     """The norm in front of the first block, where the backbone has one."""
     norm = getattr(backbone, "norm_pre", None)

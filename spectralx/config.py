@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
 Reading = Literal["paper", "released"]
 BackboneTrains = Literal["none", "norms", "all"]
@@ -21,6 +21,12 @@ READINGS: dict[str, dict[str, Any]] = {
         "gate_std": 0.02,
         "ties": "first",
         "positions": "resolution",
+        "adapter_start": "zero",
+        "stage1_image": "masked",
+        "stage1_rotary": True,
+        "reconstruction_decoder": "light",
+        "final_norm": "none",
+        "head_eps": 1e-5,
     },
     "released": {
         "train_hyper_tokenizer": False,
@@ -34,6 +40,12 @@ READINGS: dict[str, dict[str, Any]] = {
         "gate_std": 0.0,
         "ties": "topk",
         "positions": "mixed",
+        "adapter_start": "xavier",
+        "stage1_image": "whole",
+        "stage1_rotary": False,
+        "reconstruction_decoder": "if-pretrained",
+        "final_norm": "rotary",
+        "head_eps": 1e-6,
     },
 }
 """Where the authors' released code and their paper differ, one row per option of ``SpectralXConfig``."""
@@ -71,6 +83,16 @@ class SpectralXConfig:
         positions: Position encoding of the patch tokens (by reading): ``resolution`` is a sine-cosine encoding of
             the place in metres, ``mixed`` uses it in stage 1 and plain grid positions in stage 2, ``backbone`` keeps
             what the backbone was trained with.
+        adapter_start: The experts' maps down and up at the start (by reading): ``zero`` has the one up at zero, so that
+            the backbone begins unchanged, ``xavier`` draws both, so that experts act from the first step.
+        stage1_image: What is tokenised in stage 1 (by reading): ``masked`` blanks hidden patches before anything looks
+            at the image, ``whole`` drops their tokens after; attribute features have then seen every pixel.
+        stage1_rotary: Whether stage 1 is there for backbones with rotary positions (by reading).
+        reconstruction_decoder: What reconstructs in stage 1 (by reading): ``light`` a small decoder that is trained,
+            ``pretrained`` the backbone's own, frozen, with experts; ``if-pretrained`` that where the weights bring one.
+        final_norm: Whether feature maps pass the backbone's last LayerNorm (by reading): ``none``, ``all``, or those
+            of a backbone with ``rotary`` positions.
+        head_eps: Epsilon of the batch norms in the own segmentation head (by reading).
         hyper_tokenizer: Whether the hyper tokenizer makes the tokens; otherwise the backbone's patch embedding.
         aomoa: Whether experts stand beside the MLPs of the adapted blocks.
         are_adapter: Whether the Are-adapter works on tokens in stage 2; needs the hyper tokenizer.
@@ -91,8 +113,10 @@ class SpectralXConfig:
         match_temperature: Sharpness of ``soft`` matching; ``hard`` is its limit at 0.
         head_channels: Inner channels of the own segmentation head; by default half the token width.
         mask_ratio: Share of patches that stage 1 hides.
-        decoder_width: Token width of the reconstruction decoder; by default half the backbone's.
-        decoder_depth: Blocks of the reconstruction decoder.
+        decoder_width: Token width of the light reconstruction decoder; by default half the backbone's.
+        decoder_depth: Blocks of the light reconstruction decoder.
+        image_layers: Layers of a pretrained decoder whose shape depends on the number of bands: ``kept`` where the
+            weights have as many bands, else ``drawn`` and trained; set by ``settled``.
     """
 
     reading: Reading = "released"
@@ -107,6 +131,12 @@ class SpectralXConfig:
     gate_std: float = _by_reading()
     ties: Literal["first", "topk"] = _by_reading()
     positions: Literal["resolution", "mixed", "backbone"] = _by_reading()
+    adapter_start: Literal["zero", "xavier"] = _by_reading()
+    stage1_image: Literal["masked", "whole"] = _by_reading()
+    stage1_rotary: bool = _by_reading()
+    reconstruction_decoder: Literal["light", "pretrained", "if-pretrained"] = _by_reading()
+    final_norm: Literal["none", "rotary", "all"] = _by_reading()
+    head_eps: float = _by_reading()
     hyper_tokenizer: bool = True
     aomoa: bool = True
     are_adapter: bool = True
@@ -126,6 +156,7 @@ class SpectralXConfig:
     mask_ratio: float = 0.75
     decoder_width: int | None = None
     decoder_depth: int = 2
+    image_layers: Literal["kept", "drawn"] = "drawn"
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
@@ -139,6 +170,10 @@ class SpectralXConfig:
             "ties": ("first", "topk"),
             "positions": ("resolution", "mixed", "backbone"),
             "backbone_trains": ("none", "norms", "all"),
+            "adapter_start": ("zero", "xavier"),
+            "stage1_image": ("masked", "whole"),
+            "reconstruction_decoder": ("light", "pretrained", "if-pretrained"),
+            "final_norm": ("none", "rotary", "all"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -151,6 +186,28 @@ class SpectralXConfig:
             raise ValueError(f"mask_ratio is {self.mask_ratio}, expected a share between 0 and 1")
         if self.are_adapter and not self.hyper_tokenizer:
             raise ValueError("the Are-adapter works on attributes of the hyper tokenizer: switch both off, or none")
+
+    def settled(self, *, rotary: bool, decoder_bands: int | None, bands: int) -> Self:
+        """The same for one backbone: what is said of kinds of backbones becomes what holds for this one.
+
+        Args:
+            rotary: Whether the backbone has rotary positions.
+            decoder_bands: Bands that the pretrained decoder of its weights reconstructs; None if they bring none.
+            bands: Image channels.
+
+        Raises:
+            ValueError: If a pretrained decoder is asked for and there is none.
+        """
+        if self.reconstruction_decoder == "pretrained" and decoder_bands is None:
+            raise ValueError("reconstruction_decoder is 'pretrained', but the weights bring no decoder that is known")
+        light = self.reconstruction_decoder == "light" or decoder_bands is None
+        return replace(
+            self,
+            reconstruction=self.reconstruction and (self.stage1_rotary or not rotary),
+            reconstruction_decoder="light" if light else "pretrained",
+            final_norm=("all" if rotary else "none") if self.final_norm == "rotary" else self.final_norm,
+            image_layers="kept" if not light and decoder_bands == bands else "drawn",
+        )
 
     def differences(self) -> dict[str, Any]:
         """The options in which the readings differ, with the values that hold here."""

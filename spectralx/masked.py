@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
@@ -58,9 +59,13 @@ def draw_mask(batch: int, patches: int, ratio: float, device: torch.device, gene
 
 def hide_pixels(images: Tensor, hidden: Tensor, patch: int) -> Tensor:
     """Sets hidden patches (B, L) of images (B, C, H, W) to zero, so that no part of the model can see them."""
-    grid = (images.shape[-2] // patch, images.shape[-1] // patch)
-    keep = (1.0 - hidden).to(images.dtype).view(-1, 1, *grid)
-    return images * keep.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+    return images * (1.0 - hidden_pixels(hidden, images.shape[-2:], patch)).to(images.dtype)
+
+
+def hidden_pixels(hidden: Tensor, size: Sequence[int], patch: int) -> Tensor:
+    """Hidden patches (B, L) as a map (B, 1, H, W) of ``size``."""
+    cells = hidden.view(-1, 1, size[0] // patch, size[1] // patch)
+    return cells.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -89,17 +94,24 @@ def masked_error(predicted: Tensor, images: Tensor, hidden: Tensor, patch: int) 
     return (error * hidden).sum() / hidden.sum()
 
 
-class ReconstructionDecoder(nn.Module):
-    """Light decoder: mask tokens in the gaps, a few transformer blocks with experts, pixels of every patch.
+def unpatchify(patches: Tensor, shape: torch.Size, patch: int) -> Tensor:
+    """Images of ``shape`` (B, C, H, W) from their patches (B, L, C * patch * patch); undoes ``patchify``."""
+    batch, bands, height, width = shape
+    cells = patches.view(batch, height // patch, width // patch, bands, patch, patch)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, bands, height, width)
+
+
+class TokenDecoder(nn.Module):
+    """Mask tokens in the gaps, and transformer blocks with experts; what makes pixels of tokens is for subclasses.
 
     Args:
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
         depth: Blocks.
         grid: Patches per side, or rows and columns of them.
-        outputs: Values per patch.
         resolution: Factor on positions; see ``positions.spatial``.
         make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        eps: Epsilon of the LayerNorms; by default timm's in the blocks, and torch's behind them.
     """
 
     position: Tensor
@@ -110,36 +122,100 @@ class ReconstructionDecoder(nn.Module):
         inner: int,
         depth: int,
         grid: int | Grid,
-        outputs: int,
         resolution: float,
         make_adapter: Callable[[int, int], AoMoA] | None,
+        eps: float | None = None,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.randn(inner) * 0.02)
+        norms = {} if eps is None else {"norm_layer": partial(nn.LayerNorm, eps=eps)}
         heads = largest_divisor(inner, max(1, inner // 32))
-        self.blocks = nn.ModuleList(Block(inner, heads, qkv_bias=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(inner, heads, qkv_bias=True, **norms) for _ in range(depth))
         self.adapters = nn.ModuleList(MlpAdapter(block, make_adapter) for block in self.blocks if make_adapter)
-        self.norm = nn.LayerNorm(inner)
-        self.predict = nn.Linear(inner, outputs)
+        self.norm = nn.LayerNorm(inner, eps=eps or 1e-5)
         self.resolution = resolution
         self.grid = (grid, grid) if isinstance(grid, int) else grid
         self.register_buffer("position", positions.spatial(inner, *self.grid, resolution), persistent=False)
 
-    def forward(self, visible: Tensor, mask: Mask, grid: Grid | None = None) -> tuple[Tensor, Tensor]:
-        """Predictions (B, L, outputs) from encoded visible tokens (B, V, width), and a scalar balance loss.
+    def decode(self, embedded: Tensor, mask: Mask, prefix: int, grid: Grid | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens of all patches (B, L, inner), normalised, and a scalar balance loss.
 
         Args:
-            visible: Encoded tokens of the visible patches.
-            mask: Which they are.
+            embedded: Prefix tokens and tokens of the visible patches (B, prefix + V, inner).
+            prefix: Tokens that belong to no patch, which get no position.
+            mask: Which patches are visible.
             grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
         """
         position = self.position
         if grid is not None and grid != self.grid:
             position = positions.spatial(position.shape[-1], *grid, self.resolution, device=position.device)
-        tokens = mask.spread(self.embed(visible), self.mask_token) + position
+        tokens = mask.spread(embedded[:, prefix:], self.mask_token) + position
+        if prefix:
+            tokens = torch.cat([embedded[:, :prefix], tokens], dim=1)
         balance = tokens.new_zeros((), dtype=torch.float32)
         for index, block in enumerate(self.blocks):
             tokens, extra = run_block(block, tokens, self.adapters[index] if len(self.adapters) else None)
             balance = balance + extra
-        return self.predict(self.norm(tokens)), balance
+        return self.norm(tokens[:, prefix:]), balance
+
+    def error(self, predicted: Any, images: Tensor, hidden: Tensor) -> Tensor:
+        """Loss of what ``forward`` predicts of images (B, C, H, W), whose hidden patches (B, L) are 1.0."""
+        raise NotImplementedError
+
+    def picture(self, predicted: Any, images: Tensor) -> Tensor:
+        """What ``forward`` predicts as images (B, C, H, W), in the unit of the true ones."""
+        raise NotImplementedError
+
+
+class ReconstructionDecoder(TokenDecoder):
+    """Light decoder: a linear layer makes the pixels of every patch, normalised as in ``masked_error``.
+
+    Args:
+        width: Token width of the encoder.
+        inner: Token width of the decoder, a multiple of 4.
+        depth: Blocks.
+        grid: Patches per side, or rows and columns of them.
+        bands: Image channels C.
+        patch: Patch side in pixels.
+        resolution: Factor on positions; see ``positions.spatial``.
+        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        depth: int,
+        grid: int | Grid,
+        bands: int,
+        patch: int,
+        resolution: float,
+        make_adapter: Callable[[int, int], AoMoA] | None,
+    ) -> None:
+        super().__init__(width, inner, depth, grid, resolution, make_adapter)
+        self.patch = patch
+        self.predict = nn.Linear(inner, bands * patch * patch)
+
+    def forward(self, tokens: Tensor, mask: Mask, prefix: int, grid: Grid | None = None) -> tuple[Tensor, Tensor]:
+        """Predictions (B, L, C * patch * patch) and a scalar balance loss.
+
+        Args:
+            tokens: Encoded prefix tokens, which are not used, and visible patches (B, prefix + V, width).
+            mask: Which patches are visible.
+            prefix: Number of prefix tokens.
+            grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
+        """
+        decoded, balance = self.decode(self.embed(tokens[:, prefix:]), mask, 0, grid)
+        return self.predict(decoded), balance
+
+    def error(self, predicted: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """Mean squared error on the hidden patches (B, L) of images (B, C, H, W)."""
+        return masked_error(predicted, images, hidden, self.patch)
+
+    def picture(self, predicted: Tensor, images: Tensor) -> Tensor:
+        """Predicted images (B, C, H, W), with the mean and spread of the true patches."""
+        patches = patchify(images, self.patch).float()
+        mean = patches.mean(dim=-1, keepdim=True)
+        spread = ((patches - mean).square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+        return unpatchify(predicted.float() * spread + mean, images.shape, self.patch)

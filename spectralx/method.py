@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, cast
@@ -17,14 +18,27 @@ from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, 
 from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
+from spectralx.pretrained_decoders import DecoderError, DecoderWeights
 from spectralx.reconstructions import reconstruct
 from spectralx.trainable import chooser, is_norm
 
-SEGMENT_ONLY: dict[str, Any] = {"are_adapter": False, "matching": None, "decoder": "shared", "decoder_channels": None}
+SEGMENT_ONLY: dict[str, Any] = {
+    "are_adapter": False, "matching": None, "decoder": "shared", "decoder_channels": None,
+    "final_norm": "none", "head_eps": 1e-5, "stage1_rotary": True,
+}  # fmt: skip
 """Options that do not act in stage 1, with the values at which it is trained."""
 
-CARRIED_PARTS = ("hyper_tokenizer.", "patch_path.", "adapters.", "reconstruction.")
+WHU_OHS = "whuohs-s2t"
+"""A benchmark of WHU-OHS, whose sensor's wavelengths the released stage 2 holds for every sensor."""
+
+MISPRINT = (8, 0.569)
+"""The ninth of those wavelengths as the release has it, with two digits changed over; the sensor's is 0.596."""
+
+CARRIED_PARTS = ("hyper_tokenizer.", "patch_path.", "adapters.")
 """Parts that stage 1 trains, or that are drawn at random and stay so."""
+
+PRETRAINED_PARTS = ("backbone.", "reconstruction.")
+"""Parts of which stage 1 carries what it trains; what it does not train comes with the weights of the backbone."""
 
 HARD_MATCHING = {
     f"are_adapter.{side}.{part}.": "hard matching takes no more of an attention than the place of its largest entry, "
@@ -60,6 +74,22 @@ def reconstruction_pictures(module: nn.Module, images: Tensor) -> dict[str, Tens
     generator = torch.Generator(images.device).manual_seed(0)
     shown = reconstruct(cast(SpectralX, module), images, generator)
     return {"input": images, "masked": shown.masked, "reconstruction": shown.reconstruction}
+
+
+@functools.lru_cache(maxsize=8)
+def _decoder_shapes(backbone: Backbone) -> dict[str, Tensor]:
+    """Read once, since stages are asked for often; the digest of the file is part of the key."""
+    return backbone.decoder_tensors("meta")
+
+
+def no_decoder(backbone: Backbone, reason: ValueError) -> MethodError:
+    """Why a backbone's weights give no decoder, for people."""
+    return MethodError(
+        str(reason),
+        where=backbone.weights and backbone.weights.path,
+        expected="--weights with the authors' whole checkpoint of Scale-MAE or SatMAE++, encoder and decoder",
+        fix="-o reconstruction_decoder=light",
+    )
 
 
 def _within(prefix: str) -> Callable[[str], bool]:
@@ -100,9 +130,21 @@ class SpectralXMethod(Method):
         "hypert-aomoa-no-stage1": {"pretrain": False, "are_adapter": False},
         "no-stage1": {"pretrain": False},
         "paper": {"reading": "paper"},
-        "released": {"reading": "released", "combine": "exponential", "wavelengths": "whu-ohs"},
+        "released": {
+            "reading": "released",
+            "combine": "exponential",
+            "wavelengths": "whu-ohs-as-released",
+            "decoder": "own",
+        },
     }
     """The rows of the paper's ablation, and the two readings; ``released`` to the last detail."""
+
+    later: ClassVar[Mapping[str, Any]] = {**Method.later} | {
+        name: READINGS["paper"][name]
+        for name in (
+            "adapter_start", "stage1_image", "stage1_rotary", "reconstruction_decoder", "final_norm", "head_eps",
+        )
+    }  # fmt: skip
 
     reading: Reading = Field("released", description="follow the authors' released code or the publication")
     pretrain: bool = Field(True, description="run stage 1, masked reconstruction of unlabelled source chips")
@@ -135,30 +177,49 @@ class SpectralXMethod(Method):
     combine: Literal["stable", "exponential"] = Field(
         "stable", description="how expert outputs are joined; as released: exponential, equal where it is finite"
     )
-    wavelengths: Literal["sensor", "whu-ohs"] = Field(
-        "sensor", description="those of the sensor; as in the released stage 2: the 32 of WHU-OHS for every sensor"
+    wavelengths: Literal["sensor", "whu-ohs", "whu-ohs-as-released"] = Field(
+        "sensor",
+        description="those of the sensor; as in the released stage 2: the 32 of WHU-OHS for every sensor, with the "
+        "release's misprint in band 9 or without",
     )
     positions: Literal["resolution", "mixed", "backbone"] | None = Field(
         None, description="position encoding; pretrained backbones other than Scale-MAE keep their own"
     )
+
+    adapter_start: Literal["zero", "xavier"] | None = Field(
+        None, description="whether experts add nothing at the start, or something"
+    )
+    stage1_image: Literal["masked", "whole"] | None = Field(
+        None, description="whether stage 1 blanks hidden patches before it tokenises, or drops their tokens after"
+    )
+    stage1_rotary: bool | None = Field(None, description="stage 1 for backbones with rotary positions (DINOv3), too")
+    reconstruction_decoder: Literal["light", "pretrained", "if-pretrained"] | None = Field(
+        None, description="what reconstructs in stage 1: a light decoder, or the one that comes with the weights"
+    )
+    final_norm: Literal["none", "rotary", "all"] | None = Field(
+        None, description="whether feature maps pass the backbone's last LayerNorm"
+    )
+    head_eps: float | None = Field(None, gt=0, description="epsilon of the batch norms in the own neck and head")
 
     @model_validator(mode="after")
     def _are_adapter_has_attributes(self) -> Self:
         if self.are_adapter and not self.hyper_tokenizer:
             raise ValueError("are_adapter needs the hyper tokenizer: set are_adapter=false too")
         strict = self.reading == "paper" if self.strict_wavelengths is None else self.strict_wavelengths
-        if self.wavelengths == "whu-ohs" and strict:
-            raise ValueError("wavelengths=whu-ohs are those of another sensor: set strict_wavelengths=false too")
+        if self.wavelengths != "sensor" and strict:
+            raise ValueError(
+                f"wavelengths={self.wavelengths} are those of another sensor: set strict_wavelengths=false too"
+            )
         return self
 
-    def config(self, backbone: Backbone) -> SpectralXConfig:
-        """The model's options for a backbone."""
+    def config(self, backbone: Backbone, bands: int = 0) -> SpectralXConfig:
+        """The model's options for a backbone and a number of bands."""
         positions = self.positions
         if positions is None and backbone.pretrained != "none" and "scale" not in backbone.pretrained.lower():
             positions = "backbone"
         chosen = {name: getattr(self, name) for name in READINGS[self.reading]} | {"positions": positions}
         differences = READINGS[self.reading] | {name: value for name, value in chosen.items() if value is not None}
-        return SpectralXConfig(
+        config = SpectralXConfig(
             reading=self.reading,
             hyper_tokenizer=self.hyper_tokenizer,
             aomoa=self.aomoa,
@@ -176,6 +237,18 @@ class SpectralXMethod(Method):
             decoder_depth=self.reconstruction_depth,
             **differences,
         )
+        decoder = self._pretrained_decoder(backbone, "meta")
+        try:
+            return config.settled(rotary=backbone.rotary, decoder_bands=decoder.bands if decoder else None, bands=bands)
+        except ValueError as error:
+            raise no_decoder(backbone, error) from None
+
+    def _pretrained_decoder(self, backbone: Backbone, device: str) -> DecoderWeights | None:
+        """The decoder of the backbone's weights, if stage 1 is to have it; on ``meta`` its shapes alone."""
+        wanted = self.reconstruction_decoder or READINGS[self.reading]["reconstruction_decoder"]
+        if not self.pretrain or wanted == "light" or backbone.weights is None:
+            return None
+        return DecoderWeights.find(_decoder_shapes(backbone) if device == "meta" else backbone.decoder_tensors(device))
 
     def build(self, task: Task) -> SpectralX:
         """The model for a benchmark; what no stage trains has ``requires_grad=False``."""
@@ -188,7 +261,7 @@ class SpectralXMethod(Method):
                 "tokenizer cannot take",
                 fix="choose another backbone, such as vit-large",
             )
-        config = self.config(task.backbone)
+        config = self.config(task.backbone, task.num_bands)
         if task.budget.pretrain_steps == 0:  # what no stage trains is not built
             config = replace(config, reconstruction=False)
         decoder = None
@@ -196,15 +269,25 @@ class SpectralXMethod(Method):
             from spectral_tl_bench.models.decoders import build_decoder
 
             decoder = build_decoder(task.backbone.width, task.num_classes, self.decoder_channels)
-        return SpectralX(
-            backbone,
-            self._wavelengths(task),
-            task.num_classes,
-            task.window,
-            task.gsd,
-            config,
-            decoder,
-        )
+        published = None
+        if config.reconstruction and config.reconstruction_decoder == "pretrained":
+            device = "meta" if next(backbone.parameters()).is_meta else "cpu"
+            published = self._pretrained_decoder(task.backbone, device)
+        else:
+            config = replace(config, reconstruction_decoder="light")
+        try:
+            return SpectralX(
+                backbone,
+                self._wavelengths(task),
+                task.num_classes,
+                task.window,
+                task.gsd,
+                config,
+                decoder,
+                pretrained_decoder=published,
+            )
+        except DecoderError as error:
+            raise no_decoder(task.backbone, error) from None
 
     def parts(self) -> list[Part]:
         """The parts that the paper's table counts, in its order; then those that it leaves out."""
@@ -225,11 +308,13 @@ class SpectralXMethod(Method):
             return task.wavelengths
         from spectral_tl_bench.benchmarks import builtin_benchmarks
 
-        return builtin_benchmarks()["whuohs-s2t"].sensor.wavelengths
+        known = builtin_benchmarks()[WHU_OHS].sensor.wavelengths
+        band, misprint = MISPRINT
+        return known if self.wavelengths == "whu-ohs" else (*known[:band], misprint, *known[band + 1 :])
 
     def stages(self, task: Task) -> list[Stage]:
         """Reconstruction without labels, then segmentation."""
-        config = self.config(task.backbone)
+        config = self.config(task.backbone, task.num_bands)
         facts = config.differences()
         segment = Stage(
             "segment",
@@ -240,15 +325,20 @@ class SpectralXMethod(Method):
             options=facts,
             unreached=HARD_MATCHING if config.matching == "hard" else {},
         )
-        if not self.pretrain or task.budget.pretrain_steps == 0:
+        if not config.reconstruction or task.budget.pretrain_steps == 0:
             return [segment]
+        decoder = self._pretrained_decoder(task.backbone, "meta")
         first = Stage(
             "reconstruct",
             task.budget.pretrain_steps,
             labelled=False,
             loss=reconstruction_loss,
             trainable=chooser(config, "reconstruct"),
-            options={**facts, "mask_ratio": self.mask_ratio},
+            options={
+                **facts,
+                "mask_ratio": self.mask_ratio,
+                "reconstruction_decoder": decoder.kind if decoder else "light",
+            },
             shared=self._shared(config),
             pictures=reconstruction_pictures,
         )
@@ -268,9 +358,9 @@ class SpectralXMethod(Method):
         trained = chooser(config, "reconstruct")
 
         def carries(name: str) -> bool:
-            return name.startswith(CARRIED_PARTS) or (name.startswith("backbone.") and trained(name))
+            return name.startswith(CARRIED_PARTS) or (name.startswith(PRETRAINED_PARTS) and trained(name))
 
         def relies_on(name: str) -> bool:
-            return name.startswith("backbone.") and not carries(name)
+            return name.startswith(PRETRAINED_PARTS) and not carries(name)
 
         return Shared(canonical, carries, relies_on, free=frozenset({"mask_ratio", "balance"}))

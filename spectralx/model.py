@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.eva import Eva
@@ -14,13 +14,14 @@ from torch import Generator, Tensor, nn
 from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.are_adapter import AreAdapter
-from spectralx.backbone import check_backbone, norm_before, own_tokens, rotary_table, with_prefix
+from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, with_prefix
 from spectralx.blocks import MlpAdapter, check_block, run_block
 from spectralx.config import SpectralXConfig
 from spectralx.hyper_tokenizer import Attributes, HyperTokenizer, LowRankPatchPath
-from spectralx.masked import Mask, ReconstructionDecoder, draw_mask, hide_pixels, masked_error
+from spectralx.masked import Mask, ReconstructionDecoder, TokenDecoder, draw_mask, hide_pixels
 from spectralx.neck_head import NeckAndHead
 from spectralx.positions import Grid
+from spectralx.pretrained_decoders import DecoderWeights
 from spectralx.trainable import StageName, chooser
 
 
@@ -50,6 +51,11 @@ class SpectralX(nn.Module):
         decoder: Called as ``decoder(features, (H, W))`` with four maps (B, D, h, w); by default an own UPerNet.
         bands: Image channels C; by default those of the backbone's patch embedding. A backbone for other bands, such
             as an RGB one, serves as well as long as the hyper tokenizer takes the place of its patch embedding.
+        pretrained_decoder: The decoder of the backbone's pretraining, where its weights bring one; see
+            ``SpectralXConfig.reconstruction_decoder``.
+
+    Attributes:
+        config: The options as they hold for this backbone, see ``SpectralXConfig.settled``.
 
     Raises:
         ValueError: If sizes or wavelengths do not fit together.
@@ -69,6 +75,7 @@ class SpectralX(nn.Module):
         config: SpectralXConfig | None = None,
         decoder: nn.Module | None = None,
         bands: int | None = None,
+        pretrained_decoder: DecoderWeights | None = None,
     ) -> None:
         super().__init__()
         config = config or SpectralXConfig()
@@ -77,6 +84,11 @@ class SpectralX(nn.Module):
         patch = int(backbone.patch_embed.patch_size[0])
         own_bands = backbone.patch_embed.proj.in_channels
         bands = own_bands if bands is None else bands
+        config = config.settled(
+            rotary=is_rotary(backbone),
+            decoder_bands=pretrained_decoder.bands if pretrained_decoder else None,
+            bands=bands,
+        )
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check(config, width, patch, bands, wavelengths, size)
         if not config.hyper_tokenizer and bands != own_bands:
@@ -99,6 +111,7 @@ class SpectralX(nn.Module):
             ties=config.ties,
             combine=config.combine,
             balance=config.balance > 0,
+            start=config.adapter_start,
         )
         self.adapters = nn.ModuleDict()
         for level in sorted(set(self.levels)) if config.aomoa else ():
@@ -110,13 +123,17 @@ class SpectralX(nn.Module):
                 width, self.hyper_tokenizer.attributes, self.grid, config.matching, config.match_temperature, self.cells
             )
         head_channels = config.head_channels or width // 2
-        self.decoder = decoder if decoder is not None else NeckAndHead(width, num_classes, head_channels)
-        self.reconstruction: ReconstructionDecoder | None = None
-        if config.reconstruction:
+        self.decoder = (
+            decoder if decoder is not None else NeckAndHead(width, num_classes, head_channels, config.head_eps)
+        )
+        self.reconstruction: TokenDecoder | None = None
+        beside = adapter if config.aomoa else None
+        if config.reconstruction and config.reconstruction_decoder == "pretrained" and pretrained_decoder is not None:
+            self.reconstruction = pretrained_decoder.build(bands, patch, self.grid, gsd, beside)
+        elif config.reconstruction:
             inner = config.decoder_width or max(16, width // 2 // 16 * 16)
-            outputs = bands * patch * patch
             self.reconstruction = ReconstructionDecoder(
-                width, inner, config.decoder_depth, self.grid, outputs, gsd, adapter if config.aomoa else None
+                width, inner, config.decoder_depth, self.grid, bands, patch, gsd, beside
             )
         for name, resolution in (("position", gsd), ("plain_position", 1.0)):
             encoding = positions.spatial(width, *self.grid, resolution)
@@ -184,9 +201,8 @@ class SpectralX(nn.Module):
         Raises:
             RuntimeError: If the model was built without ``reconstruction``.
         """
-        predicted, mask, balance = self._reconstruct(images, generator)
-        error = masked_error(predicted, images, mask.hidden, self.patch)
-        return error + self.config.balance * balance
+        decoder, (predicted, balance), mask = self._reconstruct(images, generator)
+        return decoder.error(predicted, images, mask.hidden) + self.config.balance * balance
 
     def reconstruct(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Mask]:
         """What stage 1 predicts of images (B, C, H, W), and what was hidden from it.
@@ -196,28 +212,30 @@ class SpectralX(nn.Module):
             generator: Source of the mask's chance, on the device of the images.
 
         Returns:
-            Predictions (B, L, C * patch * patch), normalised per patch as in ``masked_error``, and the mask.
+            Predicted images (B, C, H, W), of visible patches too, and the mask.
 
         Raises:
             RuntimeError: If the model was built without ``reconstruction``.
         """
-        predicted, mask, _ = self._reconstruct(images, generator)
-        return predicted, mask
+        decoder, (predicted, _), mask = self._reconstruct(images, generator)
+        return decoder.picture(predicted, images), mask
 
-    def _reconstruct(self, images: Tensor, generator: Generator | None) -> tuple[Tensor, Mask, Tensor]:
-        """Hidden patches are blanked before anything looks at the image, and only visible tokens are encoded."""
+    def _reconstruct(
+        self, images: Tensor, generator: Generator | None
+    ) -> tuple[TokenDecoder, tuple[Any, Tensor], Mask]:
+        """The decoder, what it predicts with the balance loss, and the mask; only visible tokens are encoded."""
         if self.reconstruction is None:
             raise RuntimeError("this model cannot reconstruct: build it with SpectralXConfig(reconstruction=True)")
         grid = self._grid(images)
         if grid[0] * grid[1] < 2:
             raise ValueError(f"images are {tuple(images.shape)}: one patch, expected at least two, one to hide")
         mask = draw_mask(len(images), grid[0] * grid[1], self.config.mask_ratio, images.device, generator)
-        tokens, _ = self._embed(hide_pixels(images, mask.hidden, self.patch))
+        seen = images if self.config.stage1_image == "whole" else hide_pixels(images, mask.hidden, self.patch)
+        tokens, _ = self._embed(seen)
         tokens = self._placed(tokens, grid, plain=False, mask=mask)
         _, encoded, balance = self._encode(tokens, grid, None, mask)
-        visible = self.backbone.norm(encoded)[:, self.backbone.num_prefix_tokens :]
-        predicted, extra = self.reconstruction(visible, mask, grid)
-        return predicted, mask, balance + extra
+        predicted, extra = self.reconstruction(self.backbone.norm(encoded), mask, self.backbone.num_prefix_tokens, grid)
+        return self.reconstruction, (predicted, balance + extra), mask
 
     def _grid(self, images: Tensor) -> Grid:
         """Rows and columns of patches."""
@@ -270,6 +288,8 @@ class SpectralX(nn.Module):
             if self.are_adapter is not None and media is not None:
                 patches = self.are_adapter(patches, media, grid)
                 tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
+            if self.config.final_norm == "all":
+                patches = self.backbone.norm(patches)
             maps[index] = patches.transpose(1, 2).unflatten(2, grid)
         return [maps[level] for level in self.levels] if mask is None else [], tokens, balance
 

@@ -51,16 +51,17 @@ class UPerHead(nn.Module):
         channels: Inner channels.
         num_classes: Logit channels K.
         dropout: Share of channels dropped in training before the last layer.
+        eps: Epsilon of the batch norms.
     """
 
-    def __init__(self, width: int, channels: int, num_classes: int, dropout: float = 0.1) -> None:
+    def __init__(self, width: int, channels: int, num_classes: int, dropout: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         levels = len(SCALES)
-        self.pools = nn.ModuleList(_convolution(width, channels, 1) for _ in POOLS)
-        self.pooled = _convolution(width + len(POOLS) * channels, channels, 3)
-        self.lateral = nn.ModuleList(_convolution(width, channels, 1) for _ in range(levels - 1))
-        self.smooth = nn.ModuleList(_convolution(channels, channels, 3) for _ in range(levels - 1))
-        self.fuse = _convolution(levels * channels, channels, 3)
+        self.pools = nn.ModuleList(_convolution(width, channels, 1, eps) for _ in POOLS)
+        self.pooled = _convolution(width + len(POOLS) * channels, channels, 3, eps)
+        self.lateral = nn.ModuleList(_convolution(width, channels, 1, eps) for _ in range(levels - 1))
+        self.smooth = nn.ModuleList(_convolution(channels, channels, 3, eps) for _ in range(levels - 1))
+        self.fuse = _convolution(levels * channels, channels, 3, eps)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
@@ -92,19 +93,20 @@ class NeckAndHead(nn.Module):
         width: Token width of the backbone.
         num_classes: Logit channels K.
         channels: Inner channels of the head.
+        eps: Epsilon of the head's batch norms.
     """
 
-    def __init__(self, width: int, num_classes: int, channels: int = 512) -> None:
+    def __init__(self, width: int, num_classes: int, channels: int = 512, eps: float = 1e-5) -> None:
         super().__init__()
         self.neck = PyramidNeck(width)
-        self.head = UPerHead(width, channels, num_classes)
+        self.head = UPerHead(width, channels, num_classes, eps=eps)
 
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Logits (B, K, H, W) from four maps (B, width, h, w)."""
         return resize(self.head(self.neck(features)), image_size)
 
 
-def _convolution(inputs: int, outputs: int, side: int) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, side: int, eps: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False), BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False), BatchNorm2d(outputs, eps=eps), nn.ReLU()
     )

@@ -20,11 +20,21 @@ UNMATCHED = frozenset({"attend", "direct"})
 """Parts of the Are-adapter that hard matching gives no gradient: it takes the place of a maximum, not its value."""
 
 
+DECODER_ADAPTERS = frozenset({"adapters", "embed_adapter", "predict_adapter"})
+"""Parts of a pretrained reconstruction decoder that are trained."""
+
+IMAGE_LAYERS = (
+    "predict.", "proj_up_conv.", "proj_up_norm.", "up_block.", "fcn_high.pred.7.", "fcn_low.pred.7.",
+)  # fmt: skip
+"""Beginnings of names in a pretrained reconstruction decoder whose shape depends on the number of bands."""
+
+
 def chooser(config: SpectralXConfig, stage: StageName | None = None) -> Callable[[str], bool]:
     """Tells of a parameter name of ``SpectralX`` whether it is trained.
 
     What a stage's forward pass does not use is never trained in it: the patch embedding that the hyper tokenizer
-    replaces, a position table beside computed encodings; in stage 2 the last LayerNorm, and blocks behind the levels.
+    replaces, a position table beside computed encodings; in stage 2 the last LayerNorm unless feature maps pass it, and
+    blocks behind the levels. Of a pretrained reconstruction decoder, adapters train, and what had to be drawn.
 
     Args:
         config: The model's options.
@@ -52,6 +62,9 @@ def chooser(config: SpectralXConfig, stage: StageName | None = None) -> Callable
         part, *inner = name.split(".")
         if part == "are_adapter" and config.matching == "hard" and not UNMATCHED.isdisjoint(inner):
             return False
+        if part == "reconstruction" and part in parts and config.reconstruction_decoder == "pretrained":
+            drawn = config.image_layers == "drawn" and ".".join(inner).startswith(IMAGE_LAYERS)
+            return inner[0] in DECODER_ADAPTERS or drawn
         if part != "backbone":
             return part in parts
         if config.backbone_trains == "none" or not _used(inner, config, stage):
@@ -80,7 +93,7 @@ def _used(inner: list[str], config: SpectralXConfig, stage: StageName) -> bool:
         return config.positions == "backbone"
     if stage == "segment":  # decodes block outputs
         if first == "norm":
-            return False
+            return config.final_norm == "all"
         if first == "blocks" and config.levels:
             return int(inner[1]) <= max(config.levels)
     return True

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from bench import SIZES, WAVELENGTHS
 from golden import Case, Numbers, kinds, named
+from pretrained import NAMES, with_decoder
 from sketches import by_kind, calmed, norms, shaken, sketch, without_dropout
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.methods.base import VOID, Batch, Budget, Method, Stage, Task
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.backbones import Backbone, get_backbone
 from spectral_tl_bench.models.weights import with_frozen_statistics
 
 Lines = Iterator[tuple[str, Numbers]]
@@ -27,18 +30,26 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "spectralx": {
         "released": {}, "paper": {"reading": "paper"}, "released to the last": {"@": "released"},
         "without experts": {"@": "hypert"}, "full": {"@": "full"},
+        "drawn start alone": {"reading": "paper", "adapter_start": "xavier"},
+        "whole image alone": {"reading": "paper", "stage1_image": "whole"},
+        "Scale-MAE's decoder": {"&": "scale-mae"}, "SatMAE++'s decoder": {"&": "satmae++"},
+        "rotary": {"&": "dinov3-large-sat"}, "rotary, paper": {"&": "dinov3-large-sat", "reading": "paper"},
     },
     "slr": {"paper": {}, "released": {"reading": "released"}},
     "lora-biased": {"paper": {}, "released": {"reading": "released"}},
     "unet": {"": {"@": "small"}},
     "deeplabv3plus": {"": {"@": "small"}},
 }  # fmt: skip
-"""Options of a method's cases, ``@`` for a preset; by default one case with the defaults."""
+"""Options of a method's cases, ``@`` for a preset, ``&`` for another backbone or the weights of one with a decoder; by
+default one case with the defaults."""
+
+BESIDE = {"spectralx": ("backbone scale-mae", "backbone timm")}
+"""Further backbones that a method's cases stand on."""
 
 
-def task() -> Task:
+def task(backbone: Backbone | None = None) -> Task:
     """What methods are told."""
-    backbone = replace(get_backbone("compact", "none", **SIZES), seed=7)
+    backbone = replace(backbone or get_backbone("compact", "none", **SIZES), seed=7)
     return Task(
         benchmark="golden", bands=tuple(f"B{band}" for band in range(len(WAVELENGTHS))), wavelengths=WAVELENGTHS,
         gsd=10.0, classes=("a", "b", "c"), domains=("here", "there"), window=SIDE,
@@ -65,21 +76,31 @@ def method(name: str) -> Lines:
     for title, given in VARIANTS.get(name, {"": {}}).items():
         options = dict(given)
         preset = options.pop("@", None)
+        other = options.pop("&", None)
         made = make_method(f"{name}@{preset}" if preset else name, options)
-        yield from named(title, numbers_of(made)) if title else numbers_of(made)
+        with tempfile.TemporaryDirectory() as folder:
+            what = task(backbone_of(other, Path(folder)) if other else None)
+            yield from named(title, numbers_of(made, what)) if title else numbers_of(made, what)
 
 
-def numbers_of(made: Method) -> Lines:
+def backbone_of(name: str, folder: Path) -> Backbone:
+    """A small backbone by name, or with weights of a kind, which are written into a folder."""
+    if name in NAMES:
+        return with_decoder(name, folder / "weights.pth")
+    return get_backbone(name, "none", width=48, depth=4, heads=2)
+
+
+def numbers_of(made: Method, what: Task) -> Lines:
     """What a method builds and how its stages train."""
     torch.manual_seed(13)
-    module, given = made.build(task()), batches()
+    module, given = made.build(what), batches()
     declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     yield "parameters", [sum(sizes[name] for name in declared), sum(sizes.values())]
     yield "dropout", without_dropout(module.train())
     calmed(module)
     yield "start", logits_of(module, given)
-    for stage in made.stages(task()):
+    for stage in made.stages(what):
         if stage.fit is not None:
             with torch.no_grad():
                 stage.fit(module.eval(), given)
@@ -148,7 +169,11 @@ def logits_of(module: nn.Module, given: list[Batch]) -> list[float]:
 CASES = [
     Case(
         f"method {name}", lambda name=name: method(name),
-        (f"method {name}", *(("backbone vit", "decoder") if kind.uses_backbone else ())),  # type: ignore[attr-defined]
+        (
+            f"method {name}",
+            *(("backbone vit", "decoder") if kind.uses_backbone else ()),  # type: ignore[attr-defined]
+            *BESIDE.get(name, ()),
+        ),
     )
     for name, kind in kinds("method").items()
 ]  # fmt: skip

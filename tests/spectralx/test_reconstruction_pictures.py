@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectralx.masked import Mask, patchify
-from spectralx.reconstructions import reconstruct, unpatchify
+from spectralx.masked import Mask, patchify, unpatchify
+from spectralx.reconstructions import reconstruct
 
 
 def test_unpatchify_undoes_patchify() -> None:
@@ -19,7 +19,8 @@ def test_perfect_predictions_give_the_image_back(make) -> None:
     perfect = centred * (centred.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
     hidden = torch.zeros(3, 16)
     hidden[:, ::2] = 1
-    model.reconstruct = lambda images, generator: (perfect, Mask(torch.zeros(3, 8, dtype=torch.long), hidden))
+    picture = model.reconstruction.picture(perfect, images)
+    model.reconstruct = lambda images, generator: (picture, Mask(torch.zeros(3, 8, dtype=torch.long), hidden))
     shown = reconstruct(model, images)
     torch.testing.assert_close(shown.reconstruction, images)
     cells = patchify(shown.masked, model.patch)

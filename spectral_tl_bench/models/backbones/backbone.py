@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,21 @@ class Backbone(BackboneSpec):
             return assemble(self, in_chans, image_size)
         finally:
             torch.set_rng_state(state)
+
+    def decoder_tensors(self, device: str = "cpu") -> dict[str, Tensor]:
+        """What the weights file holds of the decoder of its pretraining, by the published names.
+
+        Args:
+            device: ``cpu``, or ``meta`` for shapes alone.
+
+        Returns:
+            Nothing for random weights, and for files that hold the encoder alone.
+
+        Raises:
+            UserError: If the file cannot be read.
+        """
+        if self.weights is None:
+            return {}
+        from spectral_tl_bench.models.backbones.files import decoder_tensors
+
+        return decoder_tensors(Path(self.weights.path), device)

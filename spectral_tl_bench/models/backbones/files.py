@@ -23,6 +23,9 @@ WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "model_ema", "
 CHANCE = 0.1
 """Share of a file's tensors below which a prefix is none: names that happen to end like the network's."""
 
+DECODER = ("decoder_", "mask_token", "fpn.", "fcn_", "proj_up_", "up_block.")
+"""How names begin in checkpoints that belong to the decoder of a masked pretraining: MAE, Scale-MAE, SatMAE++."""
+
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -108,6 +111,27 @@ def without_module(state: State) -> State:
         if all(name.startswith(prefix) for name in state)
         else state
     )
+
+
+def decoder_tensors(path: Path, device: str = "cpu") -> State:
+    """The tensors of a file that belong to the decoder of a masked pretraining, by their published names.
+
+    Args:
+        path: As for ``read_state``.
+        device: ``cpu``, or ``meta`` for shapes alone.
+
+    Returns:
+        Tensors without what stands before ``decoder_embed``; none where the file has no such layer.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    state, leaf = read_state(path, device), "decoder_embed.weight"
+    prefixes = sorted((name.removesuffix(leaf) for name in state if f".{name}".endswith(f".{leaf}")), key=len)
+    if not prefixes:
+        return {}
+    inner = {name.removeprefix(prefixes[0]): value for name, value in state.items() if name.startswith(prefixes[0])}
+    return {name: value for name, value in inner.items() if name.startswith(DECODER)}
 
 
 def without_prefix(state: State, network: nn.Module) -> State:

@@ -92,6 +92,7 @@ def look_up(architecture: str) -> dict[str, Any]:
         return {
             "kind": "vit", "width": int(network.embed_dim), "depth": len(network.blocks), "heads": heads,
             "patch": int(patch[0]), "sizes": ("width", "depth", "heads", "patch"),
+            "rotary": getattr(network, "rope", None) is not None,
         }  # fmt: skip
     with torch.device("meta"):
         pyramid = Pyramid(network)

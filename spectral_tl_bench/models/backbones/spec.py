@@ -126,6 +126,7 @@ class BackboneSpec:
         convert: Renames the tensors of a published checkpoint.
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
+        rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
         gsd: Ground sampling distance of the images in metres; set by the runner.
@@ -157,6 +158,7 @@ class BackboneSpec:
     convert: Convert | None = field(default=None, repr=False, compare=False)
     weights: Weights | None = None
     patch_embedding: str = "random"
+    rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
     gsd: float | None = field(default=None, compare=False)
