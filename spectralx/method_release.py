@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +25,8 @@ from spectralx.released.convert import (
 from spectralx.released.files import open_file, read_file
 from spectralx.released.sizes import FAMILIES, PARTS, Family, Part, Sizes
 
-SHOWN = 20
-"""Problems that are named; whoever has more knows enough."""
+SHOWN = 8
+"""Problems of a kind that are named; whoever has more knows enough."""
 
 CLASS_0 = (
     "class 0: the release's head has a first channel for pixels without a label, which training only pushes down. Its "
@@ -73,26 +74,36 @@ def _forth(request: ConversionRequest) -> Conversion:
         file, request.stage, cast("Family | None", request.family), request.heads,
         cast("tuple[Part, ...]", request.without),
     )  # fmt: skip
-    if problems := done.problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    if done.problems:
         raise UserError(
             f"the checkpoint is not a complete one of stage {done.sizes.stage} ({done.sizes.family}); nothing was "
-            "written:\n    " + "\n    ".join(problems[:SHOWN] + more),
+            "written:\n    " + "\n    ".join(_shortened(done.problems)),
             where=request.source,
             expected="every tensor that the release's own file has",
             fix="get the whole file, or name what it was trained without: --without " + " | ".join(PARTS),
         )
     _write(request.out, lambda path: save_ours(done, path, request.source.name))
-    summary = (*_summary(done.sizes), *([f"beside the tensors, not used: {', '.join(file.beside)}"] if file.beside else []))
+    summary = (
+        *_summary(done.sizes),
+        *([f"beside the tensors, not used: {', '.join(file.beside)}"] if file.beside else []),
+    )
     return Conversion(summary, _placed(done), _ignored(done), _notes(done, request.out))
+
+
+def _shortened(problems: list[str]) -> Iterator[str]:
+    """The first ones of each kind."""
+    for kind, found in groupby(problems, lambda problem: problem.partition(":")[0]):
+        several = list(found)
+        yield from several[:SHOWN]
+        if len(several) > SHOWN:
+            yield f"{kind}: {len(several) - SHOWN} more"
 
 
 def _back(request: ConversionRequest, sizes: Sizes) -> Conversion:
     if request.stage not in (None, sizes.stage):
         raise UserError(f"the file is of stage {sizes.stage}, not {request.stage}", where=request.source)
-    content = release_content(read_file(request.source), sizes)
+    content, again = release_content(read_file(request.source), sizes)
     _write(request.out, lambda path: torch.save(content, path))
-    again = understand_written(content, sizes)
     notes = [CLASS_0_BACK] if sizes.stage == 2 else []
     notes.append("the release loads without complaint what lacks tensors; this was read back, and lacks none")
     if sizes.family == "dinov3":
@@ -101,15 +112,6 @@ def _back(request: ConversionRequest, sizes: Sizes) -> Conversion:
             "local_cls_norm"
         )
     return Conversion(_summary(sizes), _placed(again), (), tuple(notes))
-
-
-def understand_written(content: dict[str, object], sizes: Sizes) -> Understood:
-    """What was written, as ``stbench convert`` would read it."""
-    from spectralx.released.files import ReleaseFile, unwrap
-
-    file = ReleaseFile(Path("written"), dict(unwrap(content)), {})
-    parts = [part for part in PARTS if not sizes.options[part.replace("-", "_")]]
-    return understand(file, sizes.stage, sizes.family, sizes.heads, parts)
 
 
 def _summary(sizes: Sizes) -> tuple[str, ...]:

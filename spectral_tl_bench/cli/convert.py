@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -18,14 +18,14 @@ SHOWN = 3
 """Keys that are named for one reason."""
 
 
-class To(str, Enum):
+class To(StrEnum):
     """Which way."""
 
     OURS = "ours"
     RELEASE = "release"
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Of which stage a file is."""
 
     AUTO = "auto"
@@ -62,14 +62,14 @@ def convert(
     if not source.is_file():
         raise UserError("there is no such file", where=source, expected="a checkpoint")
     if target is not None:
-        _check_target(source, target, to)
+        _check_target(target, to)
     number = None if stage is Stage.AUTO else cast(Literal[1, 2], int(stage.value))
     request = ConversionRequest(source, target, to.value, number, family, heads, tuple(without or ()))
     _print(load_converter(method)(request))
     say(f"written to {target}" if target else "nothing was written: say where with --out")
 
 
-def _check_target(source: Path, target: Path, to: To) -> None:
+def _check_target(target: Path, to: To) -> None:
     ours = target.suffix == ".safetensors"
     if ours != (to is To.OURS):
         expected = "a name that ends in .safetensors" if to is To.OURS else "a name such as model.ckpt"

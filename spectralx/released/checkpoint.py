@@ -7,8 +7,8 @@ Only the keys of the parts are known for certain; under which prefixes they stan
 * hyper tokenizer: before ``spa_query``; low-rank patch path: ``down``, ``up`` and ``scaler`` side by side, with
   neither ``linear`` nor ``in_scaler`` there;
 * Are-adapter: before ``refine_spa.0.weight``;
-* decoder of stage 1: before ``decoder_embed.weight`` or ``decoder_blocks.<i>``, in the names of MAE; AoMoA stands beside
-  ``decoder_embed`` and ``decoder_pred`` as beside a linear layer of the backbone;
+* decoder of stage 1: before ``decoder_embed.weight`` or ``decoder_blocks.<i>``, in the names of MAE; AoMoA may stand
+  beside ``decoder_embed`` and ``decoder_pred`` as beside a linear layer of the backbone;
 * neck: ``lateral_convs.0.conv`` beside ``convs.0.conv``; head: before ``fpn_bottleneck.conv.weight``, both in the
   names of mmsegmentation.
 """
@@ -47,6 +47,14 @@ BACKBONE_PARTS = ("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pr
 
 EXTRA = "spectralx_extra"
 """Prefix of tensors of this package that the release has no name for."""
+
+
+DINO_UNNEEDED = {
+    "mask_token": "stands for hidden patches in DINOv3's own pretraining alone",
+    "rope_embed.periods": "fixed periods of the rotary positions, which are computed",
+    "local_cls_norm.": "norm of small crops in DINOv3's own pretraining alone",
+}
+"""Beginnings of keys of DINOv3's transformer that segmentation does not use, and why."""
 
 
 @dataclass(frozen=True)
@@ -178,27 +186,21 @@ def _largest(roots: set[str], keys: list[str]) -> set[str]:
 
 def _unneeded(key: str, roots: dict[str, str], present: set[str]) -> str | None:
     """Why a key of the release is left out; None for what has a meaning, or is not known."""
-    backbone, dino = roots.get("backbone"), roots.get("dino")
-    above = re.sub(r"[^.]+\.$", "", backbone) if backbone else None
-    if backbone is not None and roots.get("head") != f"{backbone}head." and key.startswith(f"{backbone}head."):
-        return "timm's classifier, which nothing calls"
-    if above != backbone and key in (f"{above}norm.weight", f"{above}norm.bias"):
-        return "a LayerNorm beside the transformer, which nothing calls"
-    if above is not None and key.startswith(f"{above}aux_head."):
-        return "the auxiliary head, which serves training alone"
-    if key.endswith("decoder_pos_embed") and "reconstruction" in roots:
-        return "fixed positions, which are computed"
-    if dino is not None and key.startswith(dino):
-        rest = key.removeprefix(dino)
-        if rest == "mask_token":
-            return "stands for hidden patches in DINOv3's own pretraining alone"
-        if rest == "rope_embed.periods":
-            return "fixed periods of the rotary positions, which are computed"
-        if rest.startswith("local_cls_norm."):
-            return "norm of small crops in DINOv3's own pretraining alone"
     if key.endswith("mask_token") and f"{key}_decoder" in present:
         return "the decoder has a mask token of its own, mask_token_decoder"
-    return None
+    if key.endswith("decoder_pos_embed") and "reconstruction" in roots:
+        return "fixed positions, which are computed"
+    beginnings: dict[str, str] = {}
+    if (dino := roots.get("dino")) is not None:
+        beginnings |= {dino + name: reason for name, reason in DINO_UNNEEDED.items()}
+    if (backbone := roots.get("backbone")) is not None:
+        above = re.sub(r"[^.]+\.$", "", backbone)
+        beginnings[f"{above}aux_head."] = "the auxiliary head, which serves training alone"
+        if above != backbone:
+            beginnings[f"{above}norm."] = "a LayerNorm beside the transformer, which nothing calls"
+        if roots.get("head") != f"{backbone}head.":
+            beginnings[f"{backbone}head."] = "timm's classifier, which nothing calls"
+    return next((reason for begin, reason in beginnings.items() if key.startswith(begin)), None)
 
 
 def _meaning(key: str, roots: dict[str, str]) -> Place | float | None:

@@ -22,7 +22,7 @@ from spectralx.model import SpectralX
 from spectralx.released.checkpoint import Checkpoint, Place, read_checkpoint
 from spectralx.released.files import ReleaseFile
 from spectralx.released.keys import split_biases
-from spectralx.released.sizes import Family, Part, Sizes, build, on_meta, read_sizes
+from spectralx.released.sizes import PARTS, Family, Part, Sizes, build, on_meta, read_sizes
 from spectralx.released.transfer import Report, compare, is_idle
 from spectralx.released.write import StageNumber, state_to_released
 
@@ -48,15 +48,15 @@ _AOMOA = (
     "gate.noise", "scale", "experts.fc1_weight", "experts.fc1_bias", "experts.fc2_weight", "experts.fc2_bias",
 )  # fmt: skip
 
-_FCN = ("proj", "pred.0.ln", "pred.1", "pred.3", "pred.5", "pred.7") + tuple(
-    f"conv_blocks.{block}.{layer}" for block in (0, 1) for layer in ("convs.1", "convs.3", "residual")
-)
+_CONVS = [f"conv_blocks.{block}.{layer}" for block in (0, 1) for layer in ("convs.1", "convs.3", "residual")]
+_FCN = ("proj", "pred.0.ln", "pred.1", "pred.3", "pred.5", "pred.7", *_CONVS)
+_UP = ("up_conv", "up_norm", "res_block.conv1", "res_block.conv2", "res_norm", "proj_out")
 _OWN: Mapping[str, tuple[str, ...]] = {
-    "scalemae": ("fpn.fpn1.0", "fpn.fpn1.1.ln", "fpn.fpn1.3", "fpn.fpn2.0")
-    + tuple(f"{band}.{layer}" for band in ("fcn_high", "fcn_low") for layer in _FCN),
-    "satmaepp": ("predict", "proj_up_conv", "proj_up_norm")
-    + tuple(f"up_block.{layer}" for layer in ("up_conv", "up_norm", "res_block.conv1", "res_block.conv2", "res_norm",
-                                              "proj_out")),
+    "scalemae": (
+        "fpn.fpn1.0", "fpn.fpn1.1.ln", "fpn.fpn1.3", "fpn.fpn2.0",
+        *(f"{band}.{layer}" for band in ("fcn_high", "fcn_low") for layer in _FCN),
+    ),
+    "satmaepp": ("predict", "proj_up_conv", "proj_up_norm", *(f"up_block.{layer}" for layer in _UP)),
 }  # fmt: skip
 """Layers with a weight that a family's decoder of stage 1 has beside transformer blocks."""
 
@@ -84,10 +84,10 @@ class Conversion:
         """Why it cannot be used as a whole; empty if it can."""
         report = self.report
         return [
-            *(f"missing: {name}" for name in self.missing),
+            *(f"not understood: {key}" for key in report.unknown),
             *(f"shape differs: {item}" for item in report.mismatched),
             *(f"no place in the model: {key}" for key in report.unplaced),
-            *(f"not understood: {key}" for key in report.unknown),
+            *(f"missing: {name}" for name in self.missing),
         ]
 
     def parts(self) -> dict[str, tuple[int, int]]:
@@ -273,8 +273,8 @@ def load_converted(model: SpectralX, path: str | Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def release_content(state: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Any]:
-    """What to hand to ``torch.save`` for a file that the release loads.
+def release_content(state: Mapping[str, Tensor], sizes: Sizes) -> tuple[dict[str, Any], Conversion]:
+    """What to hand to ``torch.save`` for a file that the release loads, and what reading it again would tell.
 
     Args:
         state: A model's tensors by our names.
@@ -289,13 +289,12 @@ def release_content(state: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Any]
         "wavelength": None if sizes.wavelengths is None else list(sizes.wavelengths),
     }  # fmt: skip
     file = ReleaseFile(Path("what is written"), dict(written), facts)
-    without: list[Part] = [] if sizes.options["aomoa"] else ["aomoa"]
-    without += [] if sizes.options["hyper_tokenizer"] else ["hyper-tokenizer"]
-    without += [] if sizes.options["are_adapter"] or sizes.stage == 1 else ["are-adapter"]
+    without = [part for part in PARTS if not sizes.options[part.replace("-", "_")]]
     again = understand(file, sizes.stage, sizes.family, sizes.heads, without)
     if again.problems:
         raise ValueError(f"the release would not find all it needs: {'; '.join(again.problems[:5])}")
-    return {
+    content = {
         "epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.0.0", "state_dict": written,
         "hyper_parameters": facts,
     }  # fmt: skip
+    return content, again

@@ -24,8 +24,6 @@ Part = Literal["hyper-tokenizer", "aomoa", "are-adapter"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """What an ablation of the release may leave out."""
 
-_FLAGS = {"hyper-tokenizer": "hyper_tokenizer", "aomoa": "aomoa", "are-adapter": "are_adapter"}
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -116,7 +114,7 @@ def read_sizes(
     depth = 1 + max(int(name.split(".")[2]) for name in ours if name.startswith("backbone.blocks."))
     patch = size("patch_path.down.weight", 2) * size("patch_path.up.weight", 2)
     options: dict[str, Any] = {"reconstruction": False, "rank": size("patch_path.down.weight", 0)}
-    options |= {_FLAGS[part]: part not in without for part in PARTS}
+    options |= {part.replace("-", "_"): part not in without for part in PARTS}
     options["are_adapter"] &= stage == 2 and options["hyper_tokenizer"]
     # ScaleMAE's positions are computed; the other families keep those of their pretraining.
     options["positions"] = "mixed" if family == "scalemae" else "backbone"
@@ -132,6 +130,8 @@ def read_sizes(
         options["head_channels"] = size("decoder.head.classify.weight", 1)
     if math.isqrt(tokens) ** 2 != tokens:
         raise ValueError(f"{tokens} tokens are no square")
+    if heads is not None and width % heads:
+        raise ValueError(f"the transformer is {width} wide, which {heads} heads do not divide")
     if heads is None and width % 64:
         raise ValueError(f"the transformer is {width} wide, no multiple of 64: say how many attention heads it has")
     sizes = Sizes(

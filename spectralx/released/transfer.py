@@ -44,8 +44,10 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint. Every key of it is in exactly one of ``loaded``, ``constants``, ``mismatched``,
-    ``unplaced``, ``unknown`` and ``ignored``; DINOv3's biases of queries, keys and values as one key for each.
+    """What became of a checkpoint.
+
+    Every key of it is in exactly one of ``loaded``, ``constants``, ``mismatched``, ``unplaced``, ``unknown`` and
+    ``ignored``; DINOv3's biases of queries, keys and values as one key for each.
 
     Attributes:
         loaded: Key of the release -> where its tensor is now.

@@ -167,13 +167,18 @@ MAKERS: dict[tuple[str, str], Callable[..., object]] = {
 """All that is made when a pickle calls a name; every other call makes a ``Stub``."""
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc] # noqa: SLF001 - the C version cannot be overridden
+class _Reader(pickle._Unpickler):
     """The pickle machine of the standard library, whose calls of what a pickle names are taken away.
 
-    Every step that would call, import, or set attributes is replaced below; the others handle plain values.
+    Every step that would call, import, or set attributes is replaced below; the others handle plain values. It is the
+    version in Python, since that in C does not let its steps be replaced.
     """
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined] # noqa: SLF001
+    stack: list[Any]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list[Any]]
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Name:
         return Name("builtins" if module == "__builtin__" else str(module), str(name))

@@ -140,34 +140,48 @@ def _is_dino(state: Mapping[str, Tensor]) -> bool:
 def _default_places(name: str, value: Tensor, state: Mapping[str, Tensor], root: str) -> dict[str, Place]:
     """Keys of the release for one tensor of ours."""
     whole = Place(name)
+    experts = len(value) if value.ndim else 0
     if match := re.fullmatch(r"(reconstruction\.)?adapters\.(\d+)\.(fc[12])\.(.+)", name):
         layer = f"{root}{'decoder_' if match[1] else ''}blocks.{match[2]}.mlp.{match[3]}."
-        return _aomoa_keys(name, match[4], layer, len(value) if value.ndim else 0)
-    if match := re.fullmatch(r"reconstruction\.(embed|predict)_adapter\.(.+)", name):
+        return _aomoa_keys(name, match[4], layer, experts)
+    if match := re.fullmatch(r"reconstruction\.(embed|predict)(_adapter)?\.(.+)", name):
         layer = f"{root}decoder_{match[1].replace('predict', 'pred')}."
-        return _aomoa_keys(name, match[2], layer, len(value) if value.ndim else 0)
-    if match := re.fullmatch(r"reconstruction\.(embed|predict)\.(weight|bias)", name):
-        beside = f"reconstruction.{match[1]}_adapter."
-        inner = "linear." if any(other.startswith(beside) for other in state) else ""
-        return {f"{root}decoder_{match[1].replace('predict', 'pred')}.{inner}{match[2]}": whole}
-    if name == "reconstruction.mask_token" and any(other.startswith("reconstruction.fpn.") for other in state):
-        return {f"{root}mask_token_decoder": whole}
-    if match := re.fullmatch(r"(backbone|reconstruction)\.blocks\.(\d+)\.(.+)", name):
-        decodes = match[1] == "reconstruction"
-        inner = match[3]
-        beside = ("reconstruction." if decodes else "") + f"adapters.{match[2]}."
-        if any(other.startswith(beside) for other in state):
-            inner = re.sub(r"^mlp\.(fc[12])\.", r"mlp.\1.linear.", inner)
-        if not decodes and _is_dino(state):
-            inner = re.sub(r"^attn\.([qv])_bias$", r"attn.qkv.bias[\1]", rename_back(inner, DINO_KEYS) or inner)
-        return {f"{root}{'decoder_' if decodes else ''}blocks.{match[2]}.{inner}": whole}
+        if match[2]:
+            return _aomoa_keys(name, match[3], layer, experts)
+        inner = "linear." if _has_below(state, f"reconstruction.{match[1]}_adapter.") else ""
+        return {f"{layer}{inner}{match[3]}": whole}
+    if match := re.fullmatch(r"(backbone|reconstruction)\.(blocks\.(\d+)\..+)", name):
+        return {root + _in_block(match[2], match[1] == "reconstruction", match[3], state): whole}
+    key = _plain_key(name, state, root)
+    return {f"{EXTRA}.{name}" if key is None else key: whole}
+
+
+def _plain_key(name: str, state: Mapping[str, Tensor], root: str) -> str | None:
+    """The key of a tensor that stands in no block and beside no experts."""
+    if name == "reconstruction.mask_token" and _has_below(state, "reconstruction.fpn."):
+        return f"{root}mask_token_decoder"
     if name.startswith("backbone."):
         inner = re.sub(r"^patch_embed\.proj\.", "patch_embed.proj.proj.", name.removeprefix("backbone."))
-        return {root + ((rename_back(inner, DINO_KEYS) if _is_dino(state) else None) or inner): whole}
+        return root + ((rename_back(inner, DINO_KEYS) if _is_dino(state) else None) or inner)
     for ours, theirs, table in _layout(root):
         if name.startswith(ours) and (key := rename_back(name.removeprefix(ours), table)) is not None:
-            return {theirs + key: whole}
-    return {f"{EXTRA}.{name}": whole}
+            return theirs + key
+    return None
+
+
+def _in_block(rest: str, decodes: bool, number: str, state: Mapping[str, Tensor]) -> str:
+    """The key of ``blocks.<i>...`` below the transformer's or the decoder's prefix."""
+    begin = f"blocks.{number}."
+    inner = rest.removeprefix(begin)
+    if _has_below(state, f"{'reconstruction.' if decodes else ''}adapters.{number}."):
+        inner = re.sub(r"^mlp\.(fc[12])\.", r"mlp.\1.linear.", inner)
+    if not decodes and _is_dino(state):
+        inner = re.sub(r"^attn\.([qv])_bias$", r"attn.qkv.bias[\1]", rename_back(inner, DINO_KEYS) or inner)
+    return f"{'decoder_' if decodes else ''}{begin}{inner}"
+
+
+def _has_below(state: Mapping[str, Tensor], begin: str) -> bool:
+    return any(name.startswith(begin) for name in state)
 
 
 def _layout(root: str) -> tuple[tuple[str, str, Table], ...]:

@@ -7,8 +7,8 @@ FOLDER`` writes a file of each family and stage.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def cross(media: int, latent: int) -> nn.Module:
 def tokenizer(s: Sizes) -> nn.Module:
     first, *_ = widths = s.stem
     steps: dict[str, nn.Module] = {"conv1": nn.Conv2d(s.bands, first, 1)}
-    for i, (narrow, wide) in enumerate(zip(widths[:-2], widths[1:-1], strict=True)):
+    for i, (narrow, wide) in enumerate(pairwise(widths[:-1])):
         steps[f"module{2 * i + 1}"] = nn.Sequential(
             nn.Conv2d(narrow, narrow, 3, padding=1), nn.BatchNorm2d(narrow), nn.GELU()
         )
@@ -174,13 +174,16 @@ def add_decoder(vit: nn.Module, s: Sizes, family: str) -> None:
         )  # fmt: skip
         return
     vit.register_parameter("mask_token_decoder", numbers(1, 1, d))
+
+    def conv() -> nn.Module:
+        return nn.Conv2d(d, d, 1)
+
     up = nn.ConvTranspose2d(d, d, 2, 2)
     vit.fpn = tree(
         fpn1=nn.Sequential(up, tree(ln=nn.LayerNorm(d)), nn.GELU(), nn.ConvTranspose2d(d, d, 2, 2)),
         fpn2=nn.Sequential(nn.ConvTranspose2d(d, d, 2, 2)),
     )
     for name in ("fcn_high", "fcn_low"):
-        conv: Callable[[], nn.Module] = lambda: nn.Conv2d(d, d, 1)
         blocks = [
             tree(convs=nn.Sequential(nn.GELU(), conv(), nn.GELU(), conv()), residual=conv()) for _ in range(2)
         ]  # fmt: skip
@@ -288,9 +291,8 @@ def write(folder: Path, stage: int, family: str, s: Sizes = MINI, seed: int = 0,
     module = task_module(stage, family, s, **options)
     with torch.no_grad():
         for name, value in module.state_dict().items():
-            if value.is_floating_point() and name.endswith(("running_mean", "running_var", "bias")):
-                if not name.endswith("attn.qkv.bias") or family != "dinov3":
-                    value.add_(torch.rand_like(value))
+            if name.endswith(("running_mean", "running_var", "norm1.bias", "scaler")):  # not what they begin with
+                value.add_(torch.rand_like(value))
     path = folder / f"{family}-stage{stage}.ckpt"
     torch.save(content(stage, family, module, s), path)
     return path
