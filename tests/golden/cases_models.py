@@ -15,7 +15,7 @@ from tiny import make_task
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
 from spectral_tl_bench.models.backbones.pyramid import stem_key
 from spectral_tl_bench.models.decoders import DECODERS, build_decoder
-from spectral_tl_bench.models.patch_embedding import RGB, STRATEGIES, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import OWN, RGB, STRATEGIES, mixed, mixing
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 Lines = Iterator[tuple[str, Numbers]]
@@ -25,7 +25,13 @@ NARROW: dict[str, Any] = {"width": 48, "depth": 4, "heads": 4}
 SMALL: dict[str, tuple[tuple[str, dict[str, int], int], ...]] = {
     "copernicus-fm": (("copernicus-fm", NARROW, 32),),
     "dofa": (("dofa-base", NARROW, 32),),
+    "hypersigma": (
+        ("hypersigma-base", NARROW | {"depth": 8}, 32),
+        ("hypersigma-base-global", NARROW, 32),
+        ("hypersigma-base-fused", NARROW | {"depth": 8}, 32),
+    ),
     "panopticon": (("panopticon", NARROW, 28),),
+    "spectral-gpt": (("spectralgpt", NARROW, 32),),
     "scale-mae": (("scalemae-large", NARROW, 32),),
     "timm": (("dinov3-large-sat", NARROW | {"heads": 2}, 32), ("timm:resnet18", {}, 64)),
     "vit": (("compact", NARROW | {"patch": 8}, 32), ("ssl4eo-small", NARROW, 48)),
@@ -57,7 +63,7 @@ def decoder() -> Lines:
 def patch_embedding() -> Lines:
     """The matrix of every strategy, and the layer that it makes, with random and with pretrained filters."""
     weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(6))
-    strategies = [name for name in STRATEGIES if name not in ("random", "hypernetwork")]
+    strategies = [name for name in STRATEGIES if name not in ("random", *OWN)]
     for strategy in strategies:
         for name, bands, known in (("four", WAVELENGTHS, RGB), ("seven", OTHER, RGB), ("fewer", RGB[:2], OTHER)):
             yield f"{strategy}, {name}: matrix", sketch(mixing(strategy, bands, known))

@@ -26,7 +26,7 @@ from spectral_tl_bench.methods import losses
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models import decoders, patch_embedding
-from spectral_tl_bench.models.backbones import load_backbone, networks, spectral
+from spectral_tl_bench.models.backbones import hypersigma, load_backbone, networks, spectral, spectral_gpt
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
@@ -214,6 +214,11 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("backbone timm", "another start", touched(networks, "by_name")),
     ("backbone dofa", "another start", touched(spectral, "dofa")),
     ("backbone panopticon", "another unit", put(spectral, "NANOMETRES", 900.0)),
+    ("backbone hypersigma", "fewer points", put(hypersigma, "POINTS", 4)),
+    ("backbone hypersigma", "another start", touched(hypersigma, "hypersigma_global")),
+    ("backbone hypersigma", "another width of the fusion", put(hypersigma, "INNER", 64)),
+    ("backbone spectral-gpt", "another start", touched(spectral_gpt, "spectral_gpt")),
+    ("backbone spectral-gpt", "bands by rank", put(spectral_gpt, "bands_in_groups", lambda *_: [0, 1, 2])),
     ("backbone copernicus-fm", "wider bands", scaled(spectral, "bandwidths")),
     ("objective coral", "the distance scaled", scaled(coral, "coral_distance")),
     ("objective erm", "balanced", put(risks.Erm, "wants_balance", lambda _: True)),

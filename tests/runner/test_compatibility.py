@@ -65,6 +65,12 @@ KINDS = {
     # Its attention over channels has 16 heads, and oft rotates 32 channels at a time.
     "Panopticon": Kind(("panopticon",), {"width": 96, "depth": 2, "heads": 4}),
     "Copernicus-FM": Kind(("copernicus-fm",), SMALL),
+    "SpectralGPT": Kind(("spectralgpt", "spectralgpt-plus"), SMALL),
+    "HyperSIGMA": Kind(("hypersigma-base", "hypersigma-large", "hypersigma-huge"), SMALL | {"depth": 8}),
+    "HyperSIGMA, global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
+    "HyperSIGMA, fused": Kind(
+        ("hypersigma-base-fused", "hypersigma-large-fused", "hypersigma-huge-fused"), SMALL | {"depth": 8}
+    ),
     "ResNet": Kind(
         ("resnet50",), standin={"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32), "zero_init_last": False},
         stages=(32, 64, 96, 128),
@@ -84,7 +90,8 @@ GROUPS = {
     "peft": ("adalora", "dora", "fourierft", "ia3", "ln-tuning", "lora", "oft", "peft", "vera"),
     "low rank": ("lora-biased", "slr"),
     "in blocks": ("adaptformer", "houlsby", "ssf"),
-    "between blocks": ("earth-adapter", "land-moe", "rein", "vpt-deep", "vpt-shallow"),
+    "between blocks": ("earth-adapter", "land-moe", "rein"),
+    "prompts": ("vpt-deep", "vpt-shallow"),
     "SpectralX": ("spectralx",),
     UNUSED: ("deeplabv3plus", "majority", "nearest-mean", "pixel-mlp", "unet"),
 }
@@ -93,12 +100,21 @@ GROUPS = {
 NO_BLOCKS = "no linear layers or LayerNorms in blocks to put an adapter on"
 FOUR_SIZES = "four resolutions instead of one sequence of tokens through equal blocks"
 
+SEVERAL_TOKENS = "several tokens for every place, one for each three bands, where the method makes or adds one"
+SAMPLED_GRID = "attention that samples the grid of tokens, where the method adds tokens or leaves some out"
+
 REFUSED = {
     ("peft", "ResNet"): NO_BLOCKS,
     **{
         (group, kind): FOUR_SIZES
-        for group in ("low rank", "in blocks", "between blocks", "SpectralX")
+        for group in ("low rank", "in blocks", "between blocks", "prompts", "SpectralX")
         for kind in ("ResNet", "Swin")
+    },
+    **{(group, "SpectralGPT"): SEVERAL_TOKENS for group in ("low rank", "SpectralX")},
+    **{
+        (group, kind): SAMPLED_GRID
+        for group in ("prompts", "SpectralX")
+        for kind in ("HyperSIGMA", "HyperSIGMA, fused")
     },
 }
 """Groups of methods and kinds of backbones that do not go together, and why. All others do."""

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
@@ -43,19 +44,18 @@ class SparseAttention(nn.Module):
     Args:
         attention: timm's attention, whose layers are taken over.
         grid: Rows h and columns w of the tokens.
-        points: Places per head and token.
     """
 
     samples_grid = True
     """Every token has its place on the grid: none can be added or left out."""
 
-    def __init__(self, attention: nn.Module, grid: tuple[int, int], points: int = POINTS) -> None:
+    def __init__(self, attention: nn.Module, grid: tuple[int, int]) -> None:
         super().__init__()
         parts = cast(Any, attention)
-        self.grid, self.points = grid, points
+        self.grid, self.points = grid, POINTS
         self.num_heads, self.scale = parts.num_heads, parts.scale
         self.qkv, self.proj, self.proj_drop = parts.qkv, parts.proj, parts.proj_drop
-        self.sampling_offsets = nn.Linear(parts.qkv.in_features, self.num_heads * points * 2)
+        self.sampling_offsets = nn.Linear(parts.qkv.in_features, self.num_heads * self.points * 2)
         nn.init.trunc_normal_(self.sampling_offsets.weight, std=0.02)
         nn.init.zeros_(self.sampling_offsets.bias)
 
@@ -193,12 +193,16 @@ def hypersigma_fused(spec: BackboneSpec, in_chans: int, image_size: int) -> Fuse
     return network
 
 
-def hypersigma_names(_spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def hypersigma_names(spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """HyperSIGMA's checkpoints: timm's names; tables of positions give way to zeros.
 
     The pretraining never adds the table to the tokens, so that the file's is the noise of its start. Of the spectral
     encoder, what comes after the branch's last block is left out, with its position table.
+
+    Raises:
+        UserError: If a file is that of the other encoder: their blocks have the same names and shapes.
     """
+    _check_encoders(spec, state)
     target = network.state_dict()
     kept = {
         name: value
@@ -209,6 +213,20 @@ def hypersigma_names(_spec: BackboneSpec, network: nn.Module, state: dict[str, T
     if "pos_embed" in state:
         kept["pos_embed"] = torch.zeros_like(target["pos_embed"], device=state["pos_embed"].device)
     return kept
+
+
+def _check_encoders(spec: BackboneSpec, state: dict[str, Tensor]) -> None:
+    if "spat_map.weight" in state:
+        mistake, place = "the file holds the spectral encoder", 0
+    elif spec.files and f"{SPECTRAL}spat_map.weight" not in state:
+        mistake, place = "the second file does not hold the spectral encoder", -1
+    else:
+        return
+    raise UserError(
+        f"these are not the weights of {spec.name}: {mistake}",
+        where=spec.weights and spec.weights.paths[place],
+        expected=spec.card.how,
+    )
 
 
 def _of_pretraining(name: str) -> bool:
