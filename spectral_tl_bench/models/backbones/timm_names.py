@@ -25,7 +25,7 @@ def timm_backbone(name: str) -> Backbone:
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.6)
         raise UserError(
             f"timm {timm.__version__} has no network {architecture!r}",
-            expected=f"did you mean {' or '.join(close)}?" if close else "a name of timm.list_models(), as in timm:vit_small_patch14_dinov2",
+            expected=f"did you mean {' or '.join(close)}?" if close else "a name of timm.list_models()",
         )
     fields = look_up(architecture)
     tags = [model.partition(".")[2] for model in timm.list_models(f"{architecture}.*", pretrained=True)]
