@@ -78,7 +78,7 @@ def own_forward(state: State, images: Tensor, heads: int, groups: int) -> list[T
     def norm(name: str, x: Tensor) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-6)
 
-    batch, _, height, width_px = images.shape
+    height, width_px = images.shape[-2:]
     filters, places = state["patch_embed.proj.weight"], (height // 8) * (width_px // 8)
     parts = [  # one group of three bands at a time, one patch at a time
         functional.unfold(images[:, 3 * group : 3 * group + 3], 8, stride=8).transpose(1, 2) @ filters.flatten(1).T
@@ -212,9 +212,9 @@ def test_the_benchmarks_of_table_one(benchmark, groups, nearest):
 
 
 def test_what_is_said_of_other_choices(tmp_path):
-    with pytest.raises(UserError, match="cannot have the patch embedding 'mean'[\\s\\S]*groups or nearest, its own"):
+    with pytest.raises(UserError, match=r"cannot have the patch embedding 'mean'[\s\S]*groups or nearest, its own"):
         get_backbone(PLUS, "none", "mean")
-    with pytest.raises(UserError, match="cannot have the patch embedding 'groups'[\\s\\S]*one of random, repeat"):
+    with pytest.raises(UserError, match=r"cannot have the patch embedding 'groups'[\s\S]*one of random, repeat"):
         get_backbone("compact", "none", "groups")
     with pytest.raises(UserError, match="0 are given for 12 bands"):
         get_backbone(PLUS, "none", **SMALL).build(12, 32)
