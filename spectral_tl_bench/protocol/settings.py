@@ -68,6 +68,18 @@ class Overrides(BaseModel):
     compile: bool = False
 
 
+def _windows(patch: int, limit: int) -> str:
+    """The sides that windows may have, in words."""
+    least, most = -(-8 // patch) * patch, limit // patch * patch
+    return f"a multiple of {patch} from {least} to {most}" if least <= most else f"chips of {least} px or more"
+
+
+def _nearest_window(window: int, patch: int, limit: int) -> int:
+    """The side nearest to what was wanted, below it where that is possible; 0 where there is none."""
+    least, most = -(-8 // patch) * patch, limit // patch * patch
+    return min(max(window // patch * patch, least), most) if least <= most else 0
+
+
 def make_settings(
     benchmark: Benchmark, chip_size: int, small: bool, backbone: Backbone, overrides: Overrides, protocol: Protocol
 ) -> RunSettings:
@@ -96,11 +108,12 @@ def make_settings(
     usual = min(protocol.small_window if small else protocol.window, limit)
     window = overrides.window or usual // backbone.patch * backbone.patch
     if window > limit or window % backbone.patch or window < max(8, backbone.patch):
+        nearest_one = _nearest_window(window, backbone.patch, limit)
         raise UserError(
-            f"a window of {window} px does not suit {benchmark.id}: chips are {chip_size} px, "
-            f"the patch of {backbone.name} is {backbone.patch} px",
-            expected=f"a multiple of {backbone.patch} from 8 to {limit}",
-            fix="choose another --window",
+            f"{f'a window of {window} px does not suit' if window else 'no window suits'} {benchmark.id}: chips are "
+            f"{chip_size} px, the patch of {backbone.name} is {backbone.patch} px",
+            expected=_windows(backbone.patch, limit),
+            fix=f"--window {nearest_one}, or leave it out" if nearest_one else "choose a backbone with smaller patches",
         )
     overlaps = protocol.pixels.windows.overlaps
     stride = overrides.stride or (max(1, window // 2) if overlaps else window)

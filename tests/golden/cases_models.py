@@ -24,7 +24,9 @@ NARROW: dict[str, Any] = {"width": 48, "depth": 4, "heads": 4}
 
 SMALL: dict[str, tuple[tuple[str, dict[str, int], int], ...]] = {
     "copernicus-fm": (("copernicus-fm", NARROW, 32),),
+    "dinov2": (("dinov2-small", NARROW, 28),),
     "dofa": (("dofa-base", NARROW, 32),),
+    "galileo": (("galileo-nano", NARROW, 32),),
     "hypersigma": (
         ("hypersigma-base", NARROW | {"depth": 8}, 32),
         ("hypersigma-base-global", NARROW, 32),

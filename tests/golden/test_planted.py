@@ -38,7 +38,7 @@ from spectral_tl_bench.methods import losses
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models import decoders, patch_embedding
-from spectral_tl_bench.models.backbones import hypersigma, load_backbone, networks, spectral, spectral_gpt
+from spectral_tl_bench.models.backbones import galileo, hypersigma, load_backbone, networks, spectral, spectral_gpt
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
@@ -277,6 +277,9 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("backbone vit", "another start", touched(networks, "vit")),
     ("backbone scale-mae", "another start", touched(networks, "scale_mae")),
     ("backbone timm", "another start", touched(networks, "by_name")),
+    ("backbone dinov2", "another start", touched(networks, "vit")),
+    ("backbone galileo", "other positions", scaled(galileo, "waves")),
+    ("backbone galileo", "another month", put(galileo, "MONTH", 0)),
     ("backbone dofa", "another start", touched(spectral, "dofa")),
     ("backbone panopticon", "another unit", put(spectral, "NANOMETRES", 900.0)),
     ("backbone hypersigma", "fewer points", put(hypersigma, "POINTS", 4)),

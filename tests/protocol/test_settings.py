@@ -68,10 +68,12 @@ def test_overrides_act_one_by_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 100}, r"a window of 100 px[\s\S]*a multiple of 16 from 8 to 500[\s\S]*--window"),
+        ({"window": 100}, r"a window of 100 px[\s\S]*a multiple of 16 from 16 to 496[\s\S]*--window 96"),
         ({"window": 512}, "chips are 500 px"),
         ({"window": 8}, "the patch of vit-large is 16 px"),
-        ({"chip": 12}, "chips are 12 px"),
+        ({"chip": 12}, r"no window suits[\s\S]*chips are 12 px[\s\S]*16 px or more[\s\S]*smaller patches"),
+        ({"chip": 128, "window": 128, "sizes": {"patch": 14}}, r"of 14 from 14 to 126[\s\S]*--window 126"),
+        ({"chip": 128, "window": 8, "sizes": {"patch": 14}}, "--window 14, or leave it out"),
         ({"chip": 8, "backbone": "compact", "sizes": {"patch": 6}}, "chips are 8 px"),
         ({"stride": 225}, r"a stride of 225 px skips pixels[\s\S]*--stride"),
         ({"window": 32, "stride": 33}, "a stride of 33 px"),

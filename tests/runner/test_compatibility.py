@@ -60,12 +60,14 @@ KINDS = {
     ),
     "rgb-mini": Kind(("rgb-mini",)),
     "Scale-MAE": Kind(("scalemae-large",), SMALL),
+    "DINOv2": Kind(("dinov2-small", "dinov2-base", "dinov2-large"), SMALL),
     "DINOv3": Kind(("dinov3-large-sat",), SMALL),
     "DOFA": Kind(("dofa-base", "dofa-large"), SMALL),
     # Its attention over channels has 16 heads, and oft rotates 32 channels at a time.
     "Panopticon": Kind(("panopticon",), {"width": 96, "depth": 2, "heads": 4}),
     "Copernicus-FM": Kind(("copernicus-fm",), SMALL),
     "SpectralGPT": Kind(("spectralgpt", "spectralgpt-plus"), SMALL),
+    "Galileo": Kind(("galileo-nano", "galileo-tiny", "galileo-base"), SMALL),
     "HyperSIGMA": Kind(("hypersigma-base", "hypersigma-large", "hypersigma-huge"), SMALL | {"depth": 8}),
     "HyperSIGMA, global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
     "HyperSIGMA, fused": Kind(
@@ -100,7 +102,7 @@ GROUPS = {
 NO_BLOCKS = "no linear layers or LayerNorms in blocks to put an adapter on"
 FOUR_SIZES = "four resolutions instead of one sequence of tokens through equal blocks"
 
-SEVERAL_TOKENS = "several tokens for every place, one for each three bands, where the method makes or adds one"
+SEVERAL_TOKENS = "several tokens for every place, one for each group of bands, where the method makes or adds one"
 SAMPLED_GRID = "attention that samples the grid of tokens, where the method adds tokens or leaves some out"
 
 REFUSED = {
@@ -110,7 +112,7 @@ REFUSED = {
         for group in ("low rank", "in blocks", "between blocks", "prompts", "SpectralX")
         for kind in ("ResNet", "Swin")
     },
-    **{(group, "SpectralGPT"): SEVERAL_TOKENS for group in ("low rank", "SpectralX")},
+    **{(group, kind): SEVERAL_TOKENS for group in ("low rank", "SpectralX") for kind in ("SpectralGPT", "Galileo")},
     **{
         (group, kind): SAMPLED_GRID
         for group in ("prompts", "SpectralX")

@@ -121,7 +121,8 @@ def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: in
     if stem in state and stem in target and spec.patch_embedding not in OWN:
         drawn = spec.patch_embedding == "random"
         state = {**state, stem: target[stem] if drawn else _new_bands(spec, state[stem], in_chans)}
-    unexpected = tuple(name for name in state if name not in target and not name.startswith(IGNORED))
+    ignored = IGNORED + tuple(getattr(network, "left_out", ()))
+    unexpected = tuple(name for name in state if name not in target and not name.startswith(ignored))
     if wrong := [name for name in state if name in target and state[name].shape != target[name].shape]:
         lines = [f"{name}: expected {_shape(target[name])}, found {_shape(state[name])}" for name in wrong[:5]]
         more = f"\n    and {len(wrong) - 5} more" if len(wrong) > 5 else ""

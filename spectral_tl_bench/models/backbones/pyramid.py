@@ -36,6 +36,8 @@ class Pyramid(nn.Module):
         for owner in (body, getattr(body, "head", None)):  # ConvNeXt has it in its head
             if isinstance(owner, nn.Module) and isinstance(getattr(owner, "norm", None), nn.LayerNorm):
                 owner.norm = nn.Identity()
+        # A norm in the head is left out with it; this one's weights are in files by the body's own name.
+        self.left_out = () if any(name.startswith("norm.") for name in body.state_dict()) else ("norm.",)
         self.body = body
         self.places = tuple(places[stride][0] for stride in STRIDES)
         self.widths = tuple(places[stride][1] for stride in STRIDES)

@@ -7,7 +7,7 @@ import difflib
 import timm
 from timm.models import get_pretrained_cfg
 
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.entries import make_by_name
 from spectral_tl_bench.models.backbones.networks import look_up
@@ -28,6 +28,13 @@ def timm_backbone(name: str) -> Backbone:
             expected=f"did you mean {' or '.join(close)}?" if close else "a name of timm.list_models()",
         )
     fields = look_up(architecture)
+    tags = [model.partition(".")[2] for model in timm.list_models(f"{architecture}.*", pretrained=True)]
+    if tag and tag not in tags:
+        raise UserError(
+            f"timm {timm.__version__} has no weights {tag!r} for {architecture}",
+            expected=nearest(tag, tags) if tags else "none, it has no weights for it",
+            fix=f"--backbone timm:{architecture}",
+        )
     config = get_pretrained_cfg(name)
     card = Card(
         data=f"timm's {config.tag or 'default'} weights" if config else "no weights in timm",
