@@ -81,11 +81,24 @@ def test_a_second_head_reads_no_image_and_no_backbone(tmp_path, kept_run, monkey
     monkeypatch.setattr(
         kept_module, "compute_features", lambda *a: counted.update(computed=counted["computed"] + 1) or compute(*a)
     )
-    record, outcome, _ = kept_run(tmp_path, "linear-probe", options={"head_seed": 3})
+    record, outcome, _ = kept_run(tmp_path, "frozen", options={"head_seed": 3, "decoder": "linear"})
     assert outcome.state == "done" and counted == {"read": 1, "computed": 0}, "one window to check the module"
     assert record.options["head_seed"] == 3
     features = {path.name for path in (tmp_path / "cache" / "features").iterdir()}
     assert len(features) == 3, "the last of four levels is read from where all four are kept"
+
+
+@pytest.mark.parametrize("first", ["frozen", "linear-probe"])
+def test_features_behind_the_norm_are_not_those_of_a_decoder(tmp_path, kept_run, first):
+    """Both keep the last level, and neither may read what the other has kept."""
+    second = "linear-probe" if first == "frozen" else "frozen"
+    options = {"decoder": "linear"}
+    kept_run(tmp_path, first, options=options if first == "frozen" else {})
+    record, outcome, said = kept_run(tmp_path, second, options=options if second == "frozen" else {})
+    assert outcome.state == "done" and not [line for line in said if "reusing features" in line]
+    assert {role: one["reused"] for role, one in record.stages[-1].options["features"].items()} == dict.fromkeys(
+        ("training", "validation", "target"), False
+    )
 
 
 def test_a_linear_head_keeps_one_level(tmp_path, kept_run):

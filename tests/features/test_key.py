@@ -53,7 +53,6 @@ def base(tree) -> FeatureIdentity:
 
 HEADS = {
     "decoder": {"options": {"decoder": "linear"}},
-    "method": {"method": "linear-probe"},
     "learning rate": {"learning_rate": 0.5},
     "schedule": {"schedule": "constant"},
     "steps": {"steps": 7},
@@ -81,6 +80,7 @@ RUNS = {
     "benchmark": {"benchmarks": ("mts12-s2n",)},
     "copies": {"options": {"cache_copies": 8}},
     "dtype": {"options": {"cache_dtype": "float16"}},
+    "norm": {"method": "linear-probe"},
 }
 
 

@@ -25,8 +25,14 @@ Lines = Iterator[tuple[str, Numbers]]
 CLASSES, SIDE, STEPS, LENGTH = 3, 32, 4, 0.1
 """``LENGTH`` is that of a step: its direction is the gradient's, its size does not depend on the loss."""
 
+NORMS = {"train_norms": True}
+"""Was the default when the values were written first; the numbers of the same options have not moved."""
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "adalora": {"": {"interval": 1}},
+    "adalora": {"": {"interval": 1, **NORMS}}, "dora": {"": NORMS}, "fourierft": {"": NORMS}, "ia3": {"": NORMS},
+    "oft": {"": NORMS}, "peft": {"": NORMS}, "vera": {"": NORMS},
+    "adaptformer": {"": {}, "norm of the block": {"layernorm": "block"}, "own norm": {"layernorm": "in"}},
+    "earth-adapter": {"": {"early": 2}, "late": {"early": 0, "late": 2}},
     "spectralx": {
         "released": {}, "paper": {"reading": "paper"}, "released to the last": {"@": "released"},
         "without experts": {"@": "hypert"}, "full": {"@": "full"},
@@ -35,7 +41,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "Scale-MAE's decoder": {"&": "scale-mae"}, "SatMAE++'s decoder": {"&": "satmae++"},
         "rotary": {"&": "dinov3-large-sat"}, "rotary, paper": {"&": "dinov3-large-sat", "reading": "paper"},
     },
-    "slr": {"paper": {}, "released": {"reading": "released"}},
+    "slr": {
+        "paper": {}, "released": {"reading": "released"}, "one stage": {"pretrain": False},
+        "frozen norms": {"train_norms": False},
+    },
     "lora-biased": {"paper": {}, "released": {"reading": "released"}},
     "unet": {"": {"@": "small"}},
     "deeplabv3plus": {"": {"@": "small"}},

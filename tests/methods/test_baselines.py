@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from tiny import SIZES, make_task
 from torch import nn
 
 from spectral_tl_bench.methods.base import Task
-from spectral_tl_bench.methods.baselines import Frozen, Full
+from spectral_tl_bench.methods.baselines import BitFit, Frozen, Full, LinearProbe
 from spectral_tl_bench.methods.peft_methods import Lora
 from spectral_tl_bench.methods.tuners import block_layers
+from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
 from spectral_tl_bench.training.task import StageTask
 
 METHODS = [Full(), Frozen(), Frozen(train_patch_embed=False), Lora(), Lora(train_norms=False, train_patch_embed=False)]
@@ -113,3 +115,48 @@ def test_any_number_of_bands_and_a_batch_of_one(method, bands):
 def test_the_same_seed_builds_the_same_weights():
     one, same = build(Lora()).state_dict(), build(Lora()).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_the_linear_probe_is_a_linear_map_of_normed_tokens():
+    task = make_task()
+    module = build(LinearProbe(), task).eval()
+    vit, images = module.backbone, some(task)["image"]
+    nn.init.normal_(vit.norm.weight)
+    nn.init.normal_(vit.norm.bias)
+    with torch.no_grad():
+        tokens = vit.forward_features(images)[:, vit.num_prefix_tokens :]  # timm's, behind the norm
+        weight, bias = module.decoder.classifier.weight[:, :, 0, 0], module.decoder.classifier.bias
+        logits = (tokens @ weight.T + bias).transpose(1, 2).unflatten(2, (4, 4))
+        expected = nn.functional.interpolate(logits, (32, 32), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(module(images), expected)
+        torch.testing.assert_close(module.features(images)[-1].flatten(2).transpose(1, 2), tokens)
+        plain = build(Frozen(train_patch_embed=False), task).eval()
+        for one, other in zip(module.features(images)[:-1], plain.features(images)[:-1], strict=True):
+            assert torch.equal(one, other), "other levels are block outputs, as decoders take them"
+    assert trainable(module) == {"decoder.classifier.weight", "decoder.classifier.bias"}
+
+
+@pytest.mark.parametrize("name", [name for name in backbone_entries() if load_backbone(name).kind == "vit"])
+def test_every_vision_transformer_has_a_norm_for_the_probe(name):
+    spec = replace(load_backbone(name), named_weights=False).for_sensor((0.5, 0.6), 10.0)
+    with torch.device("meta"):
+        norm = spec.build(2, 4 * spec.patch).norm
+    assert isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (spec.width,)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "swin-tiny"])
+def test_the_maps_of_a_pyramid_pass_no_norm(name):
+    task = replace(make_task(window=64), backbone=load_backbone(name))
+    module = build(LinearProbe(), task).eval()
+    with torch.no_grad():
+        plain = module.backbone.forward_intermediates(torch.ones(1, 4, 64, 64), [3])[0]
+        assert torch.equal(module.features(torch.ones(1, 4, 64, 64))[-1], plain)
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_bitfit_trains_biases_and_norms_if_asked_for(norms):
+    module = build(BitFit(train_norms=norms, train_patch_embed=False))
+    names = {name for name, _ in module.named_parameters()}
+    wanted = {name for name in names if name.startswith("decoder.") or name.endswith(".bias")}
+    wanted |= {name for name in names if norms and re.search(r"\.norm[12]\.weight$", name)}
+    assert trainable(module) == wanted

@@ -18,7 +18,9 @@ from spectral_tl_bench.training.task import StageTask
 from spectralx.low_rank import LINEAR_LAYERS, LoraLinear, SlrLinear, adapt, merge
 from spectralx.method_low_rank import LoraBiased, Slr
 
-METHODS = [LoraBiased(), Slr(), LoraBiased(rank=3, reading="released"), Slr(rank=3, reading="released")]
+METHODS = [LoraBiased(), Slr(pretrain=False), LoraBiased(rank=3, reading="released")]
+METHODS += [Slr(rank=3, reading="released", pretrain=False)]
+"""In one stage; that without labels is in tests/spectralx/test_slr_stage.py."""
 
 
 def build(method: Method, **sizes: int) -> nn.Module:

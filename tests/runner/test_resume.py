@@ -101,6 +101,7 @@ def cut(monkeypatch) -> Iterator:
     [
         ("adalora", {"schedule": "cosine"}),
         ("spectralx", {"oracle": True}),
+        pytest.param("slr", {}, marks=slow),
         pytest.param("full+groupdro+mixstyle+swad", {"benchmarks": (DFC,), "validations": 9}, marks=slow),
         pytest.param("full", {}, marks=slow),
         pytest.param("lora", {"options": {"dropout": 0.2}}, marks=slow),

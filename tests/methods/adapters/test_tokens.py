@@ -154,7 +154,7 @@ def test_the_loss_of_land_moe_holds_the_mean_balance_of_all_blocks():
     for gate in module.backbone.adapter.gates:
         gate.register_forward_hook(lambda _m, _i, out: gates.append(out.softmax(dim=-1)))
     module.eval()
-    logits, extra = stage.outputs(module, batch)
+    _, extra = stage.outputs(module, batch)
     importances = [one.sum(dim=0) for one in gates]
     assert len(importances) == SIZES["depth"]
     expected = 0.5 * sum(one.var(correction=0) / one.mean() ** 2 for one in importances) / len(importances)
