@@ -86,7 +86,8 @@ GROUPS = {
     "in blocks": ("adaptformer", "houlsby", "ssf"),
     "between blocks": ("earth-adapter", "land-moe", "rein", "vpt-deep", "vpt-shallow"),
     "SpectralX": ("spectralx",),
-    UNUSED: ("deeplabv3plus", "majority", "nearest-mean", "pixel-mlp", "unet"),
+    "target images": ("entropy-min", "self-training"),
+    UNUSED: ("adabn", "deeplabv3plus", "majority", "nearest-mean", "pixel-mlp", "unet"),
 }
 """All methods of the suite, by what they do to a backbone."""
 
