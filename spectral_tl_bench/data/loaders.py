@@ -311,11 +311,16 @@ class SourceData:
             self.collection, **training_batches(sampler, settings.batch_size, share, done),
             num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.windows),
         )  # fmt: skip
+        target = self.target_loader(steps, stage, share, done)
+        return loader if target is None else WithTargetImages(loader, target)
+
+    def target_loader(
+        self, steps: int, stage: str, share: Share = WHOLE, done: int = 0
+    ) -> DataLoader[dict[str, Tensor]] | None:
+        """``steps`` batches of random target windows, with ``image`` alone; None for methods that do not see any."""
         if self.target_images is None:
-            return loader
-        return WithTargetImages(
-            loader, self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage), share, done)
-        )
+            return None
+        return self.target_images.loader(steps, seed_from("target windows", self.order_seed, stage), share, done)
 
     def sweep_loader(self, labelled: bool) -> DataLoader[dict[str, Tensor]]:
         """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""

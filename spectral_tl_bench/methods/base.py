@@ -284,8 +284,8 @@ class Method(LaterOptions, ABC):
     uses_backbone: ClassVar[bool] = True
     """Whether ``build`` uses ``task.backbone``. The records of a method that does not name none."""
     target_images: ClassVar[bool] = False
-    """Whether training needs the target's images, without labels. Batches of every stage with an optimiser then also
-    carry ``target_image``, and the results stand on a board apart (``unlabelled-target``)."""
+    """Whether training needs the target's images, without labels. Batches of every stage then also carry
+    ``target_image``, and the results stand on a board apart (``unlabelled-target``)."""
 
     numerics_version: ClassVar[int | str | None] = None
     """Raised by hand whenever the numbers of the method may change; each class declares its own. Results of a class

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def segmentation_loss(module: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy over labelled pixels; zero, with gradients, where a batch has none."""
-    return cross_entropy(module(batch["image"]), batch["mask"])
+    return labelled_cross_entropy(module(batch["image"]), batch["mask"])
 
 
-def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """The same of logits (B, K, H, W) and classes (B, H, W) with void."""
+def labelled_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """The same of logits (B, K, H, W) and a mask (B, H, W)."""
     total = functional.cross_entropy(logits, mask, ignore_index=VOID, reduction="sum")
     return total / (mask != VOID).sum().clamp(min=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,19 +29,22 @@ class Sweep:
         source: What training may see.
         labelled: Whether batches carry ``mask``.
         device: Where the batches go.
+        order: Name of the order of target windows, which batches hold for methods that say that they need them.
     """
 
-    def __init__(self, source: SourceData, labelled: bool, device: torch.device) -> None:
+    def __init__(self, source: SourceData, labelled: bool, device: torch.device, order: str = "") -> None:
         self._loader = source.sweep_loader(labelled)
+        self._target = source.target_loader(len(self._loader), order)
         self._normalise = source.normaliser().to(device)
         self._device = device
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches in the order of the chips."""
-        for batch in self._loader:
+        for batch, other in zip(self._loader, self._target or itertools.repeat({}), strict=False):
             beat()
             moved = {name: value.to(self._device) for name, value in batch.items()}
-            yield {**moved, "image": self._normalise(moved["image"])}
+            target = {"target_image": self._normalise(value.to(self._device)) for value in other.values()}
+            yield {**moved, **target, "image": self._normalise(moved["image"])}
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -102,7 +106,7 @@ def solve_stage(
         parameter.requires_grad_(name in names)
     others = {name for name, _ in module.named_parameters()} - names
     before = weights_digest(module, lambda name: name in others)
-    batches = Sweep(source, stage.labelled, device)
+    batches = Sweep(source, stage.labelled, device, stage.name)
     say(f"{title} | {stage.name}: in closed form, from {len(batches)} batches of source training pixels")
     with torch.no_grad():
         stage.fit(module, batches)

@@ -97,6 +97,10 @@ class TrainingRun:
         """Whether a stage is the one whose checkpoint is selected."""
         return number == len(self.stages) - 1
 
+    def selects(self, number: int) -> bool:
+        """Whether the best checkpoint of a stage by gradients goes on: nothing but closed form comes after it."""
+        return all(stage.fit is not None or not stage.steps for stage in self.stages[number + 1 :])
+
     def seed(self, number: int) -> int:
         """Seed of whatever is random in a stage, by its number."""
         return seed_from("train", self.weight_seed, number)
@@ -186,9 +190,10 @@ def solve(run: TrainingRun, number: int, declared: set[str], trained: TrainedMod
 
 
 def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedModel, keeper: Keeper) -> None:
-    """A stage by gradients; the last one is validated, and one of its checkpoints selected."""
-    stage, last = run.stages[number], run.is_last(number)
-    trace = ValidationTrace(run.folder / stage.name, run.keep_all, run.selection.takes_last) if last else None
+    """A stage by gradients; the last labelled one is validated, and one of its checkpoints selected."""
+    stage, last = run.stages[number], run.selects(number) and run.stages[number].labelled
+    keep_all = run.keep_all and run.is_last(number)
+    trace = ValidationTrace(run.folder / stage.name, keep_all, run.selection.takes_last) if last else None
     # Methods name their stages freely; the last one must see the same windows whatever its name.
     order = "segment" if last else stage.name
     objectives = None
@@ -209,6 +214,8 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
     if trace is not None and mine().rank == 0:  # which tests and writes
         _select(run, trace, task, trained)
         _average(run, stage, task, trained)
+        if not run.is_last(number):
+            _go_on_from_selected(summary, trained)
     trained.settle()
 
 
@@ -222,6 +229,14 @@ def _select(run: TrainingRun, trace: ValidationTrace, task: StageTask, trained: 
     trained.selected = (step, {**rest, **best})
     trained.last = (task.stage.steps, {**rest, **state})
     trained.checkpoints = sorted(Path(str(trace.dirpath)).glob("*.ckpt")) if run.keep_all else []
+
+
+def _go_on_from_selected(summary: StageSummary, trained: TrainedModel) -> None:
+    """What comes in closed form begins with the selected checkpoint, and leaves one of its own."""
+    step, state = trained.selected
+    summary.options["selected"] = {"step": step, "value": trained.selected_value}
+    load_state(trained.module, state)
+    trained.trace, trained.averaged = [], None
 
 
 def _average(run: TrainingRun, stage: Stage, task: StageTask, trained: TrainedModel) -> None:

@@ -8,7 +8,7 @@ from spectral_tl_bench.authoring.check import CHECKS, check_method, failures
 from spectral_tl_bench.methods.registry import load_method, method_entries
 from spectral_tl_bench.runner import stages
 
-SMALL = {"unet": "unet@small", "deeplabv3plus": "deeplabv3plus@small"}
+SMALL = {"unet": "unet@small", "deeplabv3plus": "deeplabv3plus@small", "adabn": "adabn@small"}
 """Large networks, checked with a preset."""
 
 ALWAYS_RUN = ("nearest-mean", "linear-probe", "spectralx")

@@ -47,6 +47,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "lora-biased": {"paper": {}, "released": {"reading": "released"}},
     "unet": {"": {"@": "small"}},
+    "adabn": {"": {"@": "small"}},
+    "self-training": {"": {"threshold": 0.35, "temperature": 1.0}, "plain": {"classmix": False, "rare_classes": False}},
     "deeplabv3plus": {"": {"@": "small"}},
 }  # fmt: skip
 """Options of a method's cases, ``@`` for a preset, ``&`` for another backbone or the weights of one with a decoder; by
@@ -80,6 +82,12 @@ def batches() -> list[Batch]:
     return found
 
 
+def with_target_images(given: list[Batch]) -> list[Batch]:
+    """The same with brighter images of the others' places beside."""
+    pairs = zip(given, reversed(given), strict=True)
+    return [{**batch, "target_image": 1.2 * other["image"] + 0.3} for batch, other in pairs]
+
+
 def method(name: str) -> Lines:
     """All cases of a method."""
     for title, given in VARIANTS.get(name, {"": {}}).items():
@@ -102,7 +110,7 @@ def backbone_of(name: str, folder: Path) -> Backbone:
 def numbers_of(made: Method, what: Task) -> Lines:
     """What a method builds and how its stages train."""
     torch.manual_seed(13)
-    module, given = made.build(what), batches()
+    module, given = made.build(what), with_target_images(batches()) if made.target_images else batches()
     declared = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     yield "parameters", [sum(sizes[name] for name in declared), sum(sizes.values())]

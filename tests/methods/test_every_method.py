@@ -59,11 +59,16 @@ def test_exactly_what_is_declared_trains(name: str, options: dict[str, Any]) -> 
     for stage in method.stages(task):
         if stage.fit is not None:
             pixels = [batch_of(torch.randn(2, task.num_bands, task.window, task.window), task.num_classes)]
+            if method.target_images:
+                pixels[0]["target_image"] = torch.randn(2, task.num_bands, task.window, task.window)
             named, wrong = solved(module, stage, declared, pixels)
             assert wrong == []
             trained |= named
             continue
-        seen = train_a_little(module, stage, task.num_bands, task.num_classes, task.window, declared=declared)
+        seen = train_a_little(
+            module, stage, task.num_bands, task.num_classes, task.window, declared=declared,
+            target_images=method.target_images,
+        )  # fmt: skip
         assert list(contradictions(module, stage, seen, declared)) == []
         assert not seen.odd, stage.name
         trained |= seen.chosen

@@ -95,7 +95,8 @@ GROUPS = {
     "between blocks": ("earth-adapter", "land-moe", "rein"),
     "prompts": ("vpt-deep", "vpt-shallow"),
     "SpectralX": ("spectralx",),
-    UNUSED: ("deeplabv3plus", "majority", "nearest-mean", "pixel-mlp", "unet"),
+    "target images": ("entropy-min", "self-training"),
+    UNUSED: ("adabn", "deeplabv3plus", "majority", "nearest-mean", "pixel-mlp", "unet"),
 }
 """All methods of the suite, by what they do to a backbone."""
 

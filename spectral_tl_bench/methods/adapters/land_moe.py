@@ -15,7 +15,7 @@ from spectral_tl_bench.methods.adapters.method import AdapterMethod
 from spectral_tl_bench.methods.adapters.place import BlockAdapter, after_blocks
 from spectral_tl_bench.methods.adapters.tokens import LowRankTokens
 from spectral_tl_bench.methods.base import Batch, Stage, Task
-from spectral_tl_bench.methods.losses import cross_entropy
+from spectral_tl_bench.methods.losses import labelled_cross_entropy
 
 Ranks = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...],
@@ -141,7 +141,7 @@ class LandMoe(AdapterMethod):
 
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         logits, balance = self._outputs(module, batch)
-        return cross_entropy(logits, batch["mask"]) + balance
+        return labelled_cross_entropy(logits, batch["mask"]) + balance
 
     def _outputs(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         adapter: LandMoeAdapter = cast(Any, module).backbone.adapter

@@ -1,0 +1,134 @@
+"""Self-training after DAFormer: a slow teacher labels target images, on which the student learns."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spectral_tl_bench.methods.base import VOID, Batch, Memory, Method, Stage, Task
+from spectral_tl_bench.methods.options import DECODER_TEXT, Decoder
+from spectral_tl_bench.methods.uda.teacher import Teacher
+from spectral_tl_bench.models.segmenter import ViTSegmenter, build_segmenter
+
+
+class Student(ViTSegmenter):
+    """A segmenter that knows its teacher, which is no module of it."""
+
+    teacher: Teacher
+
+
+def pixels_by_class(mask: Tensor, num_classes: int) -> Tensor:
+    """How many pixels of each class each window has: (B, K) of a mask (B, H, W)."""
+    return torch.stack([(mask == label).flatten(1).sum(dim=1) for label in range(num_classes)], dim=1)
+
+
+def half_of_the_classes(mask: Tensor, present: Tensor) -> Tensor:
+    """The pixels (B, H, W) of half of the classes that a window has, drawn for each window by itself (ClassMix).
+
+    Args:
+        mask: (B, H, W) with void.
+        present: (B, K) bool, which classes each window has.
+    """
+    drawn = torch.rand(present.shape).to(present.device).masked_fill(~present, -1.0)
+    place = drawn.argsort(dim=1, descending=True).argsort(dim=1)
+    chosen = place < (present.sum(dim=1, keepdim=True) + 1) // 2
+    chosen = functional.pad(chosen & present, (0, 1))  # void is one more class, never chosen
+    labels = mask.where(mask != VOID, present.shape[1])
+    return chosen.gather(1, labels.flatten(1)).reshape(mask.shape)
+
+
+class SelfTraining(Method):
+    """Full fine-tuning on the source, and on target images with the labels of a teacher: DAFormer without its network.
+
+    The teacher is the moving average of the student's weights. On target windows, into which half of the classes of a
+    source window are pasted, the student learns the teacher's labels, weighted by the share of target pixels of which the
+    teacher is sure. Windows with rare classes count more. Where the backbone is pretrained its last features on source
+    windows are held close to those it began with. The student is what is selected and tested.
+    """
+
+    numerics_version = 1
+
+    family: ClassVar[str] = "uda"
+    reference: ClassVar[str] = "Hoyer et al., DAFormer, CVPR 2022; ClassMix: Tranheden et al., DACS, WACV 2021"
+    source_code: ClassVar[str] = "lhoyer/DAFormer, from memory: not checked against the code"
+    differs: ClassVar[tuple[str, ...]] = (
+        "Backbone and decoder are those of the run, in place of MiT-B5 and DAFormer's decoder.",
+        "Rare classes: windows come in the order of the benchmark, the same for all methods, and are weighted as if they "
+        "were drawn by rare-class sampling, within each batch; class shares are those of the windows so far.",
+        "Mixed images get no colour jitter and no blur, which are made for RGB.",
+        "The feature distance looks at all places of source windows, since no class is a thing; bands that the pretraining "
+        "did not know begin at random in it, too.",
+        "No part of a target image is left out of the pseudo-labels, as the ego-car and the sky of street scenes are.",
+        "One rate without warm-up for encoder and decoder, as every method of a benchmark has it.",
+    )
+    target_images: ClassVar[bool] = True
+
+    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
+    decay: float = Field(0.999, ge=0, lt=1, description="share of the teacher that stays in a step")
+    threshold: float = Field(0.968, ge=0, le=1, description="probability from which the teacher is sure of a pixel")
+    classmix: bool = Field(True, description="paste half of the classes of a source window into the target window")
+    rare_classes: bool = Field(True, description="weigh source windows as rare-class sampling would draw them")
+    temperature: float = Field(0.01, gt=0, description="T of rare-class sampling; the larger, the more alike")
+    feature_weight: float = Field(
+        0.005, ge=0, description="multiple of the distance to the pretrained features, where there are such"
+    )
+
+    def build(self, task: Task) -> nn.Module:
+        """Backbone and decoder train; the teacher stands beside."""
+        made = build_segmenter(task, self.decoder)
+        student = Student(made.backbone, made.decoder, made.levels)
+        keeps_features = self.feature_weight > 0 and task.backbone.weights is not None
+        student.teacher = Teacher(made, keeps_features, task.num_classes)
+        return student
+
+    def stages(self, task: Task) -> list[Stage]:
+        """One, after each of whose steps the teacher follows."""
+
+        def follow(module: nn.Module, step: int, _steps: int) -> None:
+            teacher_of(module).follow(module, step, self.decay)
+
+        def loss(module: nn.Module, batch: Batch) -> Tensor:
+            counts = pixels_by_class(batch["mask"], task.num_classes)
+            added = self._target_loss(module, batch, counts > 0)
+            return self._source_loss(module, batch, counts) + added  # last, since objectives look at the last features
+
+        memory = Memory(
+            lambda module: teacher_of(module).state(), lambda module, state: teacher_of(module).restore(state)
+        )
+        return [Stage("segment", task.budget.steps, loss=loss, after_step=follow, memory=memory)]
+
+    def _target_loss(self, module: nn.Module, batch: Batch, present: Tensor) -> Tensor:
+        """Cross-entropy of the teacher's labels on target windows with pasted classes, the mean over all pixels."""
+        images, mask = batch["target_image"], batch["mask"]
+        labels, confidence = teacher_of(module).pseudo_labels(images)
+        weights = (confidence >= self.threshold).float().mean().expand(labels.shape)
+        if self.classmix:
+            pasted = half_of_the_classes(mask, present)
+            images = torch.where(pasted[:, None], batch["image"], images)
+            labels, weights = torch.where(pasted, mask, labels), weights.masked_fill(pasted, 1.0)
+        return (functional.cross_entropy(module(images), labels, reduction="none") * weights).mean()
+
+    def _source_loss(self, module: nn.Module, batch: Batch, counts: Tensor) -> Tensor:
+        """Cross-entropy over labelled pixels of source windows, and the distance to the features at the start."""
+        student, mask = cast(Student, module), batch["mask"]
+        features = student.features(batch["image"])
+        logits = student.decoder(features, tuple(mask.shape[-2:]))
+        sums = functional.cross_entropy(logits, mask, ignore_index=VOID, reduction="none").flatten(1).sum(dim=1)
+        labelled = counts.sum(dim=1).float()
+        if self.rare_classes:
+            weights = student.teacher.weights(counts > 0, counts, self.temperature)
+            sums, labelled = sums * weights, labelled * weights
+        loss = sums.sum() / labelled.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        first = student.teacher.first_features(batch["image"])
+        if first is None:
+            return loss
+        return loss + self.feature_weight * (features[-1] - first).float().norm(dim=1).mean()
+
+
+def teacher_of(module: nn.Module) -> Teacher:
+    """The teacher of a student."""
+    return cast(Student, module).teacher
