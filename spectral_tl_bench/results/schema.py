@@ -342,8 +342,7 @@ class Record(_Strict):
 
     @property
     def board(self) -> str:
-        """The board it stands on: its track; apart for protocols other than strict, and for methods that were given
-        the target's images."""
+        """The board it stands on: one for each track, protocol, and whether methods got the target's images."""
         protocol = "" if self.protocol == "strict" else f"-{self.protocol}"
         return f"{self.track}{protocol}{'-unlabelled-target' if self.target_images else ''}"
 
