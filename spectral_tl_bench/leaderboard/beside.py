@@ -35,8 +35,8 @@ COLUMNS = (
 """Numbers are per cent, and percentage points; ``row`` is that of the board that the measured records stand on."""
 ABOUT = (
     "Printed: as in the paper. Release and strict: what was measured here, by the release's metric and by that of this "
-    "suite, from the same confusion matrices; in per cent, means over seeds. Differences in percentage points. A remark "
-    "says where the run was not the paper's. Nothing is ranked."
+    "suite, from the same confusion matrices; in per cent, means over seeds. Differences in percentage points. A "
+    "remark says where the run was not the paper's. Nothing is ranked."
 )
 
 
@@ -68,7 +68,7 @@ def doubt_marks(lines: pd.DataFrame) -> dict[str, str]:
 
 
 def table_parts(lines: pd.DataFrame) -> list[Fields]:
-    """The lines of a track as people read them: by printed table and metric, with ``name``, ``classes`` and ``doubts``."""
+    """The lines of a track as people read them: by table and metric, with ``name``, ``classes``, ``doubts``."""
     parts = []
     for (table, metric), part in lines.groupby(["table", "metric"], sort=False):
         what = {DROP: "difference to the setting without gap", IOU: "IoU per class"}.get(str(metric), metric)
@@ -137,7 +137,7 @@ def _means(runs: BySeed, name: str = "") -> tuple[float, float] | None:
     """MIoU, or the IoU of a class, by both metrics; None where no run has it."""
     both = []
     for run in runs.values():
-        strict, release = run.blocks["selected"], released_from_strict(sum(run.matrices.values()))  # type: ignore[arg-type]
+        strict, release = run.blocks["selected"], released_from_strict(sum(run.matrices.values()))
         if not name:
             both.append((release.miou, strict.miou))
         elif name in run.record.classes:

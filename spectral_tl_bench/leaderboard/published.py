@@ -60,6 +60,9 @@ BACKBONES = {
 ABOUT_BACKBONES = {
     "spectralgpt-plus": "the paper names a ViT-L; of SpectralGPT+, only the ViT-B is published, which this is",
 }
+IN_DOMAIN = "-id"
+"""End of the ids of benchmarks without a gap."""
+ABOUT_IN_DOMAIN = "cut by place here, at random in the paper, where neighbouring chips stand on both sides"
 NOT_HERE = dict.fromkeys(("SSC", "DAEN", "DSTC"), "a network of its authors' own, which this suite does not have")
 """Methods of the paper that cannot be run here, and why."""
 
