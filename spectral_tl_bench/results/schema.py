@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -145,9 +146,16 @@ class Times(_Strict):
 
 
 class Selection(_Strict):
-    """How the selected checkpoint was found; ``trace`` holds (step, value) of every validation."""
+    """How the selected checkpoint was found.
 
-    metric: Literal["source-validation mIoU"] = "source-validation mIoU"
+    Attributes:
+        metric: What a validation says, in the words of the protocol's selection.
+        step: That of the checkpoint.
+        value: Its value.
+        trace: (step, value) of every validation.
+    """
+
+    metric: Text = "source-validation mIoU"
     step: Count
     value: float | None
     trace: tuple[tuple[Count, float | None], ...] = ()
@@ -268,7 +276,7 @@ class Record(_Strict):
     options: dict[str, JsonValue]
     objectives: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     backbone: BackboneFacts | None
-    protocol: Name = "strict"
+    protocol: Name = DEFAULT_PROTOCOL
     seed: Count
     settings: dict[str, JsonValue]
     track: Track
@@ -343,7 +351,7 @@ class Record(_Strict):
     @property
     def board(self) -> str:
         """The board it stands on: one for each track, protocol, and whether methods got the target's images."""
-        protocol = "" if self.protocol == "strict" else f"-{self.protocol}"
+        protocol = "" if self.protocol == DEFAULT_PROTOCOL else f"-{self.protocol}"
         return f"{self.track}{protocol}{'-unlabelled-target' if self.target_images else ''}"
 
     @property
