@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.cli.run_options import Choices, blocks_of, requests_of, takes_choices
+from spectral_tl_bench.cli.run_options import Choices, blocks_of, flag_of, requests_of, takes_choices
 from spectral_tl_bench.console import complain, print_rows, say
 from spectral_tl_bench.errors import UserError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.runner.survey import Survey
 
+PUBLISHED = "published"
+_OF_PUBLISHED = ("weights", "seed", "as_published")
+_RUNS = Path("runs")
 WORDS = {"done": "done", "new": "new", "failed": "failed before", "changed": "changed"}
 
 
@@ -28,20 +32,78 @@ def register(app: typer.Typer) -> None:
 @takes_choices
 def plan(
     choices: Choices,
-    out: Annotated[Path, typer.Option(help="Where records are looked for.")] = Path("runs"),
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A plan in YAML, as with --plan; or published, to write that of a table of the paper."),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="For published: the table of the SpectralX paper, I, IV, V or VI.")
+    ] = None,
+    miniature: Annotated[
+        bool,
+        typer.Option("--miniature", help="For published: small backbones, random weights, few steps; for a try."),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where records are looked for; for published: as --write.")] = _RUNS,
     write: Annotated[
         Path | None, typer.Option(help="Write the plan to this new YAML file, - for the output, and look at no data.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Cells at a time, for the time it will take.")] = 1,
 ) -> None:
     """Show the cells of a plan, what is done and what is left and why; or write the plan to a file."""
+    if what == PUBLISHED:
+        write_plan(_published_text(choices, table, miniature), out if write is None and out != _RUNS else write)
+        return
+    if table is not None or miniature:
+        raise UserError(f"{'--table' if table else '--miniature'} belongs to a table of the paper",
+                        fix=f"stbench plan {PUBLISHED} --table I")  # fmt: skip
+    if what is not None:
+        if choices.plan is not None:
+            raise UserError(f"two plans: {what} and --plan {choices.plan}", expected="one of the two")
+        if not Path(what).exists():
+            raise UserError(f"there is no plan {what!r}", expected=f"a plan in YAML, or {PUBLISHED}")
+        choices = replace(choices, plan=Path(what))
     if write is None:
         show_plan(requests_of(choices), out, jobs)
         return
     from spectral_tl_bench.runner.plan_file import plan_text
 
-    text = plan_text(blocks_of(choices))
-    if str(write) == "-":
+    write_plan(plan_text(blocks_of(choices)), write)
+
+
+def _published_text(choices: Choices, table: str | None, miniature: bool) -> str:
+    """The plan of a published table.
+
+    Raises:
+        UserError: If there is no such table, or options are given that the table settles.
+    """
+    from spectral_tl_bench.leaderboard.published_plan import published_plan
+    from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
+
+    given = [one.name for one in fields(choices) if getattr(choices, one.name) not in (None, False, [], ())]
+    settled = [flag_of(name) for name in given if name not in _OF_PUBLISHED]
+    if settled:
+        raise UserError(
+            f"the table says what is run, and so do {', '.join(settled)}",
+            expected=f"beside --table only {', '.join(map(flag_of, _OF_PUBLISHED))}, --miniature and --write",
+            fix="write the plan, and change it there",
+        )
+    if table is None:
+        raise UserError("which table of the paper?", fix=f"stbench plan {PUBLISHED} --table I (or IV, V, VI)")
+    if miniature and choices.weights not in (None, "none"):
+        raise UserError("--miniature has random weights", expected=f"not --weights {choices.weights}")
+    return published_plan(
+        read_reported(reported_folder()), table, weights=choices.weights, miniature=miniature,
+        seeds=",".join(choices.seed or ["0"]), as_published=getattr(choices, "as_published", False),
+    )  # fmt: skip
+
+
+def write_plan(text: str, write: Path | None) -> None:
+    """Write a plan to a new file, or print it.
+
+    Raises:
+        UserError: If the file is there already, or cannot be written.
+    """
+    if write is None or str(write) == "-":
         say(text.rstrip())
         return
     from spectral_tl_bench.files import write_text

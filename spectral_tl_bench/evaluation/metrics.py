@@ -123,8 +123,8 @@ def released_score(matrix: ArrayLike) -> ReleasedScores:
     Its rule removes the row *and the column* of class 0 and of every class without ground truth. The columns
     are where it goes wrong: a labelled pixel that was predicted as void, or as a class that the target does not
     have, is a mistake, and with its column it disappears from the union, from the total and from the expected
-    agreement. So all three numbers rise with mistakes of that kind; a third of the pixels wrong in that way still
-    gives 1.0. Kept for comparison with published numbers only, never for ranking.
+    agreement. So mIoU and OA rise with mistakes of that kind, and kappa mostly does; a third of the pixels wrong in
+    that way still gives 1.0. Kept for comparison with published numbers only, never for ranking.
 
     Classes that the rule leaves without any pixel have no IoU, and are passed over in the mean.
 

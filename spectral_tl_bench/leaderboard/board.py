@@ -243,8 +243,10 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "seeds": ", ".join(map(str, seeds)),
         "mean": mean(means),
         "mean_std": spread(means),
-        **{name: mean(entry[name] for entry in entries if not entry["reference"]) if means else NAN
-           for name in ("release", "inflation", "validation")},
+        **{
+            name: mean(entry[name] for entry in entries if not entry["reference"]) if means else NAN
+            for name in ("release", "inflation", "validation")
+        },
         "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
@@ -322,7 +324,7 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
 def _release(chosen: Iterable[ScoreBlock]) -> Fields:
     """The mIoU by the release's rule, mean over seeds, and by how much it is above ours."""
     both = [(scores.release_miou, scores.miou) for scores in chosen if scores.release_miou is not None]
-    return {"release": mean(release for release, _ in both), "inflation": mean(release - ours for release, ours in both)}
+    return {"release": mean(theirs for theirs, _ in both), "inflation": mean(theirs - ours for theirs, ours in both)}
 
 
 def _validation(done: list[MeasuredRecord]) -> float:

@@ -21,6 +21,7 @@ from spectral_tl_bench.leaderboard.text import (
     WHY_RELEASE,
     backbone_text,
     number,
+    parts_of,
     plain,
     selected_by,
     signed,
@@ -69,19 +70,18 @@ def latex(analysis: Analysis) -> str:
     rows = lines_of(analysis.rows)
     ranked = [row for row in rows if not pd.isna(row["rank"])]
     others = [row for row in rows if pd.isna(row["rank"])]
-    protocols = sorted({row["protocol"] for row in rows if row["protocol"]})
     seeds = sorted({row["seeds"] for row in rows if row["seeds"]})
     repeated = max(Counter((row["method"], backbone_text(row)) for row in rows).values()) > 1
     selected = selected_by(board.track)
-    shown = {"Protocol": "protocol"} if len(protocols) > 1 else {}
-    shown |= {"Configuration": "row"} if repeated else {}
+    shown = {"Configuration": "row"} if repeated else {}
     shown |= {"Tuned": "tuned"} if any(row["tuned"] for row in rows) else {}
     shown |= {"Seeds": "seeds"} if len(seeds) > 1 else {}
     caption = [
         f"{title(board.track)} (track: {board.track}).",
         *warnings(board.track),
-        "mIoU in per cent on the target, mean over seeds and standard deviation; the checkpoint was selected on "
-        f"{selected.where}. Protocol: {', '.join(protocols) or 'none'}. Bold: best, underlined: second, among ranked rows.",
+        "mIoU in per cent on the target, mean over seeds and standard deviation; of the checkpoint "
+        f"{selected.how}. Protocol: {parts_of(board.track).protocol}. Bold: best, underlined: second, among ranked "
+        "rows.",
         "" if len(seeds) > 1 or not seeds else f"Seeds: {seeds[0]}.",
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
         differing_settings(board.records),
@@ -140,8 +140,8 @@ def _millions(value: object) -> str:
 _MISSING = Markup("--")
 _TEMPLATES = environment(
     "", unless_markup(escape),
-    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "signed": signed, "NOTHING": NOTHING,
-     "MISSING": _MISSING, "DROP": DROP, "NAN": math.nan},
+    {"number": _number, "score": _score, "millions": _millions, "backbone_text": backbone_text, "signed": signed,
+     "NOTHING": NOTHING, "MISSING": _MISSING, "DROP": DROP, "NAN": math.nan},
     block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
     comment_start_string="<#", comment_end_string="#>",
 )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+from functools import partial
 
 import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard import text
 from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.beside import ABOUT, doubt_marks, table_parts
 from spectral_tl_bench.leaderboard.board import floors
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.measured import choice_of
@@ -55,6 +57,19 @@ def reported_markdown(frame: pd.DataFrame) -> str:
         frame: As ``reported.read_reported`` gives it.
     """
     return _TEMPLATES.get_template("reported.md").render(tables=list(printed_tables(frame)))
+
+
+def beside_markdown(track: str, lines: pd.DataFrame) -> str:
+    """Printed and measured numbers of one track as Markdown: a table per printed table and metric, unranked.
+
+    Args:
+        track: Its name.
+        lines: As ``beside.beside`` gives them.
+    """
+    return _TEMPLATES.get_template("beside.md").render(
+        title=text.title(track), warnings=text.warnings(track), ABOUT=ABOUT, tables=table_parts(lines),
+        marks=doubt_marks(lines), points=partial(text.fixed, digits=2), difference=partial(text.signed, scale=1),
+    )  # fmt: skip
 
 
 def escape(value: object) -> str:

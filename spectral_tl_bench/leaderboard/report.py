@@ -10,10 +10,11 @@ import pandas as pd
 
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis, analyse
+from spectral_tl_bench.leaderboard.beside import beside
 from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.generated import Generated, check_free, replace_generated
 from spectral_tl_bench.leaderboard.latex import latex, reported_latex
-from spectral_tl_bench.leaderboard.markdown import markdown, reported_markdown
+from spectral_tl_bench.leaderboard.markdown import beside_markdown, markdown, reported_markdown
 from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
 from spectral_tl_bench.leaderboard.table import analysis_tables, csv_bytes, long_table, parquet_bytes
 from spectral_tl_bench.leaderboard.text import file_stem
@@ -36,7 +37,8 @@ def write_report(
     Args:
         records: Stored records, in any order; the same records give the same bytes.
         out: Folder; gets ``tables/``, ``figures/`` and ``site/``. The reproduced track's tables are called
-            ``board.*``, those of any other board ``board-<name>.*``.
+            ``board.*``, those of any other board ``board-<name>.*``; printed numbers with a run by their protocol stand
+            in ``published-beside-<track>.*``.
         formats: Some of ``FORMATS``. Files that an earlier report made for them and that are not made again are
             removed; those of other formats stay.
         reported: Numbers of papers, as ``read_reported`` gives them; None for those that come along.
@@ -83,6 +85,10 @@ def _tables(
         stem = file_stem("reported")
         yield from _texts(stem, formats, md=partial(reported_markdown, papers), latex=partial(reported_latex, papers))
         yield from _long(stem, papers, formats)
+    for track, lines in beside(analyses, papers).items():
+        stem = f"published-beside-{track}"
+        yield from _texts(stem, formats, md=partial(beside_markdown, track, lines))
+        yield from _long(stem, lines, formats)
 
 
 def _texts(stem: str, formats: Collection[str], **writers: Callable[[], str]) -> Iterator[tuple[str, Generated]]:

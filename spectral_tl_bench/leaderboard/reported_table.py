@@ -50,7 +50,7 @@ def _layout(part: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]],
     for line in part.fillna({"trainable_params_m": -1.0}).to_dict("records"):
         text = f"{line['value']:.{digits[line['source_table']]}f}"
         if line["doubt"]:
-            text += f" ({doubts.setdefault(line['doubt'], _letter(len(doubts)))})"
+            text += f" ({doubts.setdefault(line['doubt'], letter(len(doubts)))})"
         row = (line["method"], line["backbone"], line["trainable_params_m"], line["source_table"])
         values.setdefault(row, {})[line["benchmark"]] = text
     head = ("Method", "Backbone", "Trainable, millions", "Table", *(f"{name} ({ours})" for name, ours in settings))
@@ -62,6 +62,7 @@ def _layout(part: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]],
     return head, lines, [(mark, doubt) for doubt, mark in doubts.items()]
 
 
-def _letter(place: int) -> str:
+def letter(place: int) -> str:
+    """The mark of the doubt in a place: a to z, then aa, ab and so on."""
     letters = string.ascii_lowercase
     return letters[place] if place < len(letters) else f"{letters[place // 26 - 1]}{letters[place % 26]}"

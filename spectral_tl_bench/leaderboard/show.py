@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,13 +14,32 @@ from rich.table import Table
 from rich.text import Text
 
 from spectral_tl_bench.errors import RecordError
+from spectral_tl_bench.evaluation.metrics import ReleasedScores, released_from_strict
 from spectral_tl_bench.leaderboard.measured import all_options
-from spectral_tl_bench.leaderboard.text import NOTHING, as_json, fixed, one_decimal, percent, plain, warnings
-from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.leaderboard.text import (
+    AS_PUBLISHED,
+    NOTHING,
+    WHY_RELEASE,
+    as_json,
+    fixed,
+    number,
+    one_decimal,
+    percent,
+    plain,
+    signed,
+    warnings,
+)
+from spectral_tl_bench.results.schema import Record, ScoreBlock, Selection
 from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record, records_like
 from spectral_tl_bench.results.tuning import Tuning
 
 UNKNOWN_IDENTITY = "not known: it comes from an earlier version of the suite and does not say which code it belongs to"
+ABOUT_TRACE = (
+    "what the release would have printed at each validation, all of them on the target. Its confusion matrix is never "
+    "reset: each number is over all passes until then, from the sanity pass of the untrained model on, so that it "
+    "follows the model late and is the score of no checkpoint; those stand above. It chooses nothing: each checkpoint "
+    "replaces the one before, and the last one counts."
+)
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -68,22 +88,19 @@ def show(record: Record, console: Console | None = None) -> None:
     Raises:
         RecordError: If the evidence is missing or changed, or a score contradicts it.
     """
-    blocks, places = {}, 0
+    blocks, places, released = {}, 0, {}
     if record.status == "completed":  # before the first line: no half shown result
         evidence = load_evidence(record)
         blocks, places = check_scores(record, evidence), len(set(evidence.sites))
+        released = {name: released_from_strict(evidence.matrices[name].sum(axis=0)) for name in blocks}
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     _facts(screen, "", _what(record))
     if record.error is not None:
         _facts(screen, "failed", record.error)
     if blocks:
-        _scores(screen, record, blocks, places)
+        _scores(screen, record, blocks, released, places)
     if record.selection is not None:
-        step, value = record.selection.step, record.selection.value
-        _facts(screen, "selection", [("by", record.selection.metric), ("step", step), ("value", percent(value))])
-        _print_table(screen, ("step", "validation mIoU, %", ""), [
-            (at, percent(seen), "selected" if at == step else "") for at, seen in record.selection.trace
-        ], right=(0, 1))  # fmt: skip
+        _selection(screen, record.selection, record.protocol)
     if record.tuning is not None:
         _tuning(screen, record.tuning)
     _facts(screen, "cost", _cost(record))
@@ -169,14 +186,17 @@ def compare_identities(first: Record, second: Record, console: Console | None = 
         _facts(screen, "made with", [("note", "the same code, libraries and device")])
 
 
-def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], places: int) -> None:
+def _scores(
+    screen: Console, record: Record, blocks: dict[str, ScoreBlock], released: dict[str, ReleasedScores], places: int
+) -> None:
     file = record.evidence.file if record.evidence else ""
     _facts(screen, "scores", [("verified", f"computed again from {file}, {places} places; in per cent")])
-    _print_table(screen, ("checkpoint", "mIoU", "OA", "mean F1", "kappa", "worst domain", "release"), [
+    _print_table(screen, ("checkpoint", "mIoU", "OA", "mean F1", "kappa", "worst domain"), [
         (name, percent(block.miou), percent(block.oa), percent(block.mean_f1), fixed(block.kappa, 3),
-         f"{block.worst_domain} {percent(block.per_domain[block.worst_domain])}", percent(block.release_miou))
+         f"{block.worst_domain} {percent(block.per_domain[block.worst_domain])}")
         for name, block in blocks.items()
-    ], right=(1, 2, 3, 4, 6))  # fmt: skip
+    ], right=(1, 2, 3, 4))  # fmt: skip
+    _both_metrics(screen, blocks, released)
     for head, lines in (
         ("domain, mIoU", {name: [block.per_domain.get(name) for block in blocks.values()]
                           for name in blocks["selected"].per_domain}),
@@ -185,6 +205,33 @@ def _scores(screen: Console, record: Record, blocks: dict[str, ScoreBlock], plac
     ):  # fmt: skip
         rows = [(name, *map(percent, values)) for name, values in lines.items()]
         _print_table(screen, (head, *blocks), rows, right=range(1, 1 + len(blocks)))
+
+
+def _both_metrics(screen: Console, blocks: Mapping[str, ScoreBlock], released: Mapping[str, ReleasedScores]) -> None:
+    """The strict metric and that of the release from the same confusion matrices, and by how much they differ."""
+    _facts(screen, "both metrics, from the same confusion matrices", [("note", WHY_RELEASE)])
+    _print_table(screen, ("checkpoint", "metric", "strict", "release", "difference"), [
+        (checkpoint, name, write(ours), write(theirs), signed(number(theirs) - number(ours), digits, scale))
+        for checkpoint, block in blocks.items()
+        for name, ours, theirs, write, digits, scale in (
+            ("mIoU, %", block.miou, released[checkpoint].miou, percent, 2, 100),
+            ("OA, %", block.oa, released[checkpoint].oa, percent, 2, 100),
+            ("kappa", block.kappa, released[checkpoint].kappa, partial(fixed, digits=3), 3, 1),
+        )
+    ], right=(2, 3, 4))  # fmt: skip
+
+
+def _selection(screen: Console, selection: Selection, protocol: str) -> None:
+    """By what the checkpoint was chosen, and what was seen at every validation."""
+    facts = [("by", selection.metric), ("step", selection.step), ("value", percent(selection.value))]
+    head = "validation mIoU, %"
+    if protocol == AS_PUBLISHED:
+        facts.append(("note", ABOUT_TRACE))
+        head = "printed by the release, %"
+    _facts(screen, "selection", facts)
+    _print_table(screen, ("step", head, ""), [
+        (at, percent(seen), "selected" if at == selection.step else "") for at, seen in selection.trace
+    ], right=(0, 1))  # fmt: skip
 
 
 def _tuning(screen: Console, tuning: Tuning) -> None:

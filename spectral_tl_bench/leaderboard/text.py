@@ -38,13 +38,12 @@ WHY_RELEASE = (
 )
 """Beside every pair of both metrics."""
 STRICT, PUBLISHED, AS_PUBLISHED = "strict", "published", "as-published"
-_PROTOCOL_TITLES = {PUBLISHED: ", run as in the paper", AS_PUBLISHED: ", as published: selected on the target"}
+_PROTOCOL_TITLES = {PUBLISHED: ", run as in the paper", AS_PUBLISHED: ", as published: validated on the target"}
 _PROTOCOL_WARNINGS = {
     PUBLISHED: "Protocol published: pixels and training as in the release of the SpectralX paper. Not comparable with "
     "the strict boards.",
-    AS_PUBLISHED: "Protocol as-published: as in the release of the SpectralX paper, the checkpoint was selected on the "
-    "target's own labels, which nobody has in use. Not comparable with the strict boards, nor with those of the "
-    "protocol published.",
+    AS_PUBLISHED: "Protocol as-published: as in the release of the SpectralX paper, every validation was made on the "
+    "target's own labels. Not comparable with the strict boards, nor with those of the protocol published.",
 }
 _TARGET_WARNING = (
     "The methods of this board were given the target's images, without labels, while they were trained. They cannot "
@@ -97,23 +96,24 @@ def warnings(board: str) -> list[str]:
 
 
 class Selected(NamedTuple):
-    """By what the checkpoints of a board were selected: in a sentence, and as the heads of columns."""
+    """Which checkpoints the numbers of a board are of, and what their validation says, as the heads of columns."""
 
-    where: str
+    how: str
     head: str
     short: str
     about: str
 
 
 def selected_by(board: str) -> Selected:
-    """By what the checkpoints of a board were selected."""
+    """Which checkpoints the numbers of a board are of."""
     if parts_of(board).protocol == AS_PUBLISHED:
         return Selected(
-            "the target, by the release's metric", "Target, as the release prints it", "Release's own",
-            "what the release prints at the selected validation: on the target, over all passes until then",
+            "of the last validation, as in the release", "Printed by the release", "Printed",
+            "what the release would have printed at that validation: its metric on the target, over all passes until "
+            "then, because its matrix is never reset",
         )  # fmt: skip
     return Selected(
-        "source validation", "Source validation", "Source val.",
+        "that was selected on source validation", "Source validation", "Source val.",
         "mIoU on source validation, by which the checkpoint was selected",
     )  # fmt: skip
 
@@ -163,13 +163,13 @@ def interval(low: object, high: object) -> str:
     return f"{100 * first:.2f} to {100 * last:.2f}"
 
 
-def signed(value: object) -> str:
-    """A difference of fractions in per cent, with its sign."""
+def signed(value: object, digits: int = 2, scale: float = 100) -> str:
+    """A difference with its sign, by default of fractions in per cent."""
     difference = number(value)
     if math.isnan(difference):
         return NOTHING
-    text = f"{100 * difference:+.2f}"
-    return "0.00" if float(text) == 0 else text
+    text = f"{scale * difference:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def count_range(low: object, high: object) -> str:

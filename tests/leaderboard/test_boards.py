@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import random
 import statistics
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 from spectral_tl_bench.errors import RecordError
-from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
+from spectral_tl_bench.leaderboard.board import FLOOR, FLOOR_ROW, drops, make_boards
+from spectral_tl_bench.leaderboard.text import parts_of, title, warnings
 from spectral_tl_bench.results.schema import BackboneFacts, DataFacts, Record
 from spectral_tl_bench.results.store import evidence, read_record
 
@@ -132,11 +135,44 @@ def test_rows_are_divided_by_all_that_changes_the_result(store):
         store(options={"rank": 4}),
         store(backbone=backbone),
         store(settings={"window": 32}),
-        store(protocol="paper", fingerprint="0" * 64),
     ]
     board = make_boards(records)["reproduced"]
-    assert len(board.rows) == 6
-    assert sorted(board.rows["rank"].dropna()) == [1, 2, 3, 4, 5]
+    assert len(board.rows) == 5
+    assert sorted(board.rows["rank"].dropna()) == [1, 2, 3, 4]
+
+
+def test_protocols_other_than_strict_have_boards_of_their_own(store):
+    records = [store()]
+    for place, (protocol, seen) in enumerate(itertools.product(("published", "as-published", "mine"), (False, True))):
+        fingerprint = f"{place}" * 64
+        records.append(store(protocol=protocol, target_images=seen, fingerprint=fingerprint, method=f"m{place}"))
+    boards = make_boards(records)
+    assert sorted(boards) == sorted(record.board for record in records)
+    assert {"reproduced", "reproduced-published", "reproduced-as-published-unlabelled-target"} <= set(boards)
+    for record in records:
+        board = boards[record.board]
+        assert board.methods == {next(iter(board.methods)): record.method, FLOOR_ROW: FLOOR}
+        assert parts_of(record.board) == ("reproduced", record.protocol, record.target_images)
+        warned = " ".join(warnings(record.board))
+        assert ("Not comparable with the strict boards" in warned) == (record.protocol != "strict")
+        assert ("selected on the target" in warned) == (record.protocol == "as-published")
+    titles = {title(name) for name in boards}
+    assert len(titles) == len(boards)
+
+
+def test_a_row_has_the_release_beside_its_mean(store, frame):
+    records = [store(0.7, **N2S), store(0.5, **SPRING), store(0.9, **MTS12_ID)]
+    board = make_boards(records)["reproduced"]
+    line, floor = row(board, "lora"), row(board, FLOOR)
+    chosen = [record.scores.selected for record in records[:2]]
+    assert line["release"] == pytest.approx(sum(block.release_miou for block in chosen) / 2)
+    assert line["inflation"] == pytest.approx(line["release"] - line["mean"]) and line["inflation"] > 0
+    assert floor["release"] - floor["mean"] == pytest.approx(floor["inflation"]) == 0
+
+
+def test_the_release_beside_the_mean_of_an_incomplete_row_is_unknown(store):
+    board = make_boards([store(**N2S), store(**SPRING), store(method="full", **N2S)])["reproduced"]
+    assert math.isnan(row(board, "full")["release"]) and math.isnan(row(board, "full")["inflation"])
 
 
 def test_equal_means_share_a_rank(store, frame):

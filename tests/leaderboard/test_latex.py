@@ -68,7 +68,7 @@ def test_syntax_of_a_board_with_everything(store, fail):
         *[store(method="c", seed=s) for s in (0, 1)],
         store(method="c", seed=0, **SPRING),
         fail(method="d", message=EVIL),
-        store(method="e", protocol="paper", fingerprint="0" * 32),
+        store(method="e"),
         store(method="a", seed=0, benchmark="mts12-id", gap="none"),
     ]
     text = tex_of(records)
@@ -76,7 +76,7 @@ def test_syntax_of_a_board_with_everything(store, fail):
     (rows,) = body(text)
     cells = {row[1].strip(): [cell.strip() for cell in row] for row in rows}
     assert "failed" in cells["d"] and any("textsuperscript{i}" in cell for cell in cells["c"])
-    assert cells["e"][3] == "paper" and "Protocol: paper, strict" in text
+    assert cells["e"][0] == "--" and "Protocol: strict." in text
     assert "track: reproduced" in text and "mIoU in per cent" in text
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.beside import beside
 from spectral_tl_bench.leaderboard.generated import replace_generated
-from spectral_tl_bench.leaderboard.site.names import REPORTED, opening, track_of
+from spectral_tl_bench.leaderboard.site.names import BESIDE, REPORTED, opening, track_of
 from spectral_tl_bench.leaderboard.site.pages import write_track
-from spectral_tl_bench.leaderboard.site.reported import write_reported
+from spectral_tl_bench.leaderboard.site.reported import write_beside, write_reported
 from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.site.writer import FORMAT, Writer
 
@@ -35,7 +36,8 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
         UserError: If there is nothing to show, or a file is in the way that no report made; nothing is written then.
     """
     papers = pd.DataFrame() if reported is None else reported
-    names = [*analyses, *([REPORTED] if len(papers) else [])]
+    both = beside(analyses, papers)
+    names = [*analyses, *([BESIDE] if both else []), *([REPORTED] if len(papers) else [])]
     if not names:
         raise UserError("there is neither a record nor a reported number to make a site of")
     writer = Writer(sorted(map(track_of, names)))
@@ -45,6 +47,8 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
         overviews = [f"{track_of(name).slug}/index.html", *(["index.html"] if name == first else [])]
         if name in analyses:
             write_track(writer, View(name, analyses[name]), overviews)
+        elif name == BESIDE:
+            write_beside(writer, both, overviews)
         else:
             write_reported(writer, papers, overviews)
     return replace_generated(Path(out), dict(sorted(writer.files.items())), [FORMAT])

@@ -25,7 +25,7 @@ _ABOUT = {
     ),
     "demonstration": ("Demonstration", WARNINGS["demonstration"]),
     REPORTED: ("Reported in papers", "Numbers as printed in the paper, under its own protocol, not checked here."),
-    BESIDE: ("Printed and measured", "What the paper prints beside what runs by its protocol measured here. Not ranked."),
+    BESIDE: ("Printed and measured", "The paper's numbers beside what runs by its protocol measured here."),
 }
 _SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _RESERVED = {"index", "con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))}
@@ -98,6 +98,11 @@ def script_json(value: Any) -> str:
 def signed(value: float | None) -> str:
     """A difference of fractions in percentage points, with its sign."""
     return text.signed(value).replace("-", "−")
+
+
+def points(value: float | None) -> str:
+    """A difference that is in percentage points already, with its sign."""
+    return text.signed(value, scale=1).replace("-", "−")
 
 
 def printed(value: float) -> str:

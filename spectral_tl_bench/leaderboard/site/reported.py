@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from spectral_tl_bench.leaderboard.beside import ABOUT, doubt_marks, table_parts
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.reported import DROP, IOU, MEAN, MIOU
-from spectral_tl_bench.leaderboard.site.names import REPORTED, slug, track_of
+from spectral_tl_bench.leaderboard.site.names import BESIDE, REPORTED, slug, track_of
 from spectral_tl_bench.leaderboard.site.view import fields_of
 from spectral_tl_bench.leaderboard.site.writer import Writer, top_of
+from spectral_tl_bench.leaderboard.text import title, warnings
 
 Key = tuple[str, str, str, str]
 """Reference, method, backbone, source table: numbers of two tables are never put together into one line."""
@@ -28,6 +30,17 @@ def write_reported(writer: Writer, frame: pd.DataFrame, paths: Sequence[str]) ->
             datasets=list(dict.fromkeys(line["dataset"] for line in lines)),
             backbones=sorted({line["backbone"] for line in lines if line["backbone"]}),
         )  # fmt: skip
+
+
+def write_beside(writer: Writer, tracks: Mapping[str, pd.DataFrame], paths: Sequence[str]) -> None:
+    """Write the page of printed and measured numbers, as ``beside.beside`` gives them by track, under some paths."""
+    sections = [
+        {"title": title(track), "id": slug(track), "warnings": warnings(track), "tables": table_parts(lines),
+         "marks": doubt_marks(lines)}
+        for track, lines in tracks.items()
+    ]  # fmt: skip
+    for path in paths:
+        writer.page(path, "beside", track=track_of(BESIDE), sections=sections, about=ABOUT)
 
 
 def _columns(lines: list[Fields]) -> dict[tuple[str, str], str]:

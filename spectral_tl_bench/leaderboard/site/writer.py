@@ -18,7 +18,7 @@ from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHY_RELEAS
 FORMAT = "site"
 """Under which the files stand in the folder's list of generated files."""
 _STEPS = 10
-_SECTIONS = {"benchmark": "benchmarks", "method": "methods", "reported": "overview"}
+_SECTIONS = {"benchmark": "benchmarks", "method": "methods", "reported": "overview", "beside": "overview"}
 
 
 def top_of(values: Iterable[float | None]) -> float:
@@ -52,7 +52,9 @@ class Writer:
         shared = {"NOTHING": NOTHING, "ABOUT_TUNING": ABOUT_TUNING, "WHY_RELEASE": WHY_RELEASE,
                   "MIOU_RULE": MIOU_RULE, "tracks": tracks}  # fmt: skip
         self._templates = environment(".site", _finalize, shared, autoescape=True)
-        formats = {name: getattr(names, name) for name in ("signed", "count", "seconds", "setting", "printed")}
+        formats = {
+            name: getattr(names, name) for name in ("signed", "points", "count", "seconds", "setting", "printed")
+        }
         self._templates.filters |= {"heat": heat, "percent": percent, **formats}
 
     def page(self, path: str, template: str, **values: Any) -> None:
