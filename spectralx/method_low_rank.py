@@ -114,10 +114,10 @@ class Reconstructing(ViTSegmenter):
         super().__init__(backbone, decoder, levels)
         parts = cast(Any, backbone)
         self.patch, self.mask_ratio = int(parts.patch_embed.patch_size[0]), mask_ratio
-        width, outputs = parts.embed_dim, bands * self.patch**2
+        width = parts.embed_dim
         inner = max(16, width // 2 // 16 * 16)
         self.reconstruction = ReconstructionDecoder(
-            width, inner, DECODER_DEPTH, window // self.patch, outputs, gsd, make_adapter=None
+            width, inner, DECODER_DEPTH, window // self.patch, bands, self.patch, gsd, make_adapter=None
         )
 
     def reconstruct(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Mask]:
@@ -139,7 +139,7 @@ class Reconstructing(ViTSegmenter):
         rotary = rotary_table(backbone, grid, mask)
         for block in backbone.blocks:
             tokens, _ = run_block(block, tokens, None, rotary)
-        predicted, _ = self.reconstruction(backbone.norm(tokens)[:, prefix:], mask, grid)
+        predicted, _ = self.reconstruction(backbone.norm(tokens), mask, prefix, grid)
         return predicted, mask
 
 
