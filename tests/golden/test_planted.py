@@ -243,10 +243,12 @@ def test_a_planted_change_is_caught(component, plant, monkeypatch):
         f"the numbers of {component} moved: raise its numerics version, or take the change back"
     )
     speaker = CASES[component].speaks[0]
-    monkeypatch.setattr(*owner_of(speaker), 2)
+    version = getattr(*owner_of(speaker))
+    monkeypatch.setattr(*owner_of(speaker), version + 1)
     found = complaint(CASES[component])
     assert found is not None and found.startswith(
-        f"the numerics version of {speaker} was raised (1 -> 2): write the golden values of {component} anew"
+        f"the numerics version of {speaker} was raised ({version} -> {version + 1}): write the golden values of "
+        f"{component} anew"
     )
 
 
