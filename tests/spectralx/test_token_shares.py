@@ -97,7 +97,7 @@ def test_parts_that_are_switched_off_are_not_there(make: Make, options: dict, mi
 
 
 def test_untrained_experts_add_nothing(make: Make) -> None:
-    found = {one.name: one for one in probe(make(), torch.randn(3, 5, 32, 32))}
+    found = {one.name: one for one in probe(make(adapter_start="zero"), torch.randn(3, 5, 32, 32))}
     one = found["AoMoA beside fc1 of block 0"]
     assert math.isnan(one.share) and (one.percent, one.verdict) == ("-", "all tokens equal")
 
