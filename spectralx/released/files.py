@@ -116,7 +116,8 @@ def _unwrap(content: Any) -> dict[str, Tensor | Stored]:
 
 
 def _facts(content: Any) -> dict[str, Any]:
-    """The plain entries of ``hyper_parameters``."""
+    """The plain entries of ``hyper_parameters``, which may be a kind of dictionary that Lightning has."""
+    content = content.state if isinstance(content, Stub) else content
     if not isinstance(content, Mapping):
         return {}
     return {str(key): value for key, value in content.items() if _is_plain(value)}

@@ -68,7 +68,7 @@ class Stub:
 
     Attributes:
         kind: Its class, or the function that would have made it.
-        state: Its attributes, where the pickle gives them in a dictionary.
+        state: Its attributes, or entries of a kind of dictionary.
     """
 
     kind: object
@@ -268,6 +268,8 @@ def _extend(target: object, values: list[object]) -> None:
 
 
 def _set(target: object, entries: list[tuple[Any, object]]) -> None:
+    if isinstance(target, Stub):  # such as Lightning's dictionary of its own
+        target = target.state
     if isinstance(target, dict):
         target.update(entries)
 

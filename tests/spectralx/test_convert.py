@@ -390,4 +390,5 @@ def test_true_shapes(stage: int, family: str):
 def test_the_writer_writes_what_it_says():
     held = content(2, "scalemae", task_module(2, "scalemae"), MINI)
     assert held["lr_scheduler_state_dict"] is None and held["trainer_state"].keys() == held["state_dict"].keys()
+    assert type(held["hyper_parameters"]) is not dict, "the module's own, a dictionary of Lightning's kind"
     assert type(held["hyper_parameters"]["callbacks"][0]).__module__.startswith("lightning.")

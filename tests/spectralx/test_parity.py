@@ -51,9 +51,9 @@ def test_reproduces_the_release(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix"),
     [
-        ("hypert_13", "backbone.patch_embed.proj.proj."),
-        ("are_adapter_eval", "backbone.are_adapter."),
-        ("aomoa_fc1_random_gate", "backbone.blocks.5.mlp.fc1."),
+        ("hypert_13", "model.vit_backbone.patch_embed.proj.proj."),
+        ("are_adapter_eval", "model.AreApt."),
+        ("aomoa_fc1_random_gate", "model.vit_backbone.blocks.5.mlp.fc1."),
     ],
 )
 def test_written_keys_and_shapes_are_those_of_the_release(name: str, prefix: str) -> None:

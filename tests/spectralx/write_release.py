@@ -259,6 +259,7 @@ def hyper_parameters(family: str, s: Sizes = MINI) -> dict[str, Any]:
 def content(stage: int, family: str, module: nn.Module, s: Sizes = MINI) -> dict[str, Any]:
     """What the release hands to ``torch.save``: Lightning's dictionary in stage 1, its own in stage 2."""
     import torchmetrics
+    from lightning.fabric.utilities.data import AttributeDict
 
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
     for group in optimizer.param_groups:
@@ -272,7 +273,7 @@ def content(stage: int, family: str, module: nn.Module, s: Sizes = MINI) -> dict
     if stage == 2:
         return {
             "epoch": 7, "global_step": 45_000, "state_dict": state, "optimizer_state_dict": optimizer.state_dict(),
-            "lr_scheduler_state_dict": None, "trainer_state": state, "hyper_parameters": settings,
+            "lr_scheduler_state_dict": None, "trainer_state": state, "hyper_parameters": AttributeDict(settings),
         }  # fmt: skip
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     metric = torchmetrics.JaccardIndex(task="multiclass", num_classes=s.rows)
