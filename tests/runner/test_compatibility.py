@@ -67,8 +67,8 @@ KINDS = {
     "Copernicus-FM": Kind(("copernicus-fm",), SMALL),
     "SpectralGPT": Kind(("spectralgpt", "spectralgpt-plus"), SMALL),
     "HyperSIGMA": Kind(("hypersigma-base", "hypersigma-large", "hypersigma-huge"), SMALL | {"depth": 8}),
-    "HyperSIGMA, global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
-    "HyperSIGMA, fused": Kind(
+    "HyperSIGMA global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
+    "HyperSIGMA fused": Kind(
         ("hypersigma-base-fused", "hypersigma-large-fused", "hypersigma-huge-fused"), SMALL | {"depth": 8}
     ),
     "ResNet": Kind(
@@ -112,9 +112,7 @@ REFUSED = {
     },
     **{(group, "SpectralGPT"): SEVERAL_TOKENS for group in ("low rank", "SpectralX")},
     **{
-        (group, kind): SAMPLED_GRID
-        for group in ("prompts", "SpectralX")
-        for kind in ("HyperSIGMA", "HyperSIGMA, fused")
+        (group, kind): SAMPLED_GRID for group in ("prompts", "SpectralX") for kind in ("HyperSIGMA", "HyperSIGMA fused")
     },
 }
 """Groups of methods and kinds of backbones that do not go together, and why. All others do."""
