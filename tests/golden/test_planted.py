@@ -251,10 +251,11 @@ def test_a_planted_change_is_caught(component, plant, monkeypatch):
         f"the numbers of {component} moved: raise its numerics version, or take the change back"
     )
     speaker = CASES[component].speaks[0]
-    monkeypatch.setattr(*owner_of(speaker), 2)
+    now = getattr(*owner_of(speaker))
+    monkeypatch.setattr(*owner_of(speaker), now + 1)
     found = complaint(CASES[component])
     assert found is not None and found.startswith(
-        f"the numerics version of {speaker} was raised (1 -> 2): write the golden values of {component} anew"
+        f"the numerics version of {speaker} was raised ({now} -> {now + 1}): write the golden values of {component} anew"
     )
 
 
