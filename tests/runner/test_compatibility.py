@@ -69,8 +69,8 @@ KINDS = {
     "SpectralGPT": Kind(("spectralgpt", "spectralgpt-plus"), SMALL),
     "Galileo": Kind(("galileo-nano", "galileo-tiny", "galileo-base"), SMALL),
     "HyperSIGMA": Kind(("hypersigma-base", "hypersigma-large", "hypersigma-huge"), SMALL | {"depth": 8}),
-    "HyperSIGMA, global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
-    "HyperSIGMA, fused": Kind(
+    "HyperSIGMA global": Kind(("hypersigma-base-global", "hypersigma-large-global", "hypersigma-huge-global"), SMALL),
+    "HyperSIGMA fused": Kind(
         ("hypersigma-base-fused", "hypersigma-large-fused", "hypersigma-huge-fused"), SMALL | {"depth": 8}
     ),
     "ResNet": Kind(
@@ -114,9 +114,7 @@ REFUSED = {
     },
     **{(group, kind): SEVERAL_TOKENS for group in ("low rank", "SpectralX") for kind in ("SpectralGPT", "Galileo")},
     **{
-        (group, kind): SAMPLED_GRID
-        for group in ("prompts", "SpectralX")
-        for kind in ("HyperSIGMA", "HyperSIGMA, fused")
+        (group, kind): SAMPLED_GRID for group in ("prompts", "SpectralX") for kind in ("HyperSIGMA", "HyperSIGMA fused")
     },
 }
 """Groups of methods and kinds of backbones that do not go together, and why. All others do."""
