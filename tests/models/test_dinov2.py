@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import timm
 import torch
+from real import HLS, pattern, short_run
 from safetensors.torch import save_file
-from shared import REPOSITORY, SHARED
+from shared import SHARED
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -18,10 +19,6 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.files import read_state
 from spectral_tl_bench.models.patch_embedding import RGB, mixed, wavelength
-from spectral_tl_bench.protocol.settings import Overrides
-from spectral_tl_bench.results.store import read_records, verify
-from spectral_tl_bench.runner.run import Request, execute, plan
-from spectral_tl_bench.training.hardware import Hardware
 
 VARIABLE = "STBENCH_TEST_DINOV2"
 REAL = Path(os.environ.get(VARIABLE) or SHARED / "weights" / "dinov2-vits14.safetensors")
@@ -32,7 +29,6 @@ needs_real = pytest.mark.skipif(
 )
 
 SIZES = {"width": 32, "depth": 3, "heads": 2}
-HLS = (0.443, 0.482, 0.561, 0.655, 0.865, 1.609, 2.201)
 
 
 def network(side: int = 518, **more: Any) -> nn.Module:
@@ -51,7 +47,8 @@ def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names of Hugging Face's Dinov2Model."""
     names = {
         "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj.": "embeddings.patch_embeddings.projection.", "norm.": "layernorm.", "blocks.": "encoder.layer.",
+        "patch_embed.proj.": "embeddings.patch_embeddings.projection.", "norm.": "layernorm.",
+        "blocks.": "encoder.layer.",
         "attn.proj": "attention.output.dense", "ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1",
     }  # fmt: skip
     found = {"embeddings.mask_token": torch.zeros(1, 32)}
@@ -118,21 +115,18 @@ def test_another_size_is_said(tmp_path):
 # ------------------------------------------------------------------------------------------------ the real weights
 
 
-def pattern(bands: int, side: int) -> Tensor:
-    """Images (1, bands, side, side) that need no random numbers."""
-    steps = torch.arange(bands * side * side, dtype=torch.float64)
-    return (steps * 0.37 + (steps / 50).sin()).sin().float().reshape(1, bands, side, side)
-
-
 def corner(maps: list[Tensor]) -> Tensor:
     return torch.stack([one[0, :3, 1, 2] for one in maps])
 
 
+MAPS = {
+    RGB: [[0.0183, -0.0532, 0.0064], [0.0169, -0.0198, -0.0590], [-0.2805, 0.1049, -0.2290], [0.6106, 0.0543, 1.5956]],
+    HLS: [[-0.0048, -0.0591, 0.0285], [-0.0510, 0.0148, -0.0995], [-0.3170, 0.2001, -0.2387], [0.5715, 0.1697, 1.2142]],
+}
+
+
 @needs_real
-@pytest.mark.parametrize(("bands", "expected"), [
-    (RGB, RGB_VALUES),
-    (HLS, HLS_VALUES),
-])  # fmt: skip
+@pytest.mark.parametrize(("bands", "expected"), MAPS.items())
 def test_maps_of_the_real_weights(bands, expected):
     spec = get_backbone("dinov2-small", str(REAL)).for_sensor(bands, 30.0)
     assert spec.weights is not None and (spec.weights.missing, spec.weights.unexpected) == (0, 0)
@@ -157,16 +151,5 @@ def test_the_real_weights_under_timm_s_name():
 @pytest.mark.skipif(not CHIPS.exists(), reason="needs the real chips")
 @pytest.mark.parametrize("method", ["frozen", "lora", "linear-probe"])
 def test_real_weights_on_real_chips(few_chips, tmp_path, method):
-    said: list[str] = []
-    request = Request(
-        [str(REPOSITORY / "docs" / "examples" / "hls-worldcover-w2m.yaml")], [method], backbone="dinov2-small",
-        weights=str(REAL), data_root=few_chips, allow_partial=True,
-        overrides=Overrides(steps=2, batch_size=2, validations=1, window=126),
-    )  # fmt: skip
-    cells, broken = plan(request, said.append)
-    assert not broken and any("licence: Apache-2.0, from https://github.com/facebookresearch/dinov2" in one for one in said)
-    (outcome,) = execute(cells, tmp_path, Hardware("cpu"), 0, lambda _: None)
-    assert outcome.state == "done", outcome.message
-    (record,) = read_records([tmp_path])
+    record = short_run(method, "dinov2-small", REAL, few_chips, tmp_path / "runs", window=126)
     assert record.backbone.pretrained == "dinov2-lvd142m" and record.backbone.weights.matched == 1
-    assert verify(record)["selected"].miou == outcome.miou

@@ -80,6 +80,7 @@ def _spectral_gpt(name: str, tag: str, side: int, data: str, file: str) -> Backb
             ),
             normalisation="0-1 by the least and largest value of each band and image",
             licence="GPL-3.0 (code); that of the weights is not stated",
+            source="https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT",
             citation="Hong et al., SpectralGPT, IEEE TPAMI 2024",
             how=f"{file} of zenodo.org/records/8412455 as --weights FILE",
         ),
@@ -131,7 +132,8 @@ def _hypersigma(size: str, form: str = "") -> Backbone:
                 "any, by filters that start at random: the weights read 100 bands from a random one on, of unknown "
                 "wavelengths, and their authors learn the filters anew, too"
             ),
-            licence="Apache-2.0", citation="Wang et al., HyperSIGMA, IEEE TPAMI 2025", how=how,
+            licence="Apache-2.0", source="https://github.com/WHU-Sigma/HyperSIGMA",
+            citation="Wang et al., HyperSIGMA, IEEE TPAMI 2025", how=how,
         ),
         **more,
     )  # fmt: skip
