@@ -38,6 +38,7 @@ class LowRankMethod(Method):
     kind: ClassVar[Kind]
     source_code: ClassVar[str] = "the release of SpectralX, whose baseline this is; revision not noted"
     places: ClassVar[str] = "qkv, proj, fc1 and fc2 of every block, and beside the patch embedding"
+    starts: ClassVar[str] = "A N(0, 1), B and biases 0, scales 1; the patch path as PyTorch draws convolutions"
     later: ClassVar[Mapping[str, Any]] = {"train_norms": True}
 
     rank: int = Field(16, ge=1, description="rank of the factors and channels of the low-rank patch path")

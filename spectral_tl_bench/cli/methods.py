@@ -12,7 +12,7 @@ from spectral_tl_bench.console import backbone_sizes, print_rows, read_values, s
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.inspect.describe import Description
+    from spectral_tl_bench.inspect.describe import Description, Source
 
 methods_app = typer.Typer(help="List the methods, show one, or look into one.", rich_markup_mode=None)
 
@@ -103,6 +103,8 @@ def _print_description(description: Description) -> None:
     say(f"family    {description.family}")
     if description.reference:
         say(f"reference {description.reference}")
+    _print_source(description.source)
+    say(f"optimiser {_optimiser(description)}")
     say(f"package   {' '.join(description.package)}")
     say(f"backbone  {spec.name}: width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
     say(f"counted   for {description.bands} bands, {description.classes} classes, windows of {description.window} px")
@@ -129,7 +131,24 @@ def _print_description(description: Description) -> None:
     _print_parts(description)
 
 
+def _print_source(source: Source) -> None:
+    for title, text in (("code", source.code), ("acts", source.places), ("starts", source.starts)):
+        if text:
+            say(f"{title:9} {text}")
+    for number, sentence in enumerate(source.differs):
+        say(f"{'' if number else 'differs':9} {sentence}")
+
+
+def _optimiser(description: Description) -> str:
+    own = {stage.name: stage.learning_rate for stage in description.stages if stage.learning_rate}
+    if description.stages and all(stage.closed_form for stage in description.stages):
+        return "none, the stage is in closed form"
+    text = "the suite's: AdamW, betas 0.9 and 0.95, learning rate and schedule of the run"
+    return text + "".join(f"; learning rate {rate:g} in stage {name}" for name, rate in own.items())
+
+
 def _print_objectives(name: str) -> None:
+    from spectral_tl_bench.inspect.describe import Source
     from spectral_tl_bench.objectives.registry import make_objectives
 
     for key, objective in make_objectives(name).items():
@@ -137,6 +156,7 @@ def _print_objectives(name: str) -> None:
         say("")
         say(f"+{key}  {(kind.__doc__ or '').strip().partition(chr(10))[0]}")
         say(f"reference {kind.reference}")
+        _print_source(Source.of(kind))
         if kind.model_fields:
             rows = [("option (-O)", "default", "")]
             rows += [

@@ -40,7 +40,7 @@ class Option:
 class StageCount:
     """One stage: optimiser steps under each training budget, and how many parameters it trains.
 
-    A stage in closed form is one step under any budget.
+    A stage in closed form is one step under any budget. ``learning_rate`` is the stage's own, None for the budget's.
     """
 
     name: str
@@ -48,6 +48,7 @@ class StageCount:
     steps: Mapping[str, int]
     trainable: int
     closed_form: bool = False
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,29 @@ class PartCount:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a method or an objective says about where it comes from.
+
+    Attributes:
+        code: Repository and revision that were read.
+        places: Where in the backbone it acts.
+        starts: How its own parameters start.
+        differs: What is not as in the source.
+    """
+
+    code: str
+    places: str
+    starts: str
+    differs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, kind: type) -> Source:
+        """The facts of a class, empty where it declares none."""
+        code, places, starts = (getattr(kind, name, "") for name in ("source_code", "places", "starts"))
+        return cls(code, places, starts, tuple(getattr(kind, "differs", ())))
+
+
+@dataclass(frozen=True)
 class Description:
     """All there is to show about a method on one backbone."""
 
@@ -93,6 +117,7 @@ class Description:
     summary: str
     family: str
     reference: str
+    source: Source
     package: tuple[str, str]
     presets: Mapping[str, Mapping[str, Any]]
     backbone: Backbone
@@ -161,12 +186,14 @@ def describe(
         chosen[stage_name] = _trained(module, stage, declared)
         steps = {budget: plan[stage_name].steps if stage_name in plan else 0 for budget, plan in stages.items()}
         trainable = sum(p.numel() for key, p in module.named_parameters() if key in chosen[stage_name])
-        counts.append(StageCount(stage_name, stage.labelled, steps, trainable, stage.fit is not None))
+        counts.append(
+            StageCount(stage_name, stage.labelled, steps, trainable, stage.fit is not None, stage.learning_rate)
+        )
     kind = type(method)
     return Description(
         method=name, summary=(inspect.getdoc(kind) or "").partition("\n")[0], family=kind.family,
-        reference=kind.reference, package=distribution_of(name), presets=kind.presets, backbone=backbone,
-        bands=bands, classes=classes, window=window,
+        reference=kind.reference, source=Source.of(kind), package=distribution_of(name), presets=kind.presets,
+        backbone=backbone, bands=bands, classes=classes, window=window,
         options=tuple(_option(key, field, getattr(method, key)) for key, field in kind.model_fields.items()),
         stages=tuple(counts), parts=tuple(count_parts(module, method.parts(), chosen)),
     )  # fmt: skip

@@ -82,6 +82,7 @@ class AdaLora(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Zhang et al., AdaLoRA, ICLR 2023, eqs. 3, 4 and 12"
+    starts: ClassVar[str] = "P and Q N(0, 0.02^2), L 0: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         *LinearTunerMethod.differs,
         "The orthogonality is the mean of the norms themselves, as in the paper's code; equation 4 squares them.",

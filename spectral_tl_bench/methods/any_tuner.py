@@ -123,6 +123,7 @@ class AnyTuner(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "HuggingFace peft"
+    starts: ClassVar[str] = "as the tuner has it"
     differs: ClassVar[tuple[str, ...]] = (
         *LinearTunerMethod.differs,
         "Sizes and start values are peft's defaults, which need not be those of a tuner's paper: not checked.",

@@ -272,6 +272,8 @@ class Method(LaterOptions, ABC):
     """Repository of the source's code and the revision that was read, or whose facts were; empty for none."""
     places: ClassVar[str] = ""
     """Where in the backbone it acts, in a few words; shown beside the source."""
+    starts: ClassVar[str] = ""
+    """How its own parameters start, in a few words."""
     differs: ClassVar[tuple[str, ...]] = ()
     """What here is not as in the source, a sentence each; also what could not be checked against it."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -58,6 +58,7 @@ class LinearProbe(OnKeptFeatures):
         "Alain and Bengio, ICLR Workshop 2017; on patch tokens as in Oquab et al., DINOv2, TMLR 2024, sec. 7.4"
     )
     places: ClassVar[str] = "on the patch tokens of the last block, after the final norm"
+    starts: ClassVar[str] = "the convolution as PyTorch draws it"
     differs: ClassVar[tuple[str, ...]] = (
         "A layer reads the bands that the pretraining did not have; it stays as it was made from the pretrained one.",
         "Oquab et al. put batch norm in front of the linear layer; here there is none. Not checked against the code.",
@@ -86,6 +87,7 @@ class BitFit(Method):
     family: ClassVar[str] = "peft"
     reference: ClassVar[str] = "Ben Zaken et al., BitFit, ACL 2022, sec. 3"
     places: ClassVar[str] = "every bias of the backbone"
+    starts: ClassVar[str] = "the values of the backbone: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (EMBED_DIFFERS,)
     later: ClassVar[Mapping[str, Any]] = {"train_norms": False}
 

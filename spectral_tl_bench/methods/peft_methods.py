@@ -30,6 +30,7 @@ class Lora(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Hu et al., LoRA, ICLR 2022, eq. 3"
+    starts: ClassVar[str] = "A uniform (He et al., as in nn.Linear), B 0: untrained it changes nothing"
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (4, 8, 16, 32, 64)}
     use_dora: ClassVar[bool] = False
     differs: ClassVar[tuple[str, ...]] = (
@@ -62,6 +63,7 @@ class Dora(Lora):
     numerics_version = 1
 
     reference: ClassVar[str] = "Liu et al., DoRA, ICML 2024, eq. 5"
+    starts: ClassVar[str] = "A and B as in LoRA, magnitudes those of the weight: untrained it changes nothing"
     use_dora: ClassVar[bool] = True
     differs: ClassVar[tuple[str, ...]] = LinearTunerMethod.differs
 
@@ -79,6 +81,7 @@ class Ia3(LinearTunerMethod):
 
     reference: ClassVar[str] = "Liu et al., Few-Shot PEFT is Better and Cheaper than In-Context Learning, NeurIPS 2022"
     places: ClassVar[str] = "queries, keys, values and the inputs of the MLP's second layer in every block"
+    starts: ClassVar[str] = "scales 1: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         "Queries are scaled, too, since timm has one layer for queries, keys and values; no new function comes of it.",
         EMBED_DIFFERS,
@@ -108,6 +111,7 @@ class Vera(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Kopiczko et al., VeRA, ICLR 2024, eq. 2"
+    starts: ClassVar[str] = "inner scales 0.1, outer 0, matrices uniform (He et al.): untrained it changes nothing"
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (64, 256, 1024)}
 
     rank: int = Field(256, ge=1, description="inner width of the shared matrices")
@@ -134,6 +138,7 @@ class Oft(LinearTunerMethod):
     numerics_version = 1
 
     reference: ClassVar[str] = "Qiu et al., Controlling Text-to-Image Diffusion by Orthogonal Finetuning, NeurIPS 2023"
+    starts: ClassVar[str] = "no rotation: untrained it changes nothing"
 
     block: int = Field(32, ge=2, description="channels that are rotated together")
     approximate: bool = Field(False, description="Cayley-Neumann series of five terms instead of the Cayley transform")
@@ -171,6 +176,7 @@ class FourierFt(LinearTunerMethod):
     reference: ClassVar[str] = (
         "Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024, eqs. 2-4"
     )
+    starts: ClassVar[str] = "entries 0: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         *LinearTunerMethod.differs,
         "Entries start at 0, the paper's from N(0, 1): -o random_start=true.",
@@ -206,6 +212,7 @@ class LnTuning(TunerMethod):
 
     reference: ClassVar[str] = "Zhao et al., Tuning LayerNorm in Attention, ICLR 2024"
     places: ClassVar[str] = "the LayerNorms of every block"
+    starts: ClassVar[str] = "the values of the backbone: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         "peft trains copies of the norms; they are the method itself, so that there is no option train_norms.",
         EMBED_DIFFERS,

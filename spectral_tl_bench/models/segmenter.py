@@ -54,7 +54,7 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
     """The task's backbone with a decoder on it; everything in it trains until a method freezes some.
 
     Decoders that train take block outputs as they are, whatever the backbone: their first layer can rescale any
-    channel, and batch norm follows. ``normed`` is for a decoder that is one linear map.
+    channel. ``normed`` is for a decoder that is one linear map.
 
     Args:
         task: What the method is told.

@@ -7,6 +7,7 @@ import json
 import pytest
 from tiny import SIZES, make_request, make_tree, run_main
 
+from spectral_tl_bench.methods.base import Stage
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware
@@ -82,6 +83,28 @@ def test_baselines_are_shown(methods, name):
     kind = load_method(name)
     assert code == 0 and kind.family in out and kind.reference in out and all(one in out for one in kind.model_fields)
     assert "trainable without decoder" in out and table(out, "part ")["decoder"][1] == "0"
+
+
+@pytest.mark.parametrize("name", ["slr", "earth-adapter@p2vi", "bitfit+coral"])
+def test_the_source_and_what_differs_are_shown(methods, name):
+    """Of a method with a preset or an objective, too; and as JSON."""
+    code, out, _ = methods("show", name, *SMALL, "--window", "32", "--bands", "3")
+    kind = load_method(name.split("@")[0].split("+")[0])
+    assert code == 0 and f"\nacts      {kind.places}\n" in out and f"\nstarts    {kind.starts}\n" in out
+    assert f"\ndiffers   {kind.differs[0]}\n" in out and all(f"  {one}\n" in out for one in kind.differs)
+    assert (f"\ncode      {kind.source_code}\n" in out) is bool(kind.source_code)
+    assert "\noptimiser the suite's: AdamW" in out and "\ntrain_norms" in out
+    _, text, _ = methods("show", name, *SMALL, "--window", "32", "--bands", "3", "--json")
+    assert json.loads(text)["source"]["differs"] == list(kind.differs)
+
+
+def test_an_optimiser_of_its_own_is_shown(methods, monkeypatch):
+    kind = load_method("full")
+    monkeypatch.setattr(kind, "stages", lambda _, task: [Stage("segment", task.budget.steps, learning_rate=3e-3)])
+    _, out, _ = methods("show", "full", *SMALL, "--window", "32")
+    assert "; learning rate 0.003 in stage segment\n" in out
+    _, out, _ = methods("show", "nearest-mean", "--window", "32")
+    assert "\noptimiser none, the stage is in closed form\n" in out
 
 
 @pytest.mark.parametrize(

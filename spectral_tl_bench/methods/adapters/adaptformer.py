@@ -100,6 +100,7 @@ class AdaptFormer(AdapterMethod):
     reference: ClassVar[str] = "Chen et al., AdaptFormer, NeurIPS 2022, section 3.2"
     source_code: ClassVar[str] = "github.com/ShoufaChen/AdaptFormer; settings of main_image.py, revision not noted"
     places: ClassVar[str] = "beside the MLP of every block"
+    starts: ClassVar[str] = "down uniform (He et al., as in nn.Linear), up and biases 0: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         "The equation of the paper puts the block's LayerNorm in front of the branch: -o layernorm=block.",
         *AdapterMethod.differs,

@@ -92,11 +92,13 @@ class EarthAdapter(AdapterMethod):
     reference: ClassVar[str] = "Hu et al., Earth-Adapter, 2025, arXiv 2504.06220"
     source_code: ClassVar[str] = "the release of the paper: its four settings; revision not noted"
     places: ClassVar[str] = "after every block, on patch tokens; frequencies in the first or last blocks"
+    starts: ClassVar[str] = "down and router as in nn.Linear, up and biases of the bottlenecks 0, scales 0.1"
     differs: ClassVar[tuple[str, ...]] = (
         "Layers are counted from either end of 24 blocks (0 to 5; 21 to 23; 18 to 23); in shallower backbones the same "
         "number of blocks splits frequencies, at most all.",
         "The width of u2r is read as that of p2vi, 24: not checked against the code.",
         "The band's square is rounded to whole frequencies of either sign; how the code rounds was not checked.",
+        "That up starts at zero was not checked against the code.",
         *AdapterMethod.differs,
     )
     later: ClassVar[Mapping[str, Any]] = {"late": 0}

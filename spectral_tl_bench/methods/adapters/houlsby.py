@@ -74,6 +74,7 @@ class Houlsby(AdapterMethod):
 
     reference: ClassVar[str] = "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, ICML 2019, section 2.1"
     places: ClassVar[str] = "after the attention and after the MLP of every block"
+    starts: ClassVar[str] = "weights N(0, 0.01^2) cut off at two deviations, biases 0"
     differs: ClassVar[tuple[str, ...]] = (
         "The adapters come behind the layer scale, where a backbone has one; BERT has none.",
         *AdapterMethod.differs,

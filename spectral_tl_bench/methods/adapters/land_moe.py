@@ -107,6 +107,7 @@ class LandMoe(AdapterMethod):
 
     reference: ClassVar[str] = "Chen et al., Land-MoE, 2025, arXiv 2505.14088 (our reading)"
     places: ClassVar[str] = "after every block, on patch tokens"
+    starts: ClassVar[str] = "tokens as in Rein, W_t, W_f and gates as in nn.Linear, filters 1 everywhere, s 0.001"
     differs: ClassVar[tuple[str, ...]] = (
         "Not checked against the code: form of the gate and of the filters, sharing of W_t, W_f and the scale, ranks.",
         "The balancing loss is the squared coefficient of variation of the experts' importance with weight 0.01; form "

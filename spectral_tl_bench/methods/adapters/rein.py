@@ -59,6 +59,7 @@ class Rein(AdapterMethod):
     )
     source_code: ClassVar[str] = "the release of the paper: start of the scale and of the tokens; revision not noted"
     places: ClassVar[str] = "after every block, on patch tokens"
+    starts: ClassVar[str] = "A, B uniform in +-sqrt(6 / (3 patch area + sqrt(D rank))), W as in nn.Linear, s 0.001"
     differs: ClassVar[tuple[str, ...]] = (
         "The link from tokens to the queries of the decoder is left out: the suite's decoders have no queries.",
         *AdapterMethod.differs,

@@ -156,6 +156,7 @@ class Ssf(AdapterMethod):
 
     reference: ClassVar[str] = "Lian et al., Scaling & Shifting Your Features (SSF), NeurIPS 2022, sections 3.2 and 3.3"
     places: ClassVar[str] = "behind the patch embedding and every linear layer and LayerNorm"
+    starts: ClassVar[str] = "scales 1, shifts 0: untrained it changes nothing"
     differs: ClassVar[tuple[str, ...]] = (
         "Scales start at exactly 1 and shifts at exactly 0; the release draws them near there: not checked against it.",
         *AdapterMethod.differs,

@@ -155,6 +155,7 @@ class VptShallow(AdapterMethod):
 
     reference: ClassVar[str] = "Jia et al., Visual Prompt Tuning, ECCV 2022, section 3.2 (shallow)"
     places: ClassVar[str] = "token sequence, in front of the first block"
+    starts: ClassVar[str] = "prompts uniform in +-sqrt(6 / (3 patch area + D))"
     differs: ClassVar[tuple[str, ...]] = (
         "Prompts stand behind the class and register tokens, and are taken out of the maps that are decoded.",
         *AdapterMethod.differs,
