@@ -243,10 +243,13 @@ def test_a_planted_change_is_caught(component, plant, monkeypatch):
         f"the numbers of {component} moved: raise its numerics version, or take the change back"
     )
     speaker = CASES[component].speaks[0]
-    monkeypatch.setattr(*owner_of(speaker), 2)
+    owner, name = owner_of(speaker)
+    version = getattr(owner, name)
+    monkeypatch.setattr(owner, name, version + 1)
     found = complaint(CASES[component])
     assert found is not None and found.startswith(
-        f"the numerics version of {speaker} was raised (1 -> 2): write the golden values of {component} anew"
+        f"the numerics version of {speaker} was raised ({version} -> {version + 1}): "
+        f"write the golden values of {component} anew"
     )
 
 

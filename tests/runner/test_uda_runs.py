@@ -76,7 +76,7 @@ def with_changed_target(tree: Path, folder: Path, what: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in NAMES[:2]] + [NAMES[2]])
 def test_images_of_the_target_matter_and_labels_do_not(tree, tmp_path, name):
     weights, records = {}, {}
     for what in ("", "label", "image"):

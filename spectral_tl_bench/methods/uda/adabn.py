@@ -68,6 +68,7 @@ class AdaBn(UNet):
 
     family: ClassVar[str] = "uda"
     reference: ClassVar[str] = "Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, 2016"
+    source_code: ClassVar[str] = ""
     differs: ClassVar[tuple[str, ...]] = (
         "Statistics are means over batches of target windows, each normalised by its own batch; the paper takes them "
         "over all target images, layer by layer.",
