@@ -56,8 +56,7 @@ class Coral(Objective):
     differs: ClassVar[tuple[str, ...]] = (
         "Features are those of pixels, of which a batch has many; DomainBed has one per image, and 32 images of each "
         "domain in a batch. `features=windows` averages them over a window.",
-        "The loss beside the penalty is the method's, over all labelled pixels; DomainBed's is the mean of the domains' "
-        "means.",
+        "The loss beside the penalty is the method's, over all labelled pixels; DomainBed's is the mean over domains.",
     )
     domains_needed: ClassVar[int] = 2
     later: ClassVar[Mapping[str, Any]] = {"features": "pixels"}
@@ -121,7 +120,7 @@ class Coral(Objective):
         return [(self.layer, named[self.layer])]
 
     def penalty(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The distance, averaged over the pairs of domains that have two features or more; zero where there are none."""
+        """The distance, averaged over the pairs of domains with two features or more; zero where there are none."""
         del module
         caught, self._caught = self._caught, []
         by_domain = []

@@ -80,10 +80,10 @@ class MixStyle(Objective):
     differs: ClassVar[tuple[str, ...]] = (
         "`mix=crossdomain` is the default here, the paper's choice where domains are known; the authors' code has "
         "`random` by default.",
-        "Crossdomain partners are drawn among the windows of all other domains of the batch; the authors' code swaps the "
-        "two halves of a batch that holds two domains.",
-        "The paper mixes after the first two of four stages of a ResNet; vision transformers are mixed before the first "
-        "block and after the first quarter of them.",
+        "Crossdomain partners are drawn among the windows of all other domains of the batch; the authors' code swaps "
+        "the two halves of a batch that holds two domains.",
+        "The paper mixes after the first two of four stages of a ResNet; vision transformers are mixed before the "
+        "first block and after the first quarter of them.",
     )
 
     p: float = Field(0.5, ge=0, le=1, description="probability of mixing at a place, per forward pass")

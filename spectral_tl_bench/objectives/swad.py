@@ -80,9 +80,9 @@ class Swad(Objective):
     differs: ClassVar[tuple[str, ...]] = (
         "Losses above the limit at the very end of training, fewer than N_e of them, stay in the average, as in "
         "Algorithm 1; the authors' code leaves them out.",
-        "Steps are averaged, whatever the distance between two validations; the authors' code gives each stretch between "
-        "two validations the same weight.",
-        "The loss is the mean over labelled pixels of all windows, not over images of several domains with equal weight.",
+        "Steps are averaged, whatever the distance between two validations; the authors' code gives each stretch "
+        "between two validations the same weight.",
+        "The loss is the mean over labelled pixels of all windows, and not over images of several domains alike.",
         "Batch statistics of the average are computed again on 100 source training batches at most; the authors' code "
         "takes 500.",
     )
@@ -92,8 +92,8 @@ class Swad(Objective):
     end_patience: int = Field(6, ge=1, description="N_e, validations above the limit that end it")
     tolerance: float = Field(1.3, ge=1, description="r, the limit in multiples of the mean loss at the start")
     validations: int = Field(
-        50, ge=0, description="times that the loss on source validation is computed, once per step at most; 0: with the "
-        "protocol's validations alone",
+        50, ge=0, description="times that the loss on source validation is computed, once per step at most; 0: with "
+        "the protocol's validations alone",
     )  # fmt: skip
 
     def average(self, folder: Path) -> Averager:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.loaders import SourceData, WithTargetImages
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.methods.base import Batch, Stage
@@ -20,6 +19,8 @@ from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.training.gradient import Validation
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.task import trained_parameters, trained_state
+
+IMAGES = ("image", "target_image")
 
 
 class Sweep:
@@ -40,11 +41,12 @@ class Sweep:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches in the order of the chips."""
-        for batch, other in zip(self._loader, self._target or itertools.repeat({}), strict=False):
+        loader = self._loader if self._target is None else WithTargetImages(self._loader, self._target)
+        for batch in loader:
             beat()
             moved = {name: value.to(self._device) for name, value in batch.items()}
-            target = {"target_image": self._normalise(value.to(self._device)) for value in other.values()}
-            yield {**moved, **target, "image": self._normalise(moved["image"])}
+            normalised = {name: self._normalise(moved[name]) for name in IMAGES if name in moved}
+            yield {**moved, **normalised}
 
     def __len__(self) -> int:
         return len(self._loader)

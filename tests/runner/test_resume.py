@@ -107,6 +107,8 @@ def cut(monkeypatch) -> Iterator:
         pytest.param("lora", {"options": {"dropout": 0.2}}, marks=slow),
         pytest.param("full+vrex+coral+spectralaug", {"benchmarks": (DFC,)}, marks=slow),
         pytest.param("frozen", KEPT, marks=slow),
+        pytest.param("self-training", {}, marks=slow),
+        pytest.param("adabn@small", {}, marks=slow),
         pytest.param("spectralx@paper", {}, marks=slow),
     ],
 )

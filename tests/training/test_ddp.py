@@ -334,7 +334,7 @@ def test_two_processes_do_what_one_does(plain, tmp_path, passes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full+swad", "adalora", "full+spectralaug"])
+@pytest.mark.parametrize("method", ["full+swad", "adalora", "full+spectralaug", "self-training"])
 def test_methods_with_more_to_them_run_on_two(odd, tmp_path, monkeypatch, method):
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     cells, broken = plan(make_request(odd, method, steps=4, batch_size=4, pretrain_steps=2), quiet)

@@ -57,7 +57,7 @@ def adapt(module: nn.Module, batches: Iterable[Batch]) -> None:
 
 
 class AdaBn(UNet):
-    """Adaptive batch normalisation: the row ``unet``, with batch statistics that are taken from target images at the end.
+    """Adaptive batch normalisation: the row ``unet``, with batch statistics taken from target images at the end.
 
     Trains on the source and selects by source validation as ``unet`` does, on the same windows. In closed form, mean
     and variance of every batch normalisation of the selected network are then computed from target windows, as many as
@@ -68,9 +68,10 @@ class AdaBn(UNet):
 
     family: ClassVar[str] = "uda"
     reference: ClassVar[str] = "Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, 2016"
+    source_code: ClassVar[str] = ""
     differs: ClassVar[tuple[str, ...]] = (
-        "Statistics are means over batches of target windows, each normalised by its own batch; the paper takes them over "
-        "all target images, layer by layer.",
+        "Statistics are means over batches of target windows, each normalised by its own batch; the paper takes them "
+        "over all target images, layer by layer.",
         "The network is a U-Net: vision transformers have no batch normalisation, and the decoders of the suite "
         "normalise over groups of channels. The chosen backbone is not used.",
     )

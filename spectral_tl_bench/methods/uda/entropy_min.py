@@ -37,8 +37,7 @@ class EntropyMin(Method):
     reference: ClassVar[str] = "Vu et al., ADVENT, CVPR 2019, sec. 3.1 (direct entropy minimisation)"
     source_code: ClassVar[str] = "valeoai/ADVENT, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (
-        "Any backbone of the suite with one decoder stands for DeepLab-v2; there is no second output with a loss of its "
-        "own.",
+        "Any backbone of the suite with one decoder stands for DeepLab-v2; there is no second output with a loss.",
         "Optimiser, rate and windows are those of the benchmark, the same for every method, in place of SGD with a "
         "polynomial decay.",
         "Neither class-ratio priors nor the adversarial variant are there.",

@@ -45,9 +45,9 @@ class SelfTraining(Method):
     """Full fine-tuning on the source, and on target images with the labels of a teacher: DAFormer without its network.
 
     The teacher is the moving average of the student's weights. On target windows, into which half of the classes of a
-    source window are pasted, the student learns the teacher's labels, weighted by the share of target pixels of which the
-    teacher is sure. Windows with rare classes count more. Where the backbone is pretrained its last features on source
-    windows are held close to those it began with. The student is what is selected and tested.
+    source window are pasted, the student learns the teacher's labels, weighted by the share of target pixels of which
+    the teacher is sure. Windows with rare classes count more. Where the backbone is pretrained its last features on
+    source windows are held close to those it began with. The student is what is selected and tested.
     """
 
     numerics_version = 1
@@ -57,11 +57,11 @@ class SelfTraining(Method):
     source_code: ClassVar[str] = "lhoyer/DAFormer, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (
         "Backbone and decoder are those of the run, in place of MiT-B5 and DAFormer's decoder.",
-        "Rare classes: windows come in the order of the benchmark, the same for all methods, and are weighted as if they "
-        "were drawn by rare-class sampling, within each batch; class shares are those of the windows so far.",
+        "Windows come in the order of the benchmark, the same for all methods; they are weighted, within each batch, "
+        "as if rare-class sampling had drawn them. Class shares are those of the windows so far.",
         "Mixed images get no colour jitter and no blur, which are made for RGB.",
-        "The feature distance looks at all places of source windows, since no class is a thing; bands that the pretraining "
-        "did not know begin at random in it, too.",
+        "The feature distance looks at all places of source windows, since no class is a thing; bands that the "
+        "pretraining did not know begin at random in it, too.",
         "No part of a target image is left out of the pseudo-labels, as the ego-car and the sky of street scenes are.",
         "One rate without warm-up for encoder and decoder, as every method of a benchmark has it.",
     )

@@ -63,9 +63,9 @@ class Teacher:
     def weights(self, present: Tensor, pixels: Tensor, temperature: float) -> Tensor:
         """How much each window counts so that windows with rare classes count as if they were drawn more often.
 
-        Rare-class sampling draws a class c with probability P(c) = softmax((1 - f_c) / T), f_c its share of all labelled
-        pixels, then a window that has it. The weight of a window is the ratio of its probability to that in a uniform
-        draw: the sum over its classes of P(c), each divided by the share of windows that have it. Shares are
+        Rare-class sampling draws a class c with probability P(c) = softmax((1 - f_c) / T), f_c its share of all
+        labelled pixels, then a window that has it. The weight of a window is the ratio of its probability to that in a
+        uniform draw: the sum over its classes of P(c), each divided by the share of windows that have it. Shares are
         those of the windows so far.
 
         Args:
