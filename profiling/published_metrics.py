@@ -1,7 +1,7 @@
 """What the release's metric adds: the tables of docs/published.md, printed as they stand there.
 
 python profiling/published_metrics.py --data-root FOLDER_OF_CHIPS
-python profiling/published_metrics.py --data-root FOLDER_OF_CHIPS --protocol strict --protocol published --as-published
+python profiling/published_metrics.py --data-root FOLDER_OF_CHIPS --protocol published --as-published
 python profiling/published_metrics.py --example-only
 
 FOLDER_OF_CHIPS is what docs/examples/hls-worldcover-*.yaml describe. Finished cells in --out are not run again. Both
@@ -115,6 +115,20 @@ def selection_lines(records: Iterable[Record]) -> list[str]:
     return lines
 
 
+def trace_lines(records: Iterable[Record]) -> list[str]:
+    """What the release would have printed at each validation, beside its metric and ours on the last checkpoint."""
+    lines = ["| benchmark | method | printed at the validations | release, last | strict, last |", "|" + " --- |" * 5]
+    for record, matrices in _in_order(records):
+        if record.protocol == "as-published" and record.selection is not None:
+            total = matrices.sum(axis=0)
+            seen = ", ".join(f"{100 * (value or 0):.2f}" for _, value in record.selection.trace)
+            lines.append(
+                f"| {record.benchmark} | {record.method} | {seen} | {100 * released_from_strict(total).miou:.2f} "
+                f"| {100 * score(total).miou:.2f} |"
+            )
+    return lines if len(lines) > 2 else []
+
+
 def _name(record: Record) -> str:
     return f"{record.benchmark} | {record.method} | {record.protocol}"
 
@@ -135,7 +149,9 @@ def _both(matrix: NDArray[np.int64]) -> str:
     )
 
 
-def run(data_root: Path, out: Path, protocols: Sequence[str], as_published: bool, steps: int) -> None:
+def run(
+    data_root: Path, out: Path, protocols: Sequence[str], as_published: bool, steps: int, methods: Sequence[str]
+) -> None:
     """Train the methods in both directions, one cell after the other, on one thread."""
     import torch
 
@@ -146,10 +162,10 @@ def run(data_root: Path, out: Path, protocols: Sequence[str], as_published: bool
     torch.set_num_threads(1)
     files = [str(EXAMPLES / f"hls-worldcover-{name}.yaml") for name in ("m2w", "w2m")]
     wanted = [(name, {}) for name in protocols]
-    wanted += [("published", {"as_published": True})] if as_published else []
+    wanted += [("as-published", {"as_published": True})] if as_published else []
     for protocol, more in wanted:
         settings = Overrides(steps=steps, batch_size=8, validations=5, window=64, stride=64)
-        request = Request(files, METHODS, backbone="compact", data_root=data_root, overrides=settings, oracle=True,
+        request = Request(files, methods, backbone="compact", data_root=data_root, overrides=settings, oracle=True,
                           protocol=protocol, **more)  # fmt: skip
         cells, broken = plan([request], lambda _: None)
         if broken:
@@ -163,6 +179,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "published-metrics")
     parser.add_argument("--protocol", action="append", help="Default: strict.")
     parser.add_argument("--as-published", action="store_true")
+    parser.add_argument("--method", action="append", help=f"Default: {', '.join(METHODS)}.")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--example-only", action="store_true")
     options = parser.parse_args()
@@ -171,10 +188,12 @@ def main() -> None:
         return
     if options.data_root is None:
         parser.error("--data-root is needed, or --example-only")
-    run(options.data_root, options.out, options.protocol or ["strict"], options.as_published, options.steps)
+    protocols = options.protocol or ([] if options.as_published else ["strict"])
+    run(options.data_root, options.out, protocols, options.as_published, options.steps, options.method or METHODS)
     records = read_records([options.out])
-    for lines in (measured_lines, absent_lines, chip_lines, selection_lines):
-        print("\n" + "\n".join(lines(records)))
+    for lines in (measured_lines, absent_lines, chip_lines, selection_lines, trace_lines):
+        if table := lines(records):
+            print("\n" + "\n".join(table))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
     """
     from spectral_tl_bench.leaderboard.published_plan import published_plan
     from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
+    from spectral_tl_bench.runner.blocks import read_seeds
 
     given = [one.name for one in fields(choices) if getattr(choices, one.name) not in (None, False, [], ())]
     settled = [flag_of(name) for name in given if name not in _OF_PUBLISHED]
@@ -93,7 +94,7 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
         raise UserError("--miniature has random weights", expected=f"not --weights {choices.weights}")
     return published_plan(
         read_reported(reported_folder()), table, weights=choices.weights, miniature=miniature,
-        seeds=",".join(choices.seed or ["0"]), as_published=getattr(choices, "as_published", False),
+        seeds=read_seeds(choices.seed or ["0"]), as_published=getattr(choices, "as_published", False),
     )  # fmt: skip
 
 

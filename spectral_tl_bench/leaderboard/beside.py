@@ -56,9 +56,15 @@ def beside(analyses: Mapping[str, Analysis], reported: pd.DataFrame) -> dict[str
         board = parts_of(name)
         if board.protocol in (PUBLISHED, AS_PUBLISHED) and not board.target_images:
             found.setdefault(board.track, []).extend(_lines(analysis, printed, reported))
-    order = list(dict.fromkeys(row.table for row in printed))
-    for lines in found.values():
-        lines.sort(key=lambda line: order.index(line["table"]))
+    places = list(reported["source_table"] + reported["method"] + reported["backbone"]) if len(reported) else []
+    for lines in found.values():  # as printed; then by benchmark, so that both protocols stand together
+        names = list(dict.fromkeys(line["benchmark"] for line in lines))
+        lines.sort(
+            key=lambda line: (
+                places.index(line["table"] + line["printed_method"] + line["printed_backbone"]),
+                names.index(line["benchmark"]), line["protocol"],
+            )
+        )  # fmt: skip
     return {track: frame(lines, COLUMNS) for track, lines in sorted(found.items()) if lines}
 
 

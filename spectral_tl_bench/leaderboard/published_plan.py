@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,8 +28,8 @@ MINIATURE_SETTINGS = {"steps": 2, "pretrain_steps": 1, "batch_size": 2, "validat
 
 
 def published_plan(
-    reported: pd.DataFrame, table: str, *, weights: str | None = None, seeds: str = "0", as_published: bool = False,
-    miniature: bool = False,
+    reported: pd.DataFrame, table: str, *, weights: str | None = None, seeds: Sequence[int] = (0,),
+    as_published: bool = False, miniature: bool = False,
 ) -> str:  # fmt: skip
     """The text of the plan.
 
@@ -37,7 +37,7 @@ def published_plan(
         reported: As ``reported.read_reported`` gives it; the cells are those with a printed mIoU.
         table: ``I``, ``IV``, ``V`` or ``VI``.
         weights: For every backbone; by default ``hub`` where a library has them, else a path to put them at.
-        seeds: As a plan writes them.
+        seeds: Of every cell.
         as_published: Whether to validate on the target, as the release does.
         miniature: Small backbones with random weights and few steps, for a try of every family on the sample.
 
@@ -46,7 +46,7 @@ def published_plan(
     """
     rows = rows_of(reported, table)
     protocol = {"as_published": True} if as_published else {"protocol": "published"}
-    defaults: dict[str, Any] = {**protocol, "seeds": seeds}
+    defaults: dict[str, Any] = {**protocol, "seeds": list(seeds)}
     if miniature:
         defaults |= {"weights": "none", "settings": MINIATURE_SETTINGS}
     lines = [HEAD.rstrip(), *_comment(_about(rows, miniature)), "", _yaml({DEFAULTS: defaults}).rstrip(), f"{BLOCKS}:"]
@@ -116,4 +116,4 @@ def _comment(texts: list[str], indent: str = "") -> list[str]:
 
 
 def _yaml(content: Any) -> str:
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)

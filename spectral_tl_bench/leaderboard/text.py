@@ -37,6 +37,11 @@ WHY_RELEASE = (
     "ranked by it."
 )
 """Beside every pair of both metrics."""
+WHICH_METRIC = (
+    "mIoU by the rule of this suite; Release: by that of the paper's release, which overlooks pixels predicted as a "
+    "class without ground truth, and so is higher."
+)
+"""The same in a caption."""
 STRICT, PUBLISHED, AS_PUBLISHED = "strict", "published", "as-published"
 _PROTOCOL_TITLES = {PUBLISHED: ", run as in the paper", AS_PUBLISHED: ", as published: validated on the target"}
 _PROTOCOL_WARNINGS = {

@@ -6,12 +6,15 @@ import inspect
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from tiny import SIZES, make_tree, run_main
 
 from spectral_tl_bench.cli.plan import plan as plan_verb
 from spectral_tl_bench.cli.run import run as run_verb
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.plugins import installed
 from spectral_tl_bench.runner import cell as cell_module
 from spectral_tl_bench.runner import processes
 
@@ -198,3 +201,68 @@ def test_the_verbs_can_be_called_from_python(asked, tmp_path, monkeypatch):
         run_verb(methods=["lora"])
     with pytest.raises(UserError, match="names no method"):
         plan_verb(benchmark=["mts12-n2s"])
+
+
+def test_the_plan_of_a_published_table_is_written_to_a_new_file(stbench, tmp_path):
+    code, out, _ = stbench("plan", "published", "--table", "IV", "--seed", "0-1", "--write", "iv.yaml")
+    assert code == 0 and "stbench run --plan iv.yaml" in out and left_in(tmp_path) == ["iv.yaml"]
+    assert "spectralx@hypert-no-stage1" in (tmp_path / "iv.yaml").read_text()
+    code, _, err = stbench("plan", "published", "--table", "IV", "--out", "iv.yaml")
+    assert code == 2 and "is there already" in err
+    code, out, _ = stbench("plan", "published", "--table", "VI", "--out", "vi.yaml")
+    assert code == 0 and "# DAEN" in (tmp_path / "vi.yaml").read_text()
+
+
+def test_the_miniature_of_a_published_table_can_be_listed(stbench, where):
+    """By the strict protocol, so that it says nothing about others."""
+    code, out, _ = stbench("plan", "published", "--table", "I", "--miniature")
+    assert code == 0
+    plan = yaml.safe_load(out)
+    known = [block for block in plan["blocks"] if "backbone_sizes" in block]
+    assert {"scalemae-large", "satmaepp-large"} <= {name for block in known for name in block["backbones"]}
+    for block in known:
+        block["benchmarks"] = [name for name in block["benchmarks"] if name.startswith("mts12-n")]
+    defaults = {**plan["defaults"], "protocol": "strict"}
+    Path("small.yaml").write_text(yaml.safe_dump({"defaults": defaults, "blocks": known}))
+    code, out, _ = stbench("plan", "small.yaml", *where)
+    assert code == 0 and f"{len(known)} cells: 0 done" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("published",), "which table of the paper?"),
+        (("published", "--table", "II"), "hold no Table II"),
+        (("published", "--table", "I", "-m", "lora", "--steps", 3), "so do --method, --steps"),
+        (("published", "--table", "I", "--miniature", "--weights", "hub"), "--miniature has random weights"),
+        (("published", "--table", "I", "-s", "x"), "is no seed"),
+        (("--table", "I"), "belongs to a table of the paper"),
+        (("--miniature", *ONE), "belongs to a table of the paper"),
+        (("nowhere.yaml",), "there is no plan 'nowhere.yaml'"),
+        ((".", "--plan", "."), "two plans"),
+    ],
+)
+def test_mistakes_about_published_tables(stbench, tmp_path, arguments, words):
+    code, _, err = stbench("plan", *arguments)
+    assert code == 2 and words in err and left_in(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("published" not in installed("spectral_tl_bench.protocols"), reason="the protocol is not there")
+@pytest.mark.parametrize("leak", [False, True], ids=["published", "as-published"])
+def test_every_family_of_table_1_runs_as_a_miniature_and_stands_beside_print(stbench, leak):
+    """On the synthetic sample: mts12-n2s, all backbones of the table."""
+    flags = ["--as-published"] if leak else []
+    code, out, _ = stbench("plan", "published", "--table", "I", "--miniature", *flags)
+    assert code == 0
+    plan = yaml.safe_load(out)
+    for block in plan["blocks"]:
+        block["benchmarks"] = ["mts12-n2s"]
+    Path("small.yaml").write_text(yaml.safe_dump(plan))
+    assert len({name for block in plan["blocks"] for name in block["backbones"]}) == 4
+    code, out, err = stbench("run", "--plan", "small.yaml", "--accelerator", "cpu")
+    assert code == 0, err
+    assert stbench("report", "-r", "runs", "--out", "report", "-f", "md", "-f", "csv")[0] == 0
+    lines = pd.read_csv("report/tables/published-beside-sample.csv")
+    assert len(lines) == 4 and set(lines["protocol"]) == {"as-published" if leak else "published"}
+    assert lines["marks"].str.contains("synthetic scenes").all() and lines["marks"].str.contains("random weights").all()

@@ -21,6 +21,7 @@ from spectral_tl_bench.leaderboard.markdown import escape
 from spectral_tl_bench.leaderboard.report import write_report
 from spectral_tl_bench.leaderboard.reported import COLUMNS as REPORTED
 from spectral_tl_bench.leaderboard.table import COLUMNS
+from spectral_tl_bench.leaderboard.text import WHY_RELEASE
 
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
 MTS12_ID = {"benchmark": "mts12-id", "gap": "none"}
@@ -76,7 +77,8 @@ def test_markdown_says_what_it_must(many, tmp_path):
     assert "gap between cities" in text
     main, cells, floor, failed, configurations = tables(text)
     assert main[0][:6] == ["Rank", "Method", "Backbone", "Configuration", "Tuned", "Seeds"]
-    assert main[0][6:10] == ["dfc2020-spring", "mts12-n2s", "Mean", "Source validation"]
+    assert main[0][6:10] == ["dfc2020-spring", "mts12-n2s", "Mean", "Mean, release"]
+    assert main[0][10:12] == ["Difference", "Source validation"] and WHY_RELEASE in text
     reference = main[0].index("mts12-id (in-domain)")
     by_method = {row[1]: row for row in main[2:]}
     assert {by_method["lora"][0], by_method["full"][0]} == {"1", "2"}
@@ -107,7 +109,8 @@ def test_inflation_and_worst_domain_are_those_of_the_record(store, tmp_path):
     assert row["Selected"] == f"{100 * scores.miou:.2f}"
     assert row["Oracle"] == f"{100 * record.scores.oracle.miou:.2f}"
     assert row["OA"] == f"{100 * scores.oa:.2f}"
-    assert row["Inflation"] == f"{100 * (scores.release_miou - scores.miou):+.2f}" != "+0.00"
+    assert row["Difference"] == f"{100 * (scores.release_miou - scores.miou):+.2f}" != "+0.00"
+    assert row["Release"] == f"{100 * scores.release_miou:.2f}"
     assert row["Worst domain"] == f"{scores.worst_domain} {100 * scores.per_domain[scores.worst_domain]:.2f}"
 
 

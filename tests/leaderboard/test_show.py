@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from spectral_tl_bench.errors import RecordError
+from spectral_tl_bench.evaluation.metrics import released_from_strict
 from spectral_tl_bench.leaderboard.show import find_record, show
-from spectral_tl_bench.results.store import read_record
+from spectral_tl_bench.results.store import load_evidence, read_record
 
 
 def shown(record, width=200):
@@ -39,6 +40,30 @@ def test_it_says_everything(store):
     assert "parameters 100 of 1,000 trained" in lines and "torch 2.4" in lines
     assert "segment 10 1.5 100 {}" in lines
     assert any("computed again from evidence-" in line and "3 places" in line for line in lines)
+
+
+def test_both_metrics_stand_side_by_side_with_their_difference(store):
+    record = store()
+    lines = words(shown(record))
+    matrix = load_evidence(record).matrices["selected"].sum(axis=0)
+    ours, release = record.scores.selected, released_from_strict(matrix)
+    assert release.miou > ours.miou and release.oa > ours.oa
+    for name, strict, theirs in (("mIoU", ours.miou, release.miou), ("OA", ours.oa, release.oa)):
+        wanted = f"selected {name}, % {100 * strict:.2f} {100 * theirs:.2f} {100 * (theirs - strict):+.2f}"
+        assert wanted in lines
+    difference = f"{release.kappa - ours.kappa:+.3f}"
+    assert f"selected kappa {ours.kappa:.3f} {release.kappa:.3f} {difference}" in lines
+    assert "never below the mIoU here" in " ".join(lines)
+
+
+def test_the_trace_of_the_release_is_explained_and_that_of_others_is_not(store):
+    trace = {"step": 10, "value": 0.6, "metric": "target mIoU as the release prints it", "trace": [[5, 0.4], [10, 0.6]]}
+    lines = words(shown(store(protocol="as-published", selection=trace, fingerprint="ab" * 32)))
+    text = " ".join(lines)
+    assert "never reset" in text and "Not comparable with the strict boards" in text
+    assert "step printed by the release, %" in lines and "10 60.00 selected" in lines
+    other = words(shown(store(method="full")))
+    assert "step validation mIoU, %" in other and "never reset" not in " ".join(other)
 
 
 def test_nothing_is_shown_of_a_record_whose_evidence_says_otherwise(store):

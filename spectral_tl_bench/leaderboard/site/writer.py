@@ -13,7 +13,7 @@ from spectral_tl_bench.leaderboard.generated import Generated
 from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.site import names
 from spectral_tl_bench.leaderboard.site.names import Track
-from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHY_RELEASE, percent, plain
+from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHICH_METRIC, WHY_RELEASE, percent, plain
 
 FORMAT = "site"
 """Under which the files stand in the folder's list of generated files."""
@@ -50,7 +50,7 @@ class Writer:
             if file.name.endswith((".css", ".js", ".svg"))
         }
         shared = {"NOTHING": NOTHING, "ABOUT_TUNING": ABOUT_TUNING, "WHY_RELEASE": WHY_RELEASE,
-                  "MIOU_RULE": MIOU_RULE, "tracks": tracks}  # fmt: skip
+                  "WHICH_METRIC": WHICH_METRIC, "MIOU_RULE": MIOU_RULE, "tracks": tracks}  # fmt: skip
         self._templates = environment(".site", _finalize, shared, autoescape=True)
         formats = {
             name: getattr(names, name) for name in ("signed", "points", "count", "seconds", "setting", "printed")

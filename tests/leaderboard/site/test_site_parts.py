@@ -190,6 +190,11 @@ def test_points_stand_where_their_numbers_are(analyses):
         decades["1 M"] - (decades["10 M"] - decades["1 M"]) * 0.0969, abs=0.3
     )
     assert all(point["low"] >= point["y"] >= point["high"] for point in found["points"] if point["low"] is not None)
+    for point in found["points"]:  # the words give the whisker's interval, not that over seeds
+        low, high = (point["row"][f"mean_places_{end}"] for end in ("low", "high"))
+        told = f"({100 * low:.2f} to {100 * high:.2f} over places)" if low is not None else "(no"
+        assert (told in point["words"]) == (low is not None)
+    assert any(point["low"] is not None for point in found["points"])
 
 
 def test_rows_of_one_method_are_told_apart(analyses):
