@@ -16,7 +16,7 @@ from spectral_tl_bench.later_options import as_recorded
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.objectives.registry import load_objective
-from spectral_tl_bench.protocol.registry import AS_PUBLISHED
+from spectral_tl_bench.protocol.names import AS_PUBLISHED
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import BackboneFacts, Record

@@ -10,7 +10,7 @@ from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.evaluation.metrics import MeanIoU
 from spectral_tl_bench.methods.base import Budget
 from spectral_tl_bench.plugins import installed, package_of
-from spectral_tl_bench.protocol.registry import GROUP
+from spectral_tl_bench.protocol.names import GROUP
 from spectral_tl_bench.training.selection import BestOnSource
 
 

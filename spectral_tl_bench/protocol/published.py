@@ -10,7 +10,7 @@ from spectral_tl_bench.data.transforms import FlipsAndRotations
 from spectral_tl_bench.data.whole_chips import WholeChips
 from spectral_tl_bench.evaluation.metrics import MeanIoU
 from spectral_tl_bench.methods.base import Budget
-from spectral_tl_bench.protocol import registry
+from spectral_tl_bench.protocol import names
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.training.selection import BestOnSource, LastOnTarget
 
@@ -33,7 +33,7 @@ PUBLISHED = Protocol(
 
 AS_PUBLISHED = replace(
     PUBLISHED,
-    name=registry.AS_PUBLISHED,
+    name=names.AS_PUBLISHED,
     about="the same, validated on the labels of the target, as in the release; only by --as-published",
     selection=LastOnTarget(),
 )

@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.plugins import imported, offered
+from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL, GROUP
 
 if TYPE_CHECKING:
     from spectral_tl_bench.protocol.base import Protocol
-
-GROUP = "spectral_tl_bench.protocols"
-DEFAULT_PROTOCOL = "strict"
-AS_PUBLISHED = "as-published"
-"""The one protocol that reads labels of the target while it trains; ``--as-published`` asks for it, no name does."""
 
 
 def check_protocol_known(name: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.methods.base import Backbone, Budget
-from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
+from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
     from spectral_tl_bench.protocol.base import Protocol

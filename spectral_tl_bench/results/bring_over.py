@@ -17,8 +17,8 @@ from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.models.backbones.registry import backbone_entries
 from spectral_tl_bench.objectives.registry import make_objectives, objective_entries
 from spectral_tl_bench.plugins import installed, package_of
+from spectral_tl_bench.protocol.names import GROUP as PROTOCOLS
 from spectral_tl_bench.protocol.numerics import numerics_of
-from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.reading import validated

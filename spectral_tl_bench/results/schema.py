@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
-from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
+from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
 from spectral_tl_bench.models.patch_embedding import check_strategy
 from spectral_tl_bench.objectives.registry import check_options, objective_entries
-from spectral_tl_bench.protocol.registry import AS_PUBLISHED, DEFAULT_PROTOCOL, check_protocol_known
+from spectral_tl_bench.protocol.names import AS_PUBLISHED, DEFAULT_PROTOCOL
+from spectral_tl_bench.protocol.registry import check_protocol_known
 from spectral_tl_bench.protocol.settings import Overrides
 from spectral_tl_bench.runner.request import Request
 

@@ -19,7 +19,7 @@ from spectral_tl_bench.methods.registry import split_name
 from spectral_tl_bench.models.backbones.registry import GROUP as BACKBONES
 from spectral_tl_bench.objectives.registry import GROUP as OBJECTIVES
 from spectral_tl_bench.plugins import installed, is_ours
-from spectral_tl_bench.protocol.registry import GROUP as PROTOCOLS
+from spectral_tl_bench.protocol.names import GROUP as PROTOCOLS
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, mark_tuned, read_record, record_folder, verify
 from spectral_tl_bench.runner import checkpoints

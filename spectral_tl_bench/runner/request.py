@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
-from spectral_tl_bench.protocol.registry import DEFAULT_PROTOCOL
+from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.protocol.settings import Overrides
 
 

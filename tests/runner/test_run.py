@@ -88,7 +88,7 @@ def test_stored_weights_fit_the_method_and_give_the_stored_score(first, monkeypa
         weights = load_file(outcome.record.parent / "selected.safetensors")
         seen = []
 
-        def untrained(built, folder, store, weights=weights, seen=seen):
+        def untrained(built, folder, store, _target, weights=weights, seen=seen):
             """Instead of training: the stored weights."""
             load_state(built.trainee, weights)
             seen.append(built.trainee)
