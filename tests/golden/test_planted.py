@@ -255,7 +255,8 @@ def test_a_planted_change_is_caught(component, plant, monkeypatch):
     monkeypatch.setattr(*owner_of(speaker), now + 1)
     found = complaint(CASES[component])
     assert found is not None and found.startswith(
-        f"the numerics version of {speaker} was raised ({now} -> {now + 1}): write the golden values of {component} anew"
+        f"the numerics version of {speaker} was raised ({now} -> {now + 1}): "
+        f"write the golden values of {component} anew"
     )
 
 
