@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 RGB = (0.665, 0.560, 0.490)
 """Centre wavelengths of red, green and blue in micrometres, in the order of the channels of RGB models."""
 
+SENTINEL2 = (0.443, 0.490, 0.560, 0.665, 0.705, 0.740, 0.783, 0.842, 0.865, 0.945, 1.375, 1.610, 2.190)
+"""Centre wavelengths of the 13 bands of Sentinel-2 in micrometres: B1 to B8, B8A, B9 to B12."""
+
 NUMERICS_VERSION = 1
 """Raised by hand whenever a filter that a strategy makes may change."""
 

@@ -12,7 +12,7 @@ import pytest
 from tiny import run_main
 
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, load_backbone
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "backbones.md"
 SUITE = "spectral_tl_bench."

@@ -15,8 +15,8 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.spectral import SENTINEL2_WIDTHS, bandwidths
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 WAVELENGTHS = (0.490, 0.560, 0.665, 0.842, 1.610)
 TINY = {"width": 48, "depth": 4, "heads": 4}

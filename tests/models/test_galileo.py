@@ -12,8 +12,8 @@ from shared import SHARED, needs_shared
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.galileo import places_of
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 NANO = SHARED / "weights" / "galileo-nano" / "galileo-nano-encoder.safetensors"
 CHIPS = SHARED / "data" / "hls-worldcover"

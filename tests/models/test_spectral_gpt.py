@@ -19,9 +19,8 @@ from spectral_tl_bench.features.modules import check_parts
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import Backbone, get_backbone, load_backbone
 from spectral_tl_bench.models.backbones.assemble import fit_state
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.entries_spectral import WITHOUT_CIRRUS
-from spectral_tl_bench.models.patch_embedding import bands_in_groups
+from spectral_tl_bench.models.patch_embedding import SENTINEL2, bands_in_groups
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware

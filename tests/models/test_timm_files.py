@@ -14,8 +14,7 @@ from tiny import make_request, make_task, make_tree, run_main
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
-from spectral_tl_bench.models.patch_embedding import RGB, mixed, wavelength
+from spectral_tl_bench.models.patch_embedding import RGB, SENTINEL2, mixed, wavelength
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware
 
@@ -97,5 +96,5 @@ def test_names_that_do_not_do(name, message, monkeypatch, capsys):
 
 def test_the_file_of_another_network(tmp_path):
     write("convnext_atto", tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"the weights are not those of timm:vit_tiny_patch16_224"):
+    with pytest.raises(UserError, match="do not have the shapes of timm:vit_tiny_patch16_224"):
         get_backbone("timm:vit_tiny_patch16_224", str(tmp_path / "model.safetensors"))

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.families import family
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Card, Hub
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-SENTINEL2 = (0.443, 0.490, 0.560, 0.665, 0.705, 0.740, 0.783, 0.842, 0.865, 0.945, 1.375, 1.610, 2.190)
-"""Centre wavelengths of the 13 bands of Sentinel-2 in micrometres: B1 to B8, B8A, B9 to B12."""
 
 IMAGENET = "0-1, then mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spectral_tl_bench.models.backbones.backbone import Backbone
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.families import family
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Card
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

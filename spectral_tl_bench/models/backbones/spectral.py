@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.entries import SENTINEL2
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
