@@ -200,6 +200,8 @@ def test_a_pair_gives_logits_and_gradients(kind: str, name: str) -> None:
     task, one = small_task(kind), method(name)
     module = one.build(task)
     batch = batch_of(torch.randn(2, task.num_bands, task.window, task.window), task.num_classes)
+    if method(name).target_images:
+        batch["target_image"] = batch["image"].flip(0)
     for stage in one.stages(task):
         module.zero_grad()
         loss = (stage.loss or segmentation_loss)(module, batch)
@@ -245,7 +247,10 @@ def test_exactly_what_is_declared_trains(kind: str, name: str) -> None:
     module = one.build(task)
     declared, trained = declared_in(module), set()
     for stage in one.stages(task):
-        seen = train_a_little(module, stage, task.num_bands, task.num_classes, task.window, declared=declared)
+        seen = train_a_little(
+            module, stage, task.num_bands, task.num_classes, task.window, declared=declared,
+            target_images=method(name).target_images,
+        )  # fmt: skip
         assert list(contradictions(module, stage, seen, declared)) == []
         trained |= seen.chosen
     assert trained == declared
