@@ -79,6 +79,7 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
     from spectral_tl_bench.leaderboard.published_plan import published_plan
     from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
     from spectral_tl_bench.runner.blocks import read_seeds
+    from spectral_tl_bench.runner.plan_file import HEAD
 
     given = [one.name for one in fields(choices) if getattr(choices, one.name) not in (None, False, [], ())]
     settled = [flag_of(name) for name in given if name not in _OF_PUBLISHED]
@@ -92,7 +93,7 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
         raise UserError("which table of the paper?", fix=f"stbench plan {PUBLISHED} --table I (or IV, V, VI)")
     if miniature and choices.weights not in (None, "none"):
         raise UserError("--miniature has random weights", expected=f"not --weights {choices.weights}")
-    return published_plan(
+    return HEAD + published_plan(
         read_reported(reported_folder()), table, weights=choices.weights, miniature=miniature,
         seeds=read_seeds(choices.seed or ["0"]), as_published=getattr(choices, "as_published", False),
     )  # fmt: skip

@@ -243,10 +243,7 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "seeds": ", ".join(map(str, seeds)),
         "mean": mean(means),
         "mean_std": spread(means),
-        **{
-            name: mean(entry[name] for entry in entries if not entry["reference"]) if means else NAN
-            for name in ("release", "inflation", "validation")
-        },
+        **_over_gaps(entries, bool(means), "release", "inflation", "validation"),
         "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
@@ -259,22 +256,24 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
 
 def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
     """The row of the majority class, which has neither seeds nor checkpoints nor parameters to train."""
-    entries = []
-    scores = floors(board.records)
+    entries, scores = [], floors(board.records)
     for name, about in board.known.items():
         values = [floor.scores for floor in scores if floor.benchmark == name for _ in floor.seeds]
-        state = "completed" if values else "missing"
-        entries.append({**_about(about), "row": FLOOR_ROW, "state": state, "seeds": "",
-                        "miou": mean(one.miou for one in values), **_release(values),
-                        "trainable": 0, "parameters": 0})  # fmt: skip
+        entries.append({**_about(about), "row": FLOOR_ROW, "state": "completed" if values else "missing", "seeds": "",
+                        "miou": mean(one.miou for one in values), **_release(values), "trainable": 0,
+                        "parameters": 0})  # fmt: skip
     fields = _complete(entries)
-    gaps = {name: mean(entry[name] for entry in entries if not entry["reference"]) if fields["complete"] else NAN
-            for name in ("miou", "release", "inflation")}  # fmt: skip
+    means = _over_gaps(entries, fields["complete"], "miou", "release", "inflation")
     texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
     row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
-           "mean": gaps["miou"], "release": gaps["release"], "inflation": gaps["inflation"], "validation": NAN,
-           "tuned": "", "trainable_min": 0, "trainable_max": 0, "is_floor": True}  # fmt: skip
+           "mean": means.pop("miou"), **means, "validation": NAN, "tuned": "", "trainable_min": 0, "trainable_max": 0,
+           "is_floor": True}  # fmt: skip
     return row, entries
+
+
+def _over_gaps(entries: list[Fields], complete: bool, *names: str) -> Fields:
+    """Means over the benchmarks with a gap; NaN for a row that is not complete."""
+    return {name: mean(one[name] for one in entries if not one["reference"]) if complete else NAN for name in names}
 
 
 def _complete(entries: list[Fields]) -> Fields:

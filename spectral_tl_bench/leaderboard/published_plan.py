@@ -21,7 +21,6 @@ from spectral_tl_bench.leaderboard.published import (
 )
 from spectral_tl_bench.methods.registry import load_method, preset_options
 from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
-from spectral_tl_bench.runner.plan_file import BLOCKS, DEFAULTS, HEAD
 
 MINIATURE_SIZES = {"width": 48, "depth": 4, "heads": 3}
 MINIATURE_SETTINGS = {"steps": 2, "pretrain_steps": 1, "batch_size": 2, "validations": 1}
@@ -31,7 +30,7 @@ def published_plan(
     reported: pd.DataFrame, table: str, *, weights: str | None = None, seeds: Sequence[int] = (0,),
     as_published: bool = False, miniature: bool = False,
 ) -> str:  # fmt: skip
-    """The text of the plan.
+    """The text of the plan, as ``runner.plan_file`` reads it.
 
     Args:
         reported: As ``reported.read_reported`` gives it; the cells are those with a printed mIoU.
@@ -49,7 +48,7 @@ def published_plan(
     defaults: dict[str, Any] = {**protocol, "seeds": list(seeds)}
     if miniature:
         defaults |= {"weights": "none", "settings": MINIATURE_SETTINGS}
-    lines = [HEAD.rstrip(), *_comment(_about(rows, miniature)), "", _yaml({DEFAULTS: defaults}).rstrip(), f"{BLOCKS}:"]
+    lines = [*_comment(_about(rows, miniature)), "", _yaml({"defaults": defaults}).rstrip(), "blocks:"]
     for backbone, group in _by_backbone(rows):
         found = load_backbone(backbone) if backbone in backbone_entries() else None
         about = [row.title for row, _ in group] + [ABOUT_BACKBONES.get(backbone, "")]

@@ -155,7 +155,7 @@ def test_protocols_other_than_strict_have_boards_of_their_own(store):
         assert parts_of(record.board) == ("reproduced", record.protocol, record.target_images)
         warned = " ".join(warnings(record.board))
         assert ("Not comparable with the strict boards" in warned) == (record.protocol != "strict")
-        assert ("selected on the target" in warned) == (record.protocol == "as-published")
+        assert ("the target's own labels" in warned) == (record.protocol == "as-published")
     titles = {title(name) for name in boards}
     assert len(titles) == len(boards)
 
