@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.methods.adapters.place import check_vit
+from spectral_tl_bench.methods.adapters.place import check_free_sequence, check_vit
 from spectral_tl_bench.methods.base import Batch, Method, Part, Shared, Stage, Task
 from spectral_tl_bench.methods.options import NORMS_TEXT
 from spectral_tl_bench.methods.tuners import refuse_bypassed
@@ -186,7 +186,8 @@ class Slr(LowRankMethod):
         backbone = self.adapted(task)
         try:
             check_backbone(backbone)
-        except TypeError as error:
+            check_free_sequence(backbone)
+        except (TypeError, MethodError) as error:
             raise MethodError(
                 f"{task.backbone.name} cannot run on the patches that are not hidden: {error}",
                 fix="leave the first stage out (-o pretrain=false), or choose another backbone",

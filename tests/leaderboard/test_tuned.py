@@ -127,7 +127,7 @@ def test_all_formats_tell_tuned_from_untuned(board, tmp_path, capsys):
     assert "| rank=8, learning_rate=0.01 | 50.00 |" in text
     assert "3 of 3, 1 failed" in text
     table = latex(analysis)
-    assert "& Tuned" in table and "tuned (3)" in table and "& Mean & Source" in table and "50.00" in table
+    assert "& Tuned" in table and "tuned (3)" in table and "& Difference & Source" in table and "50.00" in table
     lines = long_table(board)
     chosen = lines[lines["tuning_search"] == "random"]
     assert len(chosen) == 4 and set(chosen["tuning_draws"]) == {3}

@@ -37,7 +37,10 @@ def trained(name: str, method: Method, task: Task) -> tuple[nn.Module, set[str]]
     changed: set[str] = set()
     for stage in method.stages(task):
         if stage.fit is None and declared:
-            seen = train_a_little(module, stage, task.num_bands, task.num_classes, task.window, declared=declared)
+            seen = train_a_little(
+                module, stage, task.num_bands, task.num_classes, task.window, declared=declared,
+                target_images=method.target_images,
+            )  # fmt: skip
             changed |= seen.changed
     for key, parameter in module.named_parameters():
         parameter.requires_grad_(key in declared)

@@ -16,6 +16,7 @@ from spectral_tl_bench.methods.baselines import BitFit, Frozen, Full, LinearProb
 from spectral_tl_bench.methods.peft_methods import Lora
 from spectral_tl_bench.methods.tuners import block_layers
 from spectral_tl_bench.models.backbones import backbone_entries, load_backbone
+from spectral_tl_bench.models.patch_embedding import SENTINEL2
 from spectral_tl_bench.training.task import StageTask
 
 METHODS = [Full(), Frozen(), Frozen(train_patch_embed=False), Lora(), Lora(train_norms=False, train_patch_embed=False)]
@@ -138,9 +139,9 @@ def test_the_linear_probe_is_a_linear_map_of_normed_tokens():
 
 @pytest.mark.parametrize("name", [name for name in backbone_entries() if load_backbone(name).kind == "vit"])
 def test_every_vision_transformer_has_a_norm_for_the_probe(name):
-    spec = replace(load_backbone(name), named_weights=False).for_sensor((0.5, 0.6), 10.0)
+    spec = replace(load_backbone(name), named_weights=False).for_sensor(SENTINEL2, 10.0)
     with torch.device("meta"):
-        norm = spec.build(2, 4 * spec.patch).norm
+        norm = spec.build(len(SENTINEL2), 4 * spec.patch).norm
     assert isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (spec.width,)
 
 

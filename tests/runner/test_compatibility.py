@@ -90,7 +90,8 @@ UNUSED = "without a backbone"
 GROUPS = {
     "as they are": ANYWHERE,
     "peft": ("adalora", "dora", "fourierft", "ia3", "ln-tuning", "lora", "oft", "peft", "vera"),
-    "low rank": ("lora-biased", "slr"),
+    "low rank": ("lora-biased",),
+    "SLR": ("slr",),
     "in blocks": ("adaptformer", "houlsby", "ssf"),
     "between blocks": ("earth-adapter", "land-moe", "rein"),
     "prompts": ("vpt-deep", "vpt-shallow"),
@@ -110,12 +111,18 @@ REFUSED = {
     ("peft", "ResNet"): NO_BLOCKS,
     **{
         (group, kind): FOUR_SIZES
-        for group in ("low rank", "in blocks", "between blocks", "prompts", "SpectralX")
+        for group in ("low rank", "SLR", "in blocks", "between blocks", "prompts", "SpectralX")
         for kind in ("ResNet", "Swin")
     },
-    **{(group, kind): SEVERAL_TOKENS for group in ("low rank", "SpectralX") for kind in ("SpectralGPT", "Galileo")},
     **{
-        (group, kind): SAMPLED_GRID for group in ("prompts", "SpectralX") for kind in ("HyperSIGMA", "HyperSIGMA fused")
+        (group, kind): SEVERAL_TOKENS
+        for group in ("low rank", "SLR", "SpectralX")
+        for kind in ("SpectralGPT", "Galileo")
+    },
+    **{
+        (group, kind): SAMPLED_GRID
+        for group in ("prompts", "SLR", "SpectralX")
+        for kind in ("HyperSIGMA", "HyperSIGMA fused")
     },
 }
 """Groups of methods and kinds of backbones that do not go together, and why. All others do."""

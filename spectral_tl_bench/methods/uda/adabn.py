@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -76,6 +76,7 @@ class AdaBn(UNet):
         "normalise over groups of channels. The chosen backbone is not used.",
     )
     target_images: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": UNet.presets["small"]}
 
     def build(self, task: Task) -> nn.Module:
         """Everything trains, on the source."""
