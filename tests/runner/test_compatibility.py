@@ -7,7 +7,7 @@ A new method or backbone of the suite fails here until the tables below say wher
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -132,6 +132,15 @@ WORKING = [(kind, name) for kind, group, name in PAIRS if (group, kind) not in R
 REFUSALS = [(kind, name) for kind, group, name in PAIRS if (group, kind) in REFUSED]
 
 
+def quick(pairs: Sequence[tuple[str, str]]) -> list[Any]:
+    """The pairs, of which those are slow that have a twin: another method of the group on the same kind."""
+    firsts = {names[0] for names in GROUPS.values()}
+    return [
+        pytest.param(kind, name, marks=() if name in firsts or kind == "plain ViT" else pytest.mark.slow)
+        for kind, name in pairs
+    ]
+
+
 def small_pyramid(options: Mapping[str, Any], spec: Backbone, in_chans: int, image_size: int) -> nn.Module:
     """What ``Backbone.make`` gives, with fewer and narrower layers."""
     sized = {"img_size": image_size} if "swin" in spec.architecture else {}
@@ -201,7 +210,7 @@ def test_the_document_has_the_table() -> None:
         assert f"`{name}`" in text
 
 
-@pytest.mark.parametrize(("kind", "name"), WORKING)
+@pytest.mark.parametrize(("kind", "name"), quick(WORKING))
 def test_a_pair_gives_logits_and_gradients(kind: str, name: str) -> None:
     torch.manual_seed(0)
     task, one = small_task(kind), method(name)
@@ -222,7 +231,7 @@ def test_a_pair_gives_logits_and_gradients(kind: str, name: str) -> None:
     assert logits.shape == (2, task.num_classes, task.window, task.window) and logits.isfinite().all()
 
 
-@pytest.mark.parametrize(("kind", "name"), REFUSALS)
+@pytest.mark.parametrize(("kind", "name"), quick(REFUSALS))
 def test_a_pair_is_refused_in_words(kind: str, name: str) -> None:
     task = small_task(kind)
     with pytest.raises(MethodError) as caught:
