@@ -304,7 +304,11 @@ def plants() -> Iterator[Any]:
     for name, kind in kinds("method").items():
         for what, change in (("scale", scale), ("start", start), ("share", share)):
             if kind.family != "floor" or name == "pixel-mlp" or what == "scale":  # type: ignore[attr-defined]
-                yield pytest.param(f"method {name}", rebuilt(kind, change), id=f"method {name}: another {what}")
+                twin = what != "scale" and name not in ("full", "spectralx")
+                yield pytest.param(
+                    f"method {name}", rebuilt(kind, change), id=f"method {name}: another {what}",
+                    marks=pytest.mark.slow if twin else (),
+                )  # fmt: skip
 
 
 @pytest.mark.parametrize(("component", "plant"), plants())

@@ -20,7 +20,7 @@ from spectral_tl_bench.runner.slurm import job, queue
 from spectral_tl_bench.runner.slurm.job import Batch
 from spectral_tl_bench.runner.slurm.profile import Profile, read_profile
 from spectral_tl_bench.runner.slurm.script import script_text
-from spectral_tl_bench.runner.slurm.submit import Submission, name_of, select
+from spectral_tl_bench.runner.slurm.submit import PYTHON, Submission, name_of, select
 from tests.tiny import make_request, quiet
 
 SBATCH = 'echo "$(cat "$1" | grep array=)" >> {log}; echo "Submitted batch job 77"'
@@ -314,3 +314,12 @@ def test_what_was_cancelled_is_not_queued_again(as_job, pretend):
     assert entry["reason"] == "stopped from outside (SLURM: completing), the same command submits it again"
     pretend(squeue='echo "COMPLETING|TimeLimit"')
     assert as_job("import sys; sys.exit(75)")[1] == ["requeue 12_3"]
+
+
+def test_a_signal_while_the_job_starts_does_not_end_it():
+    """As SLURM sends it to a job that it preempts in its first second; its own queue then takes the job back."""
+    code = (
+        "import os, signal; os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
+    )
+    done = subprocess.run(f'{PYTHON} -u -c "{code}" more', shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert (done.stdout, done.returncode) == ("alive\n", 0)

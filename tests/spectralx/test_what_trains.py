@@ -98,7 +98,8 @@ def test_exactly_what_is_chosen_learns(
 
 
 @pytest.mark.parametrize("stage", LOSSES)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS[:8], *(pytest.param(one, marks=pytest.mark.slow) for one in OPTIONS[8:])],
+                         ids=str)  # fmt: skip
 def test_statistics_move_where_parameters_train(
     make: Callable[..., SpectralX], options: dict[str, Any], stage: StageName
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,9 @@ DIGITS = 16
 """Of a fingerprint, by which a cell is called."""
 LARGEST_ARRAY = 1000
 """Jobs in one array: what SLURM allows where nobody has changed it."""
+PYTHON = f"""sh -c 'trap "" TERM USR1 USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+"""Python, deaf to SLURM's signals until ``Batch`` takes them: a job that is preempted while it starts would end as
+failed, and SLURM would not queue it again."""
 _ROUND = 5.0  # seconds between two looks at what has ended
 
 
@@ -141,7 +145,7 @@ class Submission:
         note(out, names, executor="slurm", name=name, job="", submitted=now, log="", reason="", stalls=0)
         profile, flags = self.profile, self.profile.flags()
         flags.pop("ntasks-per-node")
-        executor = submitit.SlurmExecutor(folder=out / LOGS)
+        executor = submitit.SlurmExecutor(folder=out / LOGS, python=PYTHON)
         executor.update_parameters(
             job_name=name, nodes=profile.nodes, ntasks_per_node=profile.tasks_per_node, setup=list(profile.setup),
             signal_delay_s=profile.lead, stderr_to_stdout=True, array_parallelism=profile.array_limit or LARGEST_ARRAY,
