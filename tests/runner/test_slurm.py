@@ -316,10 +316,12 @@ def test_what_was_cancelled_is_not_queued_again(as_job, pretend):
     assert as_job("import sys; sys.exit(75)")[1] == ["requeue 12_3"]
 
 
-def test_a_signal_while_the_job_starts_does_not_end_it():
-    """As SLURM sends it to a job that it preempts in its first second; its own queue then takes the job back."""
+def test_a_signal_while_the_job_starts_is_kept_until_somebody_takes_it():
+    """As SLURM sends it to a job that it preempts in its first second."""
     code = (
-        "import os, signal; os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
+        "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('alive', flush=True); "
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked')); "
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})"
     )
     done = subprocess.run(f'{PYTHON} -u -c "{code}" more', shell=True, capture_output=True, text=True, check=False)  # noqa: S602
-    assert (done.stdout, done.returncode) == ("alive\n", 0)
+    assert (done.stdout, done.returncode) == ("alive\nasked\n", 0)

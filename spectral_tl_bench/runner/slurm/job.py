@@ -130,6 +130,7 @@ class Batch:
 
         for number in _SIGNALS:  # in place of submitit's, which would decide by itself whether the job is queued again
             signal.signal(number, ask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # held back since the job started
         # SLURM may signal all processes of a job: these two are for this one alone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
         try:

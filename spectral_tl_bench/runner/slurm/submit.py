@@ -23,9 +23,14 @@ DIGITS = 16
 """Of a fingerprint, by which a cell is called."""
 LARGEST_ARRAY = 1000
 """Jobs in one array: what SLURM allows where nobody has changed it."""
-PYTHON = f"""sh -c 'trap "" TERM USR1 USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
-"""Python, deaf to SLURM's signals until ``Batch`` takes them: a job that is preempted while it starts would end as
-failed, and SLURM would not queue it again."""
+_HOLD = (
+    "import os, signal, sys; "
+    "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM}); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+PYTHON = f"{shlex.quote(sys.executable)} -I -S -c {shlex.quote(_HOLD)}"
+"""Python that holds SLURM's signals back until ``Batch`` takes them: a job that is preempted while it starts would end
+as failed, and nobody would queue it again."""
 _ROUND = 5.0  # seconds between two looks at what has ended
 
 
