@@ -281,7 +281,7 @@ class SpectralXMethod(Method):
                 self._wavelengths(task),
                 task.num_classes,
                 task.window,
-                task.gsd,
+                task.gsd / task.backbone.input_scale,  # that of the image in which a token is a patch
                 config,
                 decoder,
                 pretrained_decoder=published,

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.are_adapter import AreAdapter
-from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, with_prefix
+from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, token_side, with_prefix
 from spectralx.blocks import MlpAdapter, check_block, run_block
 from spectralx.config import SpectralXConfig
 from spectralx.hyper_tokenizer import Attributes, HyperTokenizer, LowRankPatchPath
@@ -81,7 +81,7 @@ class SpectralX(nn.Module):
         config = config or SpectralXConfig()
         check_backbone(backbone)
         width, depth = backbone.embed_dim, len(backbone.blocks)
-        patch = int(backbone.patch_embed.patch_size[0])
+        patch = token_side(backbone)
         own_bands = backbone.patch_embed.proj.in_channels
         bands = own_bands if bands is None else bands
         config = config.settled(

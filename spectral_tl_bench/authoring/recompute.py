@@ -169,6 +169,7 @@ def _backbone(facts: BackboneFacts) -> dict[str, Any]:
         "backbone_sizes": sizes,
         "weights": weights,
         "patch_embedding": facts.patch_embedding,
+        "input_scale": str(facts.input_scale),
     }
 
 

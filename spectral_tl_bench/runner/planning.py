@@ -14,7 +14,8 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Backbone, Method
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.models.backbones.lines import weights_line
+from spectral_tl_bench.models.backbones.input_scale import chosen_scale
+from spectral_tl_bench.models.backbones.lines import input_line, weights_line
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
 from spectral_tl_bench.plugins import remembered
@@ -158,15 +159,19 @@ class _Planner:
 
     def _enter(self, chosen: _Chosen, opened: OpenBenchmark) -> None:
         request, given = chosen.request, chosen.given
-        settings = self._settings(chosen, opened)
+        backbone = self._backbone(chosen, opened)
+        settings = self._settings(chosen, opened, backbone)
         self.say(
             f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
+        uses = any(method.uses_backbone for method, _ in chosen.methods.values())
+        if uses and (line := input_line(backbone, settings.window)):
+            self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
             cells = [
-                Cell(opened, name, method, chosen.backbone, chosen.protocol, settings, seed, request.oracle, given,
+                Cell(opened, name, method, backbone, chosen.protocol, settings, seed, request.oracle, given,
                      objectives, request.variant)
                 for seed in request.seeds
             ]  # fmt: skip
@@ -196,13 +201,22 @@ class _Planner:
     def _refuse(self, name: str, error: UserError) -> None:
         self.broken.setdefault((name, str(error)), error)
 
-    def _settings(self, chosen: _Chosen, opened: OpenBenchmark) -> RunSettings:
+    def _backbone(self, chosen: _Chosen, opened: OpenBenchmark) -> Backbone:
+        """The backbone as it is on the benchmark's ground, one object for all requests that mean the same."""
+        scale, gsd = chosen.request.input_scale, opened.benchmark.sensor.gsd
+        whole_chips = not chosen.protocol.pixels.windows.overlaps
+        return self._get(
+            "on the ground", [id(chosen.backbone), scale, gsd, whole_chips],
+            lambda: chosen_scale(chosen.backbone, scale, gsd, whole_chips),
+        )  # fmt: skip
+
+    def _settings(self, chosen: _Chosen, opened: OpenBenchmark, backbone: Backbone) -> RunSettings:
         overrides, protocol = chosen.request.overrides, chosen.protocol
-        about = [id(opened), id(chosen.backbone), overrides.model_dump(), protocol.name]
+        about = [id(opened), id(backbone), overrides.model_dump(), protocol.name]
         return self._get(
             "settings", about,
             lambda: make_settings(
-                opened.benchmark, opened.chip_size, opened.is_small, chosen.backbone, overrides, protocol
+                opened.benchmark, opened.chip_size, opened.is_small, backbone, overrides, protocol
             ),
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ class Request:
         backbone_sizes: Changed sizes of the backbone.
         weights: Pretrained weights of the backbone; see ``get_backbone``.
         patch_embedding: How its patch embedding comes from them.
+        input_scale: How many times larger images are made before it; see ``models.backbones.input_scale``.
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
@@ -44,6 +45,7 @@ class Request:
     backbone_sizes: dict[str, int] = field(default_factory=dict)
     weights: str | None = None
     patch_embedding: str | None = None
+    input_scale: str | None = None
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZES = ("width", "depth", "heads", "patch")
+
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0}
+"""Facts that came after results were published, with the value that those results had and that is not written."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
 """Builds the network of a backbone with random weights for (bands, image side)."""
@@ -126,6 +129,7 @@ class BackboneSpec:
         convert: Renames the tensors of a published checkpoint.
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
+        input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
@@ -158,6 +162,7 @@ class BackboneSpec:
     convert: Convert | None = field(default=None, repr=False, compare=False)
     weights: Weights | None = None
     patch_embedding: str = "random"
+    input_scale: float = 1.0
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -185,7 +190,13 @@ class BackboneSpec:
             "pretrained": self.pretrained,
             "patch_embedding": self.patch_embedding,
             "weights": self.weights and self.weights.facts(),
+            **{name: getattr(self, name) for name, earlier in LATER_FACTS.items() if getattr(self, name) != earlier},
         }
+
+    @property
+    def token(self) -> int:
+        """Pixels per side of what one token covers, before images are enlarged; windows are multiples of it."""
+        return round(self.patch / self.input_scale)
 
     @property
     def own_embeddings(self) -> tuple[str, ...]:
