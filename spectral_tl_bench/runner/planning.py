@@ -165,8 +165,8 @@ class _Planner:
             f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
-        uses = any(method.uses_backbone for method, _ in chosen.methods.values())
-        if uses and (line := input_line(backbone, settings.window)):
+        line = input_line(backbone, settings.window, opened.benchmark.sensor.gsd)
+        if line and any(method.uses_backbone for method, _ in chosen.methods.values()):
             self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():

@@ -21,12 +21,12 @@ def weights_line(spec: BackboneSpec) -> str | None:
     )
 
 
-def input_line(spec: BackboneSpec, window: int) -> str | None:
+def input_line(spec: BackboneSpec, window: int, gsd: float | None = None) -> str | None:
     """One line about what a token covers and what that costs; None where images are not enlarged."""
     if spec.token == spec.patch:
         return None
     side, plain = window // spec.token, max(1, window // spec.patch)
-    ground = f", {spec.token * spec.gsd:g} m" if spec.gsd else ""
+    ground = f", {spec.token * gsd:g} m" if gsd else ""
     parts = "the coarsest map has" if spec.kind == "pyramid" else "there are"
     return (
         f"images are enlarged {spec.input_scale:g} times before {spec.name}: {spec.patch} px of it are {spec.token} px "
