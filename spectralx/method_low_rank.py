@@ -65,6 +65,8 @@ class LowRankMethod(Method):
 
     def stages(self, task: Task) -> list[Stage]:
         """One stage; the last LayerNorm gets no gradient in it."""
+        if task.backbone.level_norm == "final":
+            return [Stage("segment", task.budget.steps)]
         why = "the decoder takes block outputs; published counts hold the last LayerNorm"
         unreached = {"backbone.norm.": why} if self.train_norms else {}
         return [Stage("segment", task.budget.steps, unreached=unreached)]

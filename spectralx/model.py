@@ -10,6 +10,7 @@ import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from spectralx import positions
 from spectralx.aomoa import AoMoA
@@ -290,6 +291,8 @@ class SpectralX(nn.Module):
                 tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
             if self.config.final_norm == "all":
                 patches = self.backbone.norm(patches)
+            if self.config.final_norm == "plain":
+                patches = functional.layer_norm(patches, patches.shape[-1:])
             maps[index] = patches.transpose(1, 2).unflatten(2, grid)
         return [maps[level] for level in self.levels] if mask is None else [], tokens, balance
 

@@ -170,6 +170,7 @@ def _backbone(facts: BackboneFacts) -> dict[str, Any]:
         "weights": weights,
         "patch_embedding": facts.patch_embedding,
         "input_scale": str(facts.input_scale),
+        "level_norm": facts.level_norm,
     }
 
 

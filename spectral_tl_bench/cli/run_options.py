@@ -75,6 +75,13 @@ class Choices:
             "Default: auto, a token covers 160 m at most."
         ),
     ] = None
+    level_norm: Annotated[
+        str | None,
+        typer.Option(
+            help="What feature levels pass before the decoder: auto, none, final (the backbone's last norm) or plain "
+            "(a LayerNorm without weights). Default: auto, as the backbone's authors do."
+        ),
+    ] = None
     protocol: Annotated[
         str | None, typer.Option(help="How the number comes about: strict or published. Default: strict.")
     ] = None
@@ -214,6 +221,7 @@ def _block(choices: Choices) -> Block:
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
         backbone_sizes=backbone_sizes(choices.backbone_size or []), weights=choices.weights,
         patch_embedding=choices.patch_embedding, input_scale=choices.input_scale,
+        level_norm=choices.level_norm,
         as_published=choices.as_published, settings=overrides_of({}, **settings), oracle=choices.oracle,
         from_stage=choices.from_stage, **named,
     )  # fmt: skip

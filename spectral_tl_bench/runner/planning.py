@@ -119,7 +119,7 @@ class _Planner:
         check_options(names, of_objectives)
         sizes, protocol = request.backbone_sizes, self._protocol(request)
         _check_leak(protocol, request)
-        about = [request.backbone, request.weights, request.patch_embedding, sizes]
+        about = [request.backbone, request.weights, request.patch_embedding, request.level_norm, sizes]
         chosen = _Chosen(
             request,
             self._get("benchmarks", request.benchmarks, lambda: resolve(list(request.benchmarks))),
@@ -134,7 +134,9 @@ class _Planner:
             },
             self._get(
                 "backbone", about,
-                lambda: get_backbone(request.backbone, request.weights, request.patch_embedding, **sizes),
+                lambda: get_backbone(
+                    request.backbone, request.weights, request.patch_embedding, request.level_norm, **sizes
+                ),
             ),
             protocol,
             None if folder is None else self._get("stage", folder, lambda: open_given(folder)),

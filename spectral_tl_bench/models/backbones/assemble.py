@@ -81,6 +81,7 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     if spec.patch_embedding == "lowrank":
         low_rank_stem(spec, network)
     enlarge_before(network, spec)
+    cast(Any, network).level_norm = spec.level_norm
     return network
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 SIZES = ("width", "depth", "heads", "patch")
 
-LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0}
+LevelNorm = Literal["none", "final", "plain"]
+"""What feature levels pass before a decoder: nothing, the network's last norm, or a LayerNorm without weights."""
+
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none"}
 """Facts that came after results were published, with the value that those results had and that is not written."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
@@ -130,6 +133,7 @@ class BackboneSpec:
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
         input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
+        level_norm: What feature levels pass before a decoder.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
@@ -139,6 +143,7 @@ class BackboneSpec:
         embeddings: Patch embeddings of its own, the default first, where it has no other.
         pretrained_embedding: The patch embedding by default where there are weights.
         published_levels: Blocks (0-based) after which its authors take features, up to the last one.
+        published_norm: What its authors do with these features for dense tasks.
         files: The files of its weights, in words, where there are several; joined by ``+`` in ``--weights``.
     """
 
@@ -163,6 +168,7 @@ class BackboneSpec:
     weights: Weights | None = None
     patch_embedding: str = "random"
     input_scale: float = 1.0
+    level_norm: LevelNorm = "none"
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -171,6 +177,7 @@ class BackboneSpec:
     embeddings: tuple[str, ...] = field(default=(), repr=False, compare=False)
     pretrained_embedding: str = field(default="wavelength", repr=False, compare=False)
     published_levels: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    published_norm: LevelNorm = field(default="none", repr=False, compare=False)
     files: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def for_sensor(self, wavelengths: Sequence[float], gsd: float | None) -> Self:
