@@ -74,11 +74,13 @@ class BackboneFacts(_Strict):
     weights: WeightFacts | None = None
     input_scale: Annotated[float, Field(ge=1)] = 1.0
     level_norm: LevelNorm = "none"
+    composites: tuple[tuple[Count, ...], ...] = ()
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without facts that came later and have their earlier value: published records are compared byte by byte."""
-        return {key: value for key, value in values(self).items() if LATER_FACTS.get(key, ...) != value}
+        earlier = {name for name, value in LATER_FACTS.items() if getattr(self, name) == value}
+        return {key: value for key, value in values(self).items() if key not in earlier}
 
 
 class ChipCounts(_Strict):

@@ -15,7 +15,8 @@ from spectral_tl_bench.methods.base import Backbone, Method
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.input_scale import chosen_scale
-from spectral_tl_bench.models.backbones.lines import input_line, weights_line
+from spectral_tl_bench.models.backbones.lines import input_lines, weights_line
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, in_composites
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
 from spectral_tl_bench.plugins import remembered
@@ -27,6 +28,7 @@ from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Say
 from spectral_tl_bench.runner.definitions import GivenStage
 from spectral_tl_bench.runner.request import Request
 from spectral_tl_bench.runner.stages import check_given, open_given
+from spectral_tl_bench.sensors import Sensor
 
 LEAK = (
     "warning: --as-published validates on the labels of the target and keeps the last validated weights, as the "
@@ -167,9 +169,9 @@ class _Planner:
             f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
-        line = input_line(backbone, settings.window, opened.benchmark.sensor.gsd)
-        if line and any(method.uses_backbone for method, _ in chosen.methods.values()):
-            self.say(line)
+        if any(method.uses_backbone for method, _ in chosen.methods.values()):
+            for line in input_lines(backbone, settings.window, opened.benchmark.sensor.gsd):
+                self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
             cells = [
@@ -205,11 +207,11 @@ class _Planner:
 
     def _backbone(self, chosen: _Chosen, opened: OpenBenchmark) -> Backbone:
         """The backbone as it is on the benchmark's ground, one object for all requests that mean the same."""
-        scale, gsd = chosen.request.input_scale, opened.benchmark.sensor.gsd
+        scale, sensor = chosen.request.input_scale, opened.benchmark.sensor
         whole_chips = not chosen.protocol.pixels.windows.overlaps
         return self._get(
-            "on the ground", [id(chosen.backbone), scale, gsd, whole_chips],
-            lambda: chosen_scale(chosen.backbone, scale, gsd, whole_chips),
+            "on the ground", [id(chosen.backbone), scale, whole_chips, sensor.model_dump()],
+            lambda: on_sensor(chosen.backbone, scale, sensor, whole_chips),
         )  # fmt: skip
 
     def _settings(self, chosen: _Chosen, opened: OpenBenchmark, backbone: Backbone) -> RunSettings:
@@ -232,6 +234,14 @@ class _Planner:
             return error
         self._get("said", [id(opened), request.seeds], lambda: _say_data(opened, request.seeds, self.say))
         return opened
+
+
+def on_sensor(backbone: Backbone, scale: str | None, sensor: Sensor, whole_chips: bool) -> Backbone:
+    """The backbone with all that depends on the sensor and stands in a record."""
+    backbone = chosen_scale(backbone, scale, sensor.gsd, whole_chips)
+    if backbone.patch_embedding != COMPOSITES:
+        return backbone
+    return replace(backbone, composites=sensor.composite_bands or in_composites(sensor.wavelengths))
 
 
 def _check_leak(protocol: Protocol, request: Request) -> None:

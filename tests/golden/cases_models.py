@@ -15,7 +15,7 @@ from tiny import make_task
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
 from spectral_tl_bench.models.backbones.pyramid import stem_key
 from spectral_tl_bench.models.decoders import DECODERS, build_decoder
-from spectral_tl_bench.models.patch_embedding import OWN, RGB, STRATEGIES, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, STRATEGIES, mixed, mixing
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 Lines = Iterator[tuple[str, Numbers]]
@@ -65,7 +65,7 @@ def decoder() -> Lines:
 def patch_embedding() -> Lines:
     """The matrix of every strategy, and the layer that it makes, with random and with pretrained filters."""
     weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(6))
-    strategies = [name for name in STRATEGIES if name not in ("random", *OWN)]
+    strategies = [name for name in STRATEGIES if name not in ("random", COMPOSITES, *OWN)]
     for strategy in strategies:
         for name, bands, known in (("four", WAVELENGTHS, RGB), ("seven", OTHER, RGB), ("fewer", RGB[:2], OTHER)):
             yield f"{strategy}, {name}: matrix", sketch(mixing(strategy, bands, known))

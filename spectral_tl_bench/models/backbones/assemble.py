@@ -17,7 +17,7 @@ from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.input_scale import check_window, enlarge_before
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
-from spectral_tl_bench.models.patch_embedding import OWN, RGB, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, mixed, mixing
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -87,6 +87,13 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
 
 def _check(spec: BackboneSpec, in_chans: int, image_size: int) -> None:
     check_window(spec, image_size)
+    if spec.patch_embedding == COMPOSITES:
+        raise UserError(
+            f"patch embedding {COMPOSITES!r} runs {spec.name} on three bands at a time, and this method builds its "
+            "network for all bands by itself",
+            expected="a method on the suite's segmenter, such as full, frozen, lora, rein or vpt-deep",
+            fix="choose another --patch-embedding",
+        )
     if spec.patch_embedding not in ("random", "repeat", "mean") and len(spec.wavelengths) != in_chans:
         raise UserError(
             f"{spec.name} with patch embedding {spec.patch_embedding!r} needs the wavelength of every band: "

@@ -10,7 +10,7 @@ from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.input_scale import AUTO
 from spectral_tl_bench.models.backbones.spec import SIZES, LevelNorm
-from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES, check_strategy
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed, offered
 
 GROUP = "spectral_tl_bench.backbones"
@@ -100,6 +100,12 @@ def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
             f"backbone {spec.name} cannot have the patch embedding {chosen!r}",
             expected=f"{' or '.join(own)}, its own" if own else f"one of {others}",
             fix="leave out --patch-embedding, or choose another backbone",
+        )
+    if chosen == COMPOSITES and len(spec.card.bands) != len(RGB):
+        raise UserError(
+            f"patch embedding {COMPOSITES!r} reads bands as red, green and blue, and the weights of {spec.name} read "
+            f"{len(spec.card.bands)} others",
+            fix="choose a backbone that was trained on RGB images, or another --patch-embedding",
         )
     return chosen
 

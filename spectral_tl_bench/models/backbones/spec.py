@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, RGB, in_composites
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +17,11 @@ SIZES = ("width", "depth", "heads", "patch")
 LevelNorm = Literal["none", "final", "plain"]
 """What feature levels pass before a decoder: nothing, the network's last norm, or a LayerNorm without weights."""
 
-LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none"}
+READING_VERSION = 1
+"""Numerics version of what stands around a network, where a fact of ``LATER_FACTS`` says that something does: raised
+by hand whenever what it is given, or the levels that it gives, may change."""
+
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none", "composites": ()}
 """Facts that came after results were published, with the value that those results had and that is not written."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
@@ -105,6 +109,11 @@ class Weights:
         return {key: kept[key] for key in ("source", "digest", "matched", "missing", "unexpected")}
 
 
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return [list(group) for group in value] if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """The facts of a backbone, all that assembling it needs; ``Backbone`` is what can also be built.
@@ -133,6 +142,8 @@ class BackboneSpec:
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
         input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
+        composites: With the patch embedding of this name, the bands that are read as red, green and blue, pass after
+            pass; set by the runner.
         level_norm: What feature levels pass before a decoder.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
@@ -169,6 +180,7 @@ class BackboneSpec:
     patch_embedding: str = "random"
     input_scale: float = 1.0
     level_norm: LevelNorm = "none"
+    composites: tuple[tuple[int, ...], ...] = ()
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -187,7 +199,16 @@ class BackboneSpec:
             wavelengths: Centre wavelengths in micrometres, one per image channel.
             gsd: Ground sampling distance in metres.
         """
-        return replace(self, wavelengths=tuple(wavelengths), gsd=gsd)
+        told = replace(self, wavelengths=tuple(wavelengths), gsd=gsd)
+        if self.patch_embedding == COMPOSITES and not self.composites:
+            told = replace(told, composites=in_composites(wavelengths))
+        return told
+
+    def for_composite(self) -> Self:
+        """What reads one composite: the backbone for red, green and blue, as it was pretrained."""
+        strategy = "random" if self.weights is None else "wavelength"
+        colours = tuple(sorted(self.card.bands, reverse=True))  # red, green, blue, as the weights have them
+        return replace(self, patch_embedding=strategy, wavelengths=colours, composites=())
 
     def facts(self) -> dict[str, Any]:
         """Name and sizes, and which pretrained weights: what a record says about a backbone."""
@@ -197,8 +218,13 @@ class BackboneSpec:
             "pretrained": self.pretrained,
             "patch_embedding": self.patch_embedding,
             "weights": self.weights and self.weights.facts(),
-            **{name: getattr(self, name) for name, earlier in LATER_FACTS.items() if getattr(self, name) != earlier},
+            **{name: _plain(getattr(self, name)) for name in LATER_FACTS if getattr(self, name) != LATER_FACTS[name]},
         }
+
+    @property
+    def reads_otherwise(self) -> bool:
+        """Whether a fact of ``LATER_FACTS`` has another value than results had before there was any."""
+        return any(getattr(self, name) != earlier for name, earlier in LATER_FACTS.items())
 
     @property
     def token(self) -> int:
@@ -222,5 +248,5 @@ class BackboneSpec:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the four feature maps."""
-        return self.stages or (self.width,) * 4
+        """Channels of the four feature maps; those of several composites are joined."""
+        return tuple(max(1, len(self.composites)) * width for width in self.stages or (self.width,) * 4)
