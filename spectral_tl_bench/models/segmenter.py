@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectral_tl_bench.models.backbones.input_norm import input_norm
 from spectral_tl_bench.models.decoders import build_decoder
 
 if TYPE_CHECKING:
@@ -31,23 +32,31 @@ class ViTSegmenter(nn.Module):
         backbone: A timm ``VisionTransformer``.
         decoder: Called as ``decoder(features, image_size)``.
         levels: The blocks (0-based) whose outputs are decoded.
+        reading: How the bands are normalised that the backbone reads, where they do not stay as they come.
         composites: G groups of bands that the backbone reads one after the other, as a batch that is G times larger;
             their maps are joined along channels. By default it reads all bands at once.
     """
 
     def __init__(
-        self, backbone: nn.Module, decoder: nn.Module, levels: Sequence[int], composites: Sequence[Sequence[int]] = ()
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        levels: Sequence[int],
+        composites: Sequence[Sequence[int]] = (),
+        reading: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.decoder, self.levels = backbone, decoder, list(levels)
-        self.composites = tuple(tuple(group) for group in composites)
+        self.composites, self.reading = tuple(tuple(group) for group in composites), reading
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Four feature maps (B, D, h, w), or (B, G D, h, w) of G composites, normalised as the backbone has it."""
+        seen = images[:, [band for group in self.composites for band in group]] if self.composites else images
+        if self.reading is not None:
+            seen = self.reading(seen)
         if not self.composites:
-            return self._maps(images)
-        groups = images[:, [band for group in self.composites for band in group]]
-        maps = self._maps(groups.reshape(-1, len(self.composites[0]), *images.shape[-2:]))
+            return self._maps(seen)
+        maps = self._maps(seen.reshape(-1, len(self.composites[0]), *images.shape[-2:]))
         return [one.unflatten(0, (len(images), -1)).flatten(1, 2) for one in maps]
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -95,15 +104,12 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
     Raises:
         UserError: If there is no such decoder.
     """
-    composites = task.backbone.composites
-    if composites:
-        backbone = task.backbone.for_composite().build(len(composites[0]), task.window)
-    else:
-        backbone = task.backbone.build(task.num_bands, task.window)
+    composites, reading = task.backbone.composites, input_norm(task.backbone)
+    backbone = task.backbone.alone().build(len(composites[0]) if composites else task.num_bands, task.window)
     if normed and task.backbone.kind == "vit" and task.backbone.level_norm == "none":
         head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
-        return NormedSegmenter(backbone, head, task.backbone.levels, composites)
+        return NormedSegmenter(backbone, head, task.backbone.levels, composites, reading)
     if task.backbone.level_norm != "final":
         backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
     head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
-    return ViTSegmenter(backbone, head, task.backbone.levels, composites)
+    return ViTSegmenter(backbone, head, task.backbone.levels, composites, reading)

@@ -83,7 +83,7 @@ def _plain(backbone: Backbone) -> bool:
         and not backbone.reads_wavelengths
         and backbone.patch_embedding not in ("lowrank", COMPOSITES)
     )
-    return usual and not (backbone.architecture or backbone.form)
+    return usual and not (backbone.architecture or backbone.form or backbone.input_norm != "source")
 
 
 def _described(backbone: Backbone) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
+from spectral_tl_bench.data.normalisation import Normalise
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Backbone, Method
@@ -16,6 +17,7 @@ from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.input_scale import chosen_scale
 from spectral_tl_bench.models.backbones.lines import input_lines, weights_line
+from spectral_tl_bench.models.backbones.registry import check_input_norm, check_pictures
 from spectral_tl_bench.models.patch_embedding import COMPOSITES, in_composites
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
@@ -207,11 +209,11 @@ class _Planner:
 
     def _backbone(self, chosen: _Chosen, opened: OpenBenchmark) -> Backbone:
         """The backbone as it is on the benchmark's ground, one object for all requests that mean the same."""
-        scale, sensor = chosen.request.input_scale, opened.benchmark.sensor
-        whole_chips = not chosen.protocol.pixels.windows.overlaps
+        request, sensor, protocol = chosen.request, opened.benchmark.sensor, chosen.protocol
+        about = [id(chosen.backbone), request.input_scale, request.input_norm, protocol.name, sensor.model_dump()]
         return self._get(
-            "on the ground", [id(chosen.backbone), scale, whole_chips, sensor.model_dump()],
-            lambda: on_sensor(chosen.backbone, scale, sensor, whole_chips),
+            "on the ground", about,
+            lambda: on_sensor(chosen.backbone, sensor, protocol, request.input_scale, request.input_norm),
         )  # fmt: skip
 
     def _settings(self, chosen: _Chosen, opened: OpenBenchmark, backbone: Backbone) -> RunSettings:
@@ -236,9 +238,31 @@ class _Planner:
         return opened
 
 
-def on_sensor(backbone: Backbone, scale: str | None, sensor: Sensor, whole_chips: bool) -> Backbone:
-    """The backbone with all that depends on the sensor and stands in a record."""
-    backbone = chosen_scale(backbone, scale, sensor.gsd, whole_chips)
+def on_sensor(
+    backbone: Backbone, sensor: Sensor, protocol: Protocol, scale: str | None = None, norm: str | None = None
+) -> Backbone:
+    """The backbone with all that depends on sensor and protocol and stands in a record.
+
+    Args:
+        backbone: The backbone.
+        sensor: The sensor.
+        protocol: The protocol.
+        scale: How many times larger images are made before it, as a user writes it.
+        norm: How pixels are normalised before it, as a user writes it.
+
+    Raises:
+        UserError: If one of both is impossible with the others.
+    """
+    backbone = chosen_scale(backbone, scale, sensor.gsd, whole_chips=not protocol.pixels.windows.overlaps)
+    backbone = replace(backbone, input_norm=check_input_norm(norm or "source"))
+    if backbone.input_norm == "reflectance":
+        check_pictures(backbone)
+        if protocol.pixels.normalise is not Normalise:
+            raise UserError(
+                f"input norm 'reflectance' needs bands by the source's statistics, and protocol {protocol.name} has "
+                f"{getattr(protocol.pixels.normalise, 'name', 'others')}",
+                fix="leave out --input-norm, or choose the protocol strict",
+            )
     if backbone.patch_embedding != COMPOSITES:
         return backbone
     return replace(backbone, composites=sensor.composite_bands or in_composites(sensor.wavelengths))

@@ -20,6 +20,7 @@ from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.lines import input_lines
 from spectral_tl_bench.models.patch_embedding import RGB, SENTINEL2, in_composites
 from spectral_tl_bench.models.segmenter import build_segmenter
+from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import BackboneFacts
 from spectral_tl_bench.runner.compatibility import check_pair
 from spectral_tl_bench.runner.planning import on_sensor, plan
@@ -116,12 +117,12 @@ SENSOR = {"name": "S", "gsd": 30, "unit": "reflectance", "bands": [
 
 def test_a_benchmark_can_name_its_composites():
     named = Sensor.model_validate({**SENSOR, "composites": [["red", "green", "blue"], ["nir", "swir1", "red"]]})
-    spec = on_sensor(get_backbone("compact", "none", "composites"), None, named, False)
+    spec = on_sensor(get_backbone("compact", "none", "composites"), named, STRICT)
     assert spec.composites == ((3, 2, 1), (4, 5, 3)) and spec.widths == (192,) * 4
     assert spec.for_sensor(named.wavelengths, 30.0).composites == spec.composites, "the name wins over the rule"
-    by_rule = on_sensor(get_backbone("compact", "none", "composites"), None, Sensor.model_validate(SENSOR), False)
+    by_rule = on_sensor(get_backbone("compact", "none", "composites"), Sensor.model_validate(SENSOR), STRICT)
     assert by_rule.composites == in_composites(HLS)
-    assert on_sensor(get_backbone("compact", "none"), None, named, False).composites == ()
+    assert on_sensor(get_backbone("compact", "none"), named, STRICT).composites == ()
     (_, line) = input_lines(spec, 64, 30.0)
     assert "reads 2 composites of three bands, for 2 times the operations" in line and "3 2 1, 4 5 3" in line
     with pytest.raises(ValueError, match="composites name band 'swir3', which is none of coastal, blue"):

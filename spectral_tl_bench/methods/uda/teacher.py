@@ -27,7 +27,8 @@ class Teacher:
         self.encoder: ViTSegmenter | None = None
         if keep_encoder:
             encoder = copy.deepcopy(self.network.backbone)
-            self.encoder = ViTSegmenter(encoder, nn.Identity(), student.levels, student.composites).eval()
+            before = student.composites, copy.deepcopy(student.reading)
+            self.encoder = ViTSegmenter(encoder, nn.Identity(), student.levels, *before).eval()
         for layer in self.network.modules():  # as the authors' code has it: no dropout, but statistics of the batch
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.train()

@@ -87,12 +87,14 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
 
 def _check(spec: BackboneSpec, in_chans: int, image_size: int) -> None:
     check_window(spec, image_size)
-    if spec.patch_embedding == COMPOSITES:
+    if spec != spec.alone():
+        what, flag = f"patch embedding {COMPOSITES!r} runs {spec.name} on three bands at a time", "--patch-embedding"
+        if spec.patch_embedding != COMPOSITES:
+            what, flag = f"input norm {spec.input_norm!r} is for what {spec.name} alone sees", "--input-norm"
         raise UserError(
-            f"patch embedding {COMPOSITES!r} runs {spec.name} on three bands at a time, and this method builds its "
-            "network for all bands by itself",
+            f"{what}, and this method builds its network for all bands by itself",
             expected="a method on the suite's segmenter, such as full, frozen, lora, rein or vpt-deep",
-            fix="choose another --patch-embedding",
+            fix=f"leave out {flag}",
         )
     if spec.patch_embedding not in ("random", "repeat", "mean") and len(spec.wavelengths) != in_chans:
         raise UserError(

@@ -44,7 +44,7 @@ def with_weights(spec: Backbone, choice: str) -> Backbone:
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
         network = spec.make(spec.for_sensor(bands, None), len(bands), side)
-    told = spec.for_composite() if spec.patch_embedding == COMPOSITES else spec.for_sensor(bands, None)
+    told = spec.alone() if spec.patch_embedding == COMPOSITES else spec.for_sensor(bands, None)
     fit = fit_state(told, network, read_weights(weights, "meta"), len(bands))
     examples = [f"missing {name}" for name in fit.missing[:3]] + [f"unexpected {n}" for n in fit.unexpected[:3]]
     weights = replace(

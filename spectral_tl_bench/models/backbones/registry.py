@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.input_scale import AUTO
-from spectral_tl_bench.models.backbones.spec import SIZES, LevelNorm
+from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec, InputNorm, LevelNorm
 from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed, offered
 
@@ -129,6 +129,32 @@ def check_level_norm(name: str) -> LevelNorm:
     if name not in known:
         raise UserError(f"there is no level norm {name!r}", expected=nearest(name, (AUTO, *known)))
     return cast(LevelNorm, name)
+
+
+def check_input_norm(name: str) -> InputNorm:
+    """The name, if input can be normalised so.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    known = get_args(InputNorm)
+    if name not in known:
+        raise UserError(f"there is no input norm {name!r}", expected=nearest(name, known))
+    return cast(InputNorm, name)
+
+
+def check_pictures(spec: BackboneSpec) -> None:
+    """Refuse a stretch of reflectances before weights that were not trained on red, green and blue.
+
+    Raises:
+        UserError: If they were not.
+    """
+    if len(spec.card.bands) != len(RGB):
+        raise UserError(
+            f"input norm 'reflectance' makes pictures of red, green and blue, and {spec.name} was not trained on such",
+            expected=f"{spec.name} expects: {spec.card.normalisation}",
+            fix="--input-norm source or window, or a backbone that was trained on RGB images",
+        )
 
 
 def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:

@@ -17,12 +17,18 @@ SIZES = ("width", "depth", "heads", "patch")
 LevelNorm = Literal["none", "final", "plain"]
 """What feature levels pass before a decoder: nothing, the network's last norm, or a LayerNorm without weights."""
 
+InputNorm = Literal["source", "window", "reflectance"]
+"""How pixels are normalised before a backbone: by the source's statistics, each window by its own, or as pictures."""
+
 READING_VERSION = 1
 """Numerics version of what stands around a network, where a fact of ``LATER_FACTS`` says that something does: raised
 by hand whenever what it is given, or the levels that it gives, may change."""
 
-LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none", "composites": ()}
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none", "composites": (), "input_norm": "source"}
 """Facts that came after results were published, with the value that those results had and that is not written."""
+
+IMAGENET_PIXELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue from 0 to 1."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
 """Builds the network of a backbone with random weights for (bands, image side)."""
@@ -41,6 +47,8 @@ class Card:
         reading: How it reads bands, in words, where there is more to say than ``bands``.
         normalisation: What its weights expect of pixel values. The suite normalises by the statistics of the source
             training chips all the same, for every method.
+        pixels: Mean and deviation of red, green and blue from 0 to 1, for ``input_norm`` reflectance; ImageNet's
+            where the weights have none of their own that are known.
         image_size: Side in pixels of the images that it was trained on.
         licence: Licence of the weights.
         source: Address of who publishes them.
@@ -52,6 +60,7 @@ class Card:
     bands: tuple[float, ...] = RGB
     reading: str = ""
     normalisation: str = "none"
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET_PIXELS
     image_size: int = 224
     licence: str = "none needed"
     source: str = ""
@@ -144,6 +153,9 @@ class BackboneSpec:
         input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
         composites: With the patch embedding of this name, the bands that are read as red, green and blue, pass after
             pass; set by the runner.
+        input_norm: How pixels are normalised before it.
+        statistics: Mean and deviation of every band of the source's training chips, in reflectance; set by the runner
+            where ``input_norm`` needs them.
         level_norm: What feature levels pass before a decoder.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
@@ -181,6 +193,8 @@ class BackboneSpec:
     input_scale: float = 1.0
     level_norm: LevelNorm = "none"
     composites: tuple[tuple[int, ...], ...] = ()
+    input_norm: InputNorm = "source"
+    statistics: tuple[tuple[float, ...], ...] = field(default=(), repr=False, compare=False)
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -204,11 +218,13 @@ class BackboneSpec:
             told = replace(told, composites=in_composites(wavelengths))
         return told
 
-    def for_composite(self) -> Self:
-        """What reads one composite: the backbone for red, green and blue, as it was pretrained."""
+    def alone(self) -> Self:
+        """The backbone without what stands before it: what reads bands that are normalised, one composite at a time."""
+        if self.patch_embedding != COMPOSITES:
+            return replace(self, input_norm="source")
         strategy = "random" if self.weights is None else "wavelength"
         colours = tuple(sorted(self.card.bands, reverse=True))  # red, green, blue, as the weights have them
-        return replace(self, patch_embedding=strategy, wavelengths=colours, composites=())
+        return replace(self, patch_embedding=strategy, wavelengths=colours, composites=(), input_norm="source")
 
     def facts(self) -> dict[str, Any]:
         """Name and sizes, and which pretrained weights: what a record says about a backbone."""
