@@ -246,3 +246,23 @@ def mixed(weight: Tensor, matrix: Tensor) -> Tensor:
 
     matrix = matrix.to(device=weight.device)
     return torch.einsum("ck,dkhw->dchw", matrix, weight.float()).to(weight.dtype)
+
+
+def resampled(weight: Tensor, patch: int) -> Tensor:
+    """Filters for another patch, by the pseudo-inverse of resizing images (Beyer et al., FlexiViT, CVPR 2023).
+
+    Args:
+        weight: (D, K, p, p).
+        patch: The other side in pixels.
+
+    Returns:
+        (D, K, patch, patch), of which a patch that is resized from the old to the new side has the same response where
+        it grows. What is no such weight is given back.
+    """
+    if weight.ndim != 4 or weight.shape[-1] == patch:
+        return weight
+    if weight.is_meta:
+        return weight.new_empty(*weight.shape[:2], patch, patch)
+    from timm.layers import resample_patch_embed
+
+    return resample_patch_embed(weight, [patch, patch])

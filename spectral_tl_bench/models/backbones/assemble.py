@@ -17,7 +17,7 @@ from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.input_scale import check_window, enlarge_before
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
-from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, mixed, mixing, resampled
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -129,6 +129,9 @@ def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: in
     target = body.state_dict()
     state = _with_positions(body, state, target)
     stem, drawn = stem_key(network), False
+    # Of a file with other patches than the declared ones, a wrong file is more likely than a wish.
+    if stem in state and stem in target and state[stem].shape[-1:] == (spec.trained_patch,):
+        state = {**state, stem: resampled(state[stem], spec.patch)}
     if stem in state and stem in target and spec.patch_embedding not in OWN:
         drawn = spec.patch_embedding == "random"
         state = {**state, stem: target[stem] if drawn else _new_bands(spec, state[stem], in_chans)}

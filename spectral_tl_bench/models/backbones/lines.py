@@ -15,9 +15,12 @@ def weights_line(spec: BackboneSpec) -> str | None:
     examples = f" ({', '.join(weights.examples)})" if weights.examples else ""
     terms = f"; licence: {spec.card.licence}" if spec.named_weights or weights.source != "file" else ""
     terms += f", from {spec.card.source}" if terms and spec.card.source else ""
+    resized = ""
+    if spec.trained_patch is not None:
+        resized = f"; patches of {spec.patch} px, to which filters of {spec.trained_patch} px are resampled"
     return (
         f"weights of {spec.name}: {weights.source}, sha256 {weights.digest[:12]}, {weights.matched:.1%} of its "
-        f"parameters, {counted}{examples}; patch embedding: {spec.patch_embedding}{terms}"
+        f"parameters, {counted}{examples}; patch embedding: {spec.patch_embedding}{resized}{terms}"
     )
 
 

@@ -164,7 +164,8 @@ def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:
             raise UserError(f"backbone {spec.name} has no size {key!r}", expected=known)
         if not isinstance(value, int) or value < 1:
             raise UserError(f"backbone size {key} is {value!r}", expected="a whole number above 0")
-    spec = replace(spec, **{key: value for key, value in sizes.items() if key in SIZES})
+    trained = spec.patch if sizes.get("patch", spec.patch) != spec.patch else None
+    spec = replace(spec, trained_patch=trained, **{key: value for key, value in sizes.items() if key in SIZES})
     if spec.heads and spec.width % spec.heads:
         raise UserError(
             f"width {spec.width} of backbone {spec.name} is not divisible by its {spec.heads} heads",

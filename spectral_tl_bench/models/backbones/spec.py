@@ -20,10 +20,6 @@ LevelNorm = Literal["none", "final", "plain"]
 InputNorm = Literal["source", "window", "reflectance"]
 """How pixels are normalised before a backbone: by the source's statistics, each window by its own, or as pictures."""
 
-READING_VERSION = 1
-"""Numerics version of what stands around a network, where a fact of ``LATER_FACTS`` says that something does: raised
-by hand whenever what it is given, or the levels that it gives, may change."""
-
 LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none", "composites": (), "input_norm": "source"}
 """Facts that came after results were published, with the value that those results had and that is not written."""
 
@@ -157,6 +153,7 @@ class BackboneSpec:
         statistics: Mean and deviation of every band of the source's training chips, in reflectance; set by the runner
             where ``input_norm`` needs them.
         level_norm: What feature levels pass before a decoder.
+        trained_patch: Side of the patches that its weights have, where ``patch`` was changed: filters are resampled.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
@@ -189,6 +186,7 @@ class BackboneSpec:
     tag: str = field(default="", repr=False, compare=False)
     convert: Convert | None = field(default=None, repr=False, compare=False)
     weights: Weights | None = None
+    trained_patch: int | None = field(default=None, repr=False, compare=False)
     patch_embedding: str = "random"
     input_scale: float = 1.0
     level_norm: LevelNorm = "none"
