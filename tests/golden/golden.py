@@ -158,7 +158,7 @@ def place_of(component: str) -> str:
     """Where a numerics version is written."""
     owner, attribute = owner_of(component)
     name = getattr(owner, "__qualname__", "")
-    if component.startswith("backbone "):
+    if component.startswith("backbone ") and attribute == "numerics_version":
         return f"@family({component.partition(' ')[2]!r}, numerics_version=...) in {owner.__module__}"
     return f"{owner.__module__}.{name}.{attribute}" if name else f"{owner.__name__}.{attribute}"
 
