@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 backbones_app = typer.Typer(help="List the backbones, or show one.", rich_markup_mode=None)
 
-NORMALISED = "the suite normalises by the source's statistics instead, for every method"
+NORMALISED = "the suite normalises by the source's statistics instead, for every method; --input-norm changes that"
+
+WINDOW = 128
+"""Side in pixels of the window for which tokens are counted, or of the nearest one below that suits."""
+
+GROUNDS = (10.0, 30.0, 60.0)
+"""Ground sampling distances in metres for which the rule of --input-scale is shown."""
 
 COUNTED_BANDS = (0.665, 0.560, 0.490)
 """Wavelengths of the bands for which parameters are counted: pretrained models mostly have these."""
@@ -94,10 +100,27 @@ def show_backbone(name: Annotated[str, typer.Argument(help="Name of a backbone, 
     say(f"weights       {_weights(spec)}")
     if card.how:
         say(f"to get them   {card.how}")
+    say(f"level norm    {spec.published_norm} by default, as its authors do for dense tasks (--level-norm)")
+    say("images enlarged before it (--input-scale, by default until a token covers 160 m at most)")
+    print_rows(_scales(spec), right=(0, 1, 2, 3, 4))
     names = spec.own_embeddings or [strategy for strategy in STRATEGIES if strategy not in OWN]
     say("patch embedding (--patch-embedding)")
     for strategy in names:
         say(f"  {strategy}: {STRATEGIES[strategy]}")
+
+
+def _scales(spec: Backbone) -> list[tuple[str, ...]]:
+    """What the rule gives on some grounds, and its cost."""
+    from spectral_tl_bench.models.backbones.input_scale import chosen_scale, cost_factor
+
+    rows: list[tuple[str, ...]] = [("ground", "scale", "token", "tokens", "operations")]
+    for gsd in GROUNDS:
+        here = chosen_scale(spec, None, gsd)
+        side = max(1, WINDOW // here.token)
+        tokens = f"{side} x {side} in {side * here.token} px"
+        cost = f"x {cost_factor(here, WINDOW):.3g}"
+        rows.append((f"{gsd:g} m", f"{here.input_scale:g}", f"{here.token} px", tokens, cost))
+    return rows
 
 
 def _counted_bands(spec: Backbone) -> tuple[float, ...]:

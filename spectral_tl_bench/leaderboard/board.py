@@ -237,7 +237,7 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "row": name,
         "backbone": first.backbone.name if first.backbone else "",
         "pretrained": first.backbone.pretrained if first.backbone else "",
-        "patch_embedding": first.backbone.patch_embedding if first.backbone else "",
+        "patch_embedding": first.backbone.reading if first.backbone else "",
         "options": as_json(row_options(first)),
         "settings": as_json(searched(first)[1]),
         "seeds": ", ".join(map(str, seeds)),

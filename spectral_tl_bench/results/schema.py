@@ -77,6 +77,14 @@ class BackboneFacts(_Strict):
     composites: tuple[tuple[Count, ...], ...] = ()
     input_norm: InputNorm = "source"
 
+    @property
+    def reading(self) -> str:
+        """Its patch embedding, and all else that is not the usual about what it is given and gives, in words."""
+        said = {name: getattr(self, name) for name, usual in LATER_FACTS.items() if getattr(self, name) != usual}
+        groups = " ".join("-".join(map(str, group)) for group in said.get("composites", ()))
+        said |= {"composites": groups} if groups else {}
+        return ", ".join([self.patch_embedding, *(f"{name.replace('_', ' ')} {value}" for name, value in said.items())])
+
     @model_serializer(mode="wrap")
     def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without facts that came later and have their earlier value: published records are compared byte by byte."""

@@ -172,7 +172,8 @@ class _Planner:
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
         if any(method.uses_backbone for method, _ in chosen.methods.values()):
-            for line in input_lines(backbone, settings.window, opened.benchmark.sensor.gsd):
+            sensor = opened.benchmark.sensor
+            for line in input_lines(backbone, settings.window, sensor.gsd, sensor.band_names):
                 self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():

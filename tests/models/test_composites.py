@@ -123,8 +123,11 @@ def test_a_benchmark_can_name_its_composites():
     by_rule = on_sensor(get_backbone("compact", "none", "composites"), Sensor.model_validate(SENSOR), STRICT)
     assert by_rule.composites == in_composites(HLS)
     assert on_sensor(get_backbone("compact", "none"), named, STRICT).composites == ()
-    (_, line) = input_lines(spec, 64, 30.0)
-    assert "reads 2 composites of three bands, for 2 times the operations" in line and "3 2 1, 4 5 3" in line
+    (_, line) = input_lines(spec, 64, 30.0, named.band_names)
+    assert "reads 2 composites of three bands, for 2 times the operations" in line and line.endswith(
+        ": red-green-blue, nir-swir1-red"
+    )
+    assert input_lines(spec, 64)[1].endswith(": 3-2-1, 4-5-3")
     with pytest.raises(ValueError, match="composites name band 'swir3', which is none of coastal, blue"):
         Sensor.model_validate({**SENSOR, "composites": [["red", "green", "swir3"]]})
     for wrong in ([["red", "green"]], []):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SIZES, make_request, make_task, make_tree, quiet
+from tiny import SIZES, make_request, make_task, make_tree, quiet, run_main
 from torch import Tensor
 from torch.nn import functional
 
 from spectral_tl_bench.authoring.recompute import _backbone
+from spectral_tl_bench.cli.run_options import Choices, requests_of
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.identity import backbone_inputs
 from spectral_tl_bench.methods.registry import make_method
@@ -208,3 +209,51 @@ def test_enlarging_keeps_a_constant_and_the_middle_of_a_ramp():
     twice = enlarged(ramp, 1, 2)
     back = functional.avg_pool2d(twice, 2)
     assert torch.allclose(back[..., 2:-2], ramp[..., 2:-2], atol=1e-5)
+
+
+def test_boards_and_show_say_how_a_backbone_reads():
+    plain = BackboneFacts.model_validate(get_backbone("compact", **SIZES).facts())
+    assert plain.reading == "random"
+    facts = replace(scaled(get_backbone("compact", **SIZES), 2), level_norm="plain", patch_embedding="composites")
+    said = BackboneFacts.model_validate(facts.for_sensor(HLS, 30.0).facts()).reading
+    assert said == "composites, input scale 2.0, level norm plain, composites 3-2-1 4-5-3 0-6-6"
+
+
+def test_showing_a_backbone_tells_tokens_and_cost(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    assert run_main(monkeypatch, ["backbones", "show", "dinov2-small"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "30 m 3.5 4 px 32 x 32 in 128 px x 17.1" in out and "10 m 1 14 px 9 x 9 in 126 px x 1" in out
+    assert "level norm final by default" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("input_scale: [2]", "is no scale"), ("input_scale: small", "is no scale"),
+        ("level_norm: last", "no level norm"), ("input_norm: chip", "no input norm"), ("grid: {input_scale: [1, 0.5]}", "is no scale"),
+        ("grid: {level_norm: [none, some]}", "no level norm"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_asks_for_the_impossible_is_refused_before_any_data(
+    tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "plan.yaml"
+    file.write_text(f"blocks:\n  - {{benchmarks: [mts12-n2s], methods: [full]}}\ndefaults: {{{line}}}\n")
+    assert run_main(monkeypatch, ["run", "--plan", file, "--dry-run", "--out", tmp_path / "out"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_grid_goes_over_scales_and_norms(tmp_path: Path, root: Path):
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "blocks:\n  - {benchmarks: [mts12-n2s], methods: [full], backbones: [compact], "
+        "backbone_sizes: {width: 32, depth: 2, heads: 2}, input_scale: 2, "
+        "grid: {level_norm: [none, plain], input_norm: [source, window]}}\n"
+    )
+    asked = requests_of(Choices(plan=file, data_root=root, allow_partial=True))
+    cells, broken = plan(asked, quiet)
+    assert not broken and len({cell.fingerprint() for cell in cells}) == 4
+    assert {cell.backbone.input_scale for cell in cells} == {2.0}
+    assert {(cell.backbone.level_norm, cell.backbone.input_norm) for cell in cells} == {
+        ("none", "source"), ("plain", "source"), ("none", "window"), ("plain", "window")
+    }  # fmt: skip

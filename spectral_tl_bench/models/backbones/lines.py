@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from spectral_tl_bench.models.backbones.input_scale import cost_factor
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 
@@ -24,13 +26,14 @@ def weights_line(spec: BackboneSpec) -> str | None:
     )
 
 
-def input_lines(spec: BackboneSpec, window: int, gsd: float | None = None) -> list[str]:
+def input_lines(spec: BackboneSpec, window: int, gsd: float | None = None, bands: Sequence[str] = ()) -> list[str]:
     """What a backbone is given that is not the image itself, and what that costs.
 
     Args:
         spec: The backbone.
         window: Side of the windows in pixels.
         gsd: Ground sampling distance in metres.
+        bands: Names of the bands; by default their numbers, from 0.
     """
     lines = []
     if spec.token != spec.patch:
@@ -44,9 +47,9 @@ def input_lines(spec: BackboneSpec, window: int, gsd: float | None = None) -> li
             "leaves images as they are)"
         )
     if passes := len(spec.composites):
-        groups = ", ".join(" ".join(str(band) for band in group) for group in spec.composites)
+        groups = ", ".join("-".join(bands[band] if bands else str(band) for band in group) for group in spec.composites)
         lines.append(
             f"{spec.name} reads {passes} composite{'s' if passes > 1 else ''} of three bands, for {passes} times the "
-            f"operations of one: bands {groups} (counted from 0)"
+            f"operations of one: {groups}"
         )
     return lines
