@@ -229,11 +229,14 @@ def test_showing_a_backbone_tells_tokens_and_cost(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("input_scale: [2]", "is no scale"), ("input_scale: small", "is no scale"),
-        ("level_norm: last", "no level norm"), ("input_norm: chip", "no input norm"), ("grid: {input_scale: [1, 0.5]}", "is no scale"),
+        ("input_scale: [2]", "is no scale"),
+        ("input_scale: small", "is no scale"),
+        ("grid: {input_scale: [1, 0.5]}", "is no scale"),
+        ("level_norm: last", "no level norm"),
         ("grid: {level_norm: [none, some]}", "no level norm"),
+        ("input_norm: chip", "no input norm"),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_asks_for_the_impossible_is_refused_before_any_data(
     tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
