@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.later_options import LaterOptions
+from spectral_tl_bench.methods.budget import Budget, Plateau, Recipe
 from spectral_tl_bench.models.backbones import Backbone
 
 if TYPE_CHECKING:
@@ -62,21 +63,6 @@ class Memory:
     def none(cls) -> Memory:
         """For a stage whose ``after_step`` remembers nothing."""
         return cls(lambda _module: None, lambda _module, _state: None)
-
-
-class Budget(BaseModel):
-    """How much training a method may use; every method of a comparison gets the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(45_000, ge=0, description="optimiser steps with labels")
-    pretrain_steps: int = Field(
-        25_000, ge=0, description="optimiser steps without labels, for methods that have such a stage"
-    )
-    batch_size: int = Field(32, ge=1, description="windows per step")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate where a method does not set its own")
-    weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
 
 
 @dataclass(frozen=True)
@@ -158,6 +144,8 @@ class Stage:
             the cutting of ranks.
         memory: What ``after_step``, or the loss, remembers outside the module's parameters and buffers. A stage with
             ``after_step`` and without this begins again where it was cut off.
+        plateau_after: Step until which the stage itself changes its module, such as by cutting ranks: where training
+            ends at a plateau of source validation, none is seen before.
         unreached: Beginnings of names of parameters that the stage counts as trained but that no gradient can reach,
             each with the reason: published counts may hold such. ``stbench check-method`` refuses any that is not here.
         fit: Makes this a stage in closed form: instead of being trained by gradients, the module is set by this
@@ -185,6 +173,7 @@ class Stage:
     after_step: AfterStep | None = None
     memory: Memory | None = None
     unreached: Mapping[str, str] = field(default_factory=dict)
+    plateau_after: int = 0
 
     def __post_init__(self) -> None:
         if self.fit is None:
@@ -279,6 +268,9 @@ class Method(LaterOptions, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
 
+    recipe: ClassVar[Recipe] = Recipe()
+    """Learning rate, weight decay and warm-up, where neither budget nor user gives them."""
+
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """Options that ``stbench tune`` searches beside the learning rate, with the values to try: the few that the paper
     itself varies. They change no number."""
@@ -337,6 +329,8 @@ __all__ = [
     "Outputs",
     "Part",
     "Pictures",
+    "Plateau",
+    "Recipe",
     "Shared",
     "Stage",
     "Task",

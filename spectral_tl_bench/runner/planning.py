@@ -159,14 +159,17 @@ class _Planner:
     def _enter(self, chosen: _Chosen, opened: OpenBenchmark) -> None:
         request, given = chosen.request, chosen.given
         settings = self._settings(chosen, opened)
+        most = "at most " if settings.budget.plateau is not None else ""
         self.say(
-            f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
+            f"training: {most}{settings.budget.steps} steps of {settings.budget.batch_size} windows of "
+            f"{settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
+            own = self._own(settings, method, chosen.backbone)
             cells = [
-                Cell(opened, name, method, chosen.backbone, chosen.protocol, settings, seed, request.oracle, given,
+                Cell(opened, name, method, chosen.backbone, chosen.protocol, own, seed, request.oracle, given,
                      objectives, request.variant)
                 for seed in request.seeds
             ]  # fmt: skip
@@ -204,6 +207,14 @@ class _Planner:
             lambda: make_settings(
                 opened.benchmark, opened.chip_size, opened.is_small, chosen.backbone, overrides, protocol
             ),
+        )  # fmt: skip
+
+    def _own(self, settings: RunSettings, method: Method, backbone: Backbone) -> RunSettings:
+        """The settings with a method's rates."""
+        pretrained = method.uses_backbone and backbone.weights is not None
+        return self._get(
+            "settings of a method", [id(settings), repr(method.recipe), pretrained],
+            lambda: settings.by(method.recipe, pretrained),
         )  # fmt: skip
 
     def _open(self, benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark | UserError:

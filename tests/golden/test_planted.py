@@ -47,7 +47,7 @@ from spectral_tl_bench.objectives.swad import ValleyAverager
 from spectral_tl_bench.protocol.numerics import numerics_of, stage_versions
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.runner import seeds
-from spectral_tl_bench.training import gradient
+from spectral_tl_bench.training import gradient, plateau
 from spectral_tl_bench.training.selection import BestOnSource, LastOnTarget
 from spectral_tl_bench.training.stage_store import StageIdentity
 
@@ -265,6 +265,8 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("training", "no augmentation", put(SourceData, "augmentation", lambda *_: None)),
     ("training", "pixels left out in closed form", sweep_without_the_end),
     ("first stages", "a seed with versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
+    ("plateau", "another fall", put(plateau, "FALL", 0.5)),
+    ("plateau", "the first is the end", put(plateau, "PLATEAUS", 1)),
     ("kept features", "features scaled", after(kept, "compute_features", lambda maps: [1.1 * one for one in maps])),
     ("kept features", "another order", shifted(feature_data)),
     ("kept features", "labels not turned", put(feature_data, "symmetry", lambda values, _: values)),
