@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spectralx.masked import Mask
 from spectralx.positions import Grid
@@ -27,9 +28,18 @@ def check_backbone(backbone: nn.Module) -> None:
         raise TypeError(f"{type(backbone).__name__} has rotary positions of its own in every block: not supported")
 
 
+def token_side(backbone: nn.Module) -> int:
+    """Pixels per side of what a token covers: the patch, or fewer where the backbone enlarges images before it."""
+    embed = cast(Any, backbone).patch_embed
+    return int(getattr(embed, "token_side", embed.patch_size[0]))
+
+
 def own_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
     """Tokens (B, L, D) by the backbone's own patch embedding, for images (B, C, H, W) of any size."""
-    embed = cast(Any, backbone).patch_embed
+    embed, side = cast(Any, backbone).patch_embed, token_side(backbone)
+    if side != (patch := int(embed.patch_size[0])):
+        size = tuple(length // side * patch for length in images.shape[-2:])
+        images = functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
     return embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
 
 

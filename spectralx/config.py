@@ -91,7 +91,7 @@ class SpectralXConfig:
         reconstruction_decoder: What reconstructs in stage 1 (by reading): ``light`` a small decoder that is trained,
             ``pretrained`` the backbone's own, frozen, with experts; ``if-pretrained`` that where the weights bring one.
         final_norm: Whether feature maps pass the backbone's last LayerNorm (by reading): ``none``, ``all``, or those
-            of a backbone with ``rotary`` positions.
+            of a backbone with ``rotary`` positions; ``plain`` is a LayerNorm without weights in its place.
         head_eps: Epsilon of the batch norms in the own segmentation head (by reading).
         hyper_tokenizer: Whether the hyper tokenizer makes the tokens; otherwise the backbone's patch embedding.
         aomoa: Whether experts stand beside the MLPs of the adapted blocks.
@@ -135,7 +135,7 @@ class SpectralXConfig:
     stage1_image: Literal["masked", "whole"] = _by_reading()
     stage1_rotary: bool = _by_reading()
     reconstruction_decoder: Literal["light", "pretrained", "if-pretrained"] = _by_reading()
-    final_norm: Literal["none", "rotary", "all"] = _by_reading()
+    final_norm: Literal["none", "rotary", "all", "plain"] = _by_reading()
     head_eps: float = _by_reading()
     hyper_tokenizer: bool = True
     aomoa: bool = True
@@ -173,7 +173,7 @@ class SpectralXConfig:
             "adapter_start": ("zero", "xavier"),
             "stage1_image": ("masked", "whole"),
             "reconstruction_decoder": ("light", "pretrained", "if-pretrained"),
-            "final_norm": ("none", "rotary", "all"),
+            "final_norm": ("none", "rotary", "all", "plain"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -196,8 +196,10 @@ class SpectralXMethod(Method):
     reconstruction_decoder: Literal["light", "pretrained", "if-pretrained"] | None = Field(
         None, description="what reconstructs in stage 1: a light decoder, or the one that comes with the weights"
     )
-    final_norm: Literal["none", "rotary", "all"] | None = Field(
-        None, description="whether feature maps pass the backbone's last LayerNorm"
+    final_norm: Literal["none", "rotary", "all", "plain"] | None = Field(
+        None,
+        description="whether feature maps pass the backbone's last LayerNorm, or a plain one; by default as "
+        "--level-norm says, else by the reading",
     )
     head_eps: float | None = Field(None, gt=0, description="epsilon of the batch norms in the own neck and head")
 
@@ -218,6 +220,8 @@ class SpectralXMethod(Method):
         if positions is None and backbone.pretrained != "none" and "scale" not in backbone.pretrained.lower():
             positions = "backbone"
         chosen = {name: getattr(self, name) for name in READINGS[self.reading]} | {"positions": positions}
+        if self.final_norm is None and backbone.level_norm != "none":
+            chosen["final_norm"] = {"final": "all"}.get(backbone.level_norm, backbone.level_norm)
         differences = READINGS[self.reading] | {name: value for name, value in chosen.items() if value is not None}
         config = SpectralXConfig(
             reading=self.reading,
@@ -281,7 +285,7 @@ class SpectralXMethod(Method):
                 self._wavelengths(task),
                 task.num_classes,
                 task.window,
-                task.gsd,
+                task.gsd / task.backbone.input_scale,  # that of the image in which a token is a patch
                 config,
                 decoder,
                 pretrained_decoder=published,

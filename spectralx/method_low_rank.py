@@ -17,7 +17,7 @@ from spectral_tl_bench.methods.options import NORMS_TEXT
 from spectral_tl_bench.methods.tuners import refuse_bypassed
 from spectral_tl_bench.models.decoders import build_decoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter
-from spectralx.backbone import check_backbone, norm_before, own_tokens, rotary_table, with_prefix
+from spectralx.backbone import check_backbone, norm_before, own_tokens, rotary_table, token_side, with_prefix
 from spectralx.blocks import run_block
 from spectralx.low_rank import Kind, adapt, is_added, is_norm
 from spectralx.masked import Mask, ReconstructionDecoder, draw_mask, masked_error
@@ -65,6 +65,8 @@ class LowRankMethod(Method):
 
     def stages(self, task: Task) -> list[Stage]:
         """One stage; the last LayerNorm gets no gradient in it."""
+        if task.backbone.level_norm == "final":
+            return [Stage("segment", task.budget.steps)]
         why = "the decoder takes block outputs; published counts hold the last LayerNorm"
         unreached = {"backbone.norm.": why} if self.train_norms else {}
         return [Stage("segment", task.budget.steps, unreached=unreached)]
@@ -114,7 +116,7 @@ class Reconstructing(ViTSegmenter):
     ) -> None:  # fmt: skip
         super().__init__(backbone, decoder, levels)
         parts = cast(Any, backbone)
-        self.patch, self.mask_ratio = int(parts.patch_embed.patch_size[0]), mask_ratio
+        self.patch, self.mask_ratio = token_side(backbone), mask_ratio
         width = parts.embed_dim
         inner = max(16, width // 2 // 16 * 16)
         self.reconstruction = ReconstructionDecoder(

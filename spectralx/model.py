@@ -10,11 +10,12 @@ import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.are_adapter import AreAdapter
-from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, with_prefix
+from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, token_side, with_prefix
 from spectralx.blocks import MlpAdapter, check_block, run_block
 from spectralx.config import SpectralXConfig
 from spectralx.hyper_tokenizer import Attributes, HyperTokenizer, LowRankPatchPath
@@ -81,7 +82,7 @@ class SpectralX(nn.Module):
         config = config or SpectralXConfig()
         check_backbone(backbone)
         width, depth = backbone.embed_dim, len(backbone.blocks)
-        patch = int(backbone.patch_embed.patch_size[0])
+        patch = token_side(backbone)
         own_bands = backbone.patch_embed.proj.in_channels
         bands = own_bands if bands is None else bands
         config = config.settled(
@@ -290,6 +291,8 @@ class SpectralX(nn.Module):
                 tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
             if self.config.final_norm == "all":
                 patches = self.backbone.norm(patches)
+            if self.config.final_norm == "plain":
+                patches = functional.layer_norm(patches, patches.shape[-1:])
             maps[index] = patches.transpose(1, 2).unflatten(2, grid)
         return [maps[level] for level in self.levels] if mask is None else [], tokens, balance
 

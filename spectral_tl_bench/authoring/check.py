@@ -106,7 +106,7 @@ def check_method(
     chosen = _chosen(only, runs)
     sizes = dict(TINY if backbone_sizes is None and backbone == BACKBONE else backbone_sizes or {})
     given = dict(options or {})
-    spec = get_backbone(backbone, weights, None, **sizes)
+    spec = get_backbone(backbone, weights, None, None, **sizes)
     method, window = make_method(name, given), max(spec.patch, 32 // spec.patch * spec.patch)
     verdicts: dict[str, Verdict] = {}
     with TemporaryDirectory(prefix="stbench-") as folder:

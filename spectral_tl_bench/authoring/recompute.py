@@ -173,6 +173,8 @@ def _backbone(facts: BackboneFacts) -> dict[str, Any]:
         "backbone_sizes": sizes,
         "weights": weights,
         "patch_embedding": facts.patch_embedding,
+        "input_scale": str(facts.input_scale),
+        "level_norm": facts.level_norm,
     }
 
 

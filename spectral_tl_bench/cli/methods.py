@@ -84,7 +84,7 @@ def show_method(
     from spectral_tl_bench.models.backbones import get_backbone
 
     check_known([method])
-    spec = get_backbone(backbone, weights, patch_embedding, **sizes)
+    spec = get_backbone(backbone, weights, patch_embedding, None, **sizes)
     from spectral_tl_bench.inspect.describe import describe
     from spectral_tl_bench.protocol.strict import STRICT
 
@@ -227,7 +227,9 @@ def probe_method(
 
     check_known([method])
     # With --weights the record says which backbone it is; a file given beside it need not suit this one.
-    spec = get_backbone(backbone, None if weights else backbone_weights, patch_embedding, **({} if weights else sizes))
+    spec = get_backbone(
+        backbone, None if weights else backbone_weights, patch_embedding, None, **({} if weights else sizes)
+    )
     from spectral_tl_bench.inspect.probe import ProbeRequest, run_probe
 
     report = run_probe(

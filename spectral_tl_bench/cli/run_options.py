@@ -68,6 +68,20 @@ class Choices:
         str | None,
         typer.Option(help="How pretrained filters become those of the sensor's bands. See `stbench backbones show`."),
     ] = None
+    input_scale: Annotated[
+        str | None,
+        typer.Option(
+            help="How many times larger images are made before the backbone: auto, or a number from 1 on. "
+            "Default: auto, a token covers 160 m at most."
+        ),
+    ] = None
+    level_norm: Annotated[
+        str | None,
+        typer.Option(
+            help="What feature levels pass before the decoder: auto, none, final (the backbone's last norm) or plain "
+            "(a LayerNorm without weights). Default: auto, as the backbone's authors do."
+        ),
+    ] = None
     protocol: Annotated[
         str | None, typer.Option(help="How the number comes about: strict or published. Default: strict.")
     ] = None
@@ -228,8 +242,10 @@ def _block(choices: Choices) -> Block:
         objective_options=read_options(choices.objective_option or []),
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
         backbone_sizes=backbone_sizes(choices.backbone_size or []), weights=choices.weights,
-        patch_embedding=choices.patch_embedding, as_published=choices.as_published, **named,
-        settings=overrides_of({}, **settings), oracle=choices.oracle, from_stage=choices.from_stage,
+        patch_embedding=choices.patch_embedding, input_scale=choices.input_scale,
+        level_norm=choices.level_norm,
+        as_published=choices.as_published, settings=overrides_of({}, **settings), oracle=choices.oracle,
+        from_stage=choices.from_stage, **named,
     )  # fmt: skip
 
 

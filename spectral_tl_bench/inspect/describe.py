@@ -20,6 +20,7 @@ from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.inspect.invented import invented_task
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Stage, Task
 from spectral_tl_bench.methods.registry import distribution_of, make_method
+from spectral_tl_bench.models.backbones.input_scale import check_window
 
 DEFAULT_WINDOW = 224
 """Side of the windows in the published settings, pixels."""
@@ -170,7 +171,7 @@ def describe(
     """
     method = make_method(name, dict(options))
     if window is None:
-        window = max(1, DEFAULT_WINDOW // backbone.patch) * backbone.patch
+        window = max(1, DEFAULT_WINDOW // backbone.token) * backbone.token
     tasks = {
         budget: invented_task(backbone, bands=bands, classes=classes, window=window, budget=given)
         for budget, given in budgets.items()
@@ -210,13 +211,7 @@ def build_on_meta(name: str, method: Method, task: Task) -> nn.Module:
     Raises:
         UserError: If the window does not suit the backbone, or the method cannot be built.
     """
-    if task.window % task.backbone.patch:
-        below = task.window // task.backbone.patch * task.backbone.patch
-        raise UserError(
-            f"a window of {task.window} px is not a multiple of the patch of {task.backbone.name} "
-            f"({task.backbone.patch} px)",
-            fix=f"choose --window {below or task.backbone.patch}",
-        )
+    check_window(task.backbone, task.window)
     try:
         try:
             with torch.device("meta"):

@@ -21,6 +21,8 @@ from spectral_tl_bench.inspect.token_shares import Share, probe
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
+from spectral_tl_bench.models.backbones.input_scale import check_window
+from spectral_tl_bench.models.backbones.spec import LATER_FACTS
 from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import BackboneFacts
@@ -160,7 +162,7 @@ def _recorded_backbone(facts: BackboneFacts, request: ProbeRequest, path: Path) 
             f"the weights of {facts.name} are not those of the record", where=backbone.weights.path,
             expected=f"a file with sha256 {facts.weights.digest}",
         )  # fmt: skip
-    return backbone
+    return replace(backbone, **{name: getattr(facts, name) for name in LATER_FACTS})
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -172,13 +174,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _random_images(request: ProbeRequest) -> tuple[Task, Tensor, tuple[str, ...]]:
     """White noise, the same in every run."""
-    patch = request.backbone.patch
-    window = request.window or max(1, 64 // patch) * patch
-    if window % patch:
-        raise UserError(
-            f"a window of {window} px is not a multiple of the patch of {request.backbone.name} ({patch} px)",
-            fix=f"choose --window {window // patch * patch or patch}",
-        )
+    token = request.backbone.token
+    window = request.window or max(1, 64 // token) * token
+    check_window(request.backbone, window)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(request.chips, request.bands, window, window, generator=generator)
     task = invented_task(

@@ -29,7 +29,8 @@ from spectral_tl_bench.leaderboard.text import (
     signed,
     warnings,
 )
-from spectral_tl_bench.results.schema import Record, ScoreBlock, Selection
+from spectral_tl_bench.models.backbones.spec import LATER_FACTS
+from spectral_tl_bench.results.schema import BackboneFacts, Record, ScoreBlock, Selection
 from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record, records_like
 from spectral_tl_bench.results.tuning import Tuning
 
@@ -112,6 +113,12 @@ def show(record: Record, console: Console | None = None) -> None:
     _facts(screen, "made with", sorted(record.environment.items()))
 
 
+def _later(backbone: BackboneFacts) -> str:
+    """Facts that have not the value that is not written."""
+    said = {name: getattr(backbone, name) for name, usual in LATER_FACTS.items() if getattr(backbone, name) != usual}
+    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in said.items())
+
+
 def _what(record: Record) -> list[tuple[str, object]]:
     backbone = record.backbone
     facts: list[tuple[str, object]] = [
@@ -120,7 +127,7 @@ def _what(record: Record) -> list[tuple[str, object]]:
         ("options", as_json(all_options(record))),
         ("backbone", "none" if backbone is None else
          f"{backbone.name}, pretrained: {backbone.pretrained}, patch embedding: {backbone.patch_embedding}, width "
-         f"{backbone.width}, depth {backbone.depth}, heads {backbone.heads}, patch {backbone.patch}"),
+         f"{backbone.width}, depth {backbone.depth}, heads {backbone.heads}, patch {backbone.patch}{_later(backbone)}"),
         ("protocol", record.protocol),
         ("seed", record.seed),
         ("settings", as_json(record.settings)),

@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spectral_tl_bench.models.decoders import build_decoder
 
 if TYPE_CHECKING:
     from spectral_tl_bench.methods.base import Task
+
+
+def level_norm_of(backbone: nn.Module) -> str:
+    """What the feature levels of a network pass before a decoder: ``none``, ``final`` or ``plain``."""
+    return str(getattr(backbone, "level_norm", "none"))
+
+
+def plain_norm(maps: Tensor) -> Tensor:
+    """Each token of maps (B, D, h, w) with mean 0 and deviation 1 over its channels: a LayerNorm without weights."""
+    return functional.layer_norm(maps.movedim(1, -1), maps.shape[1:2]).movedim(-1, 1)
 
 
 class ViTSegmenter(nn.Module):
@@ -27,11 +38,14 @@ class ViTSegmenter(nn.Module):
         self.backbone, self.decoder, self.levels = backbone, decoder, list(levels)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Four feature maps (B, D, h, w)."""
+        """Four feature maps (B, D, h, w), normalised as ``level_norm`` of the backbone says."""
         needed = sorted(set(self.levels))
+        kind = level_norm_of(self.backbone)
         maps = self.backbone.forward_intermediates(  # type: ignore[operator]
-            images, indices=needed, norm=False, output_fmt="NCHW", intermediates_only=True
+            images, indices=needed, norm=kind == "final", output_fmt="NCHW", intermediates_only=True
         )
+        if kind == "plain":
+            maps = [plain_norm(one) for one in maps]
         by_level = dict(zip(needed, maps, strict=True))
         return [by_level[level] for level in self.levels]
 
@@ -53,8 +67,8 @@ class NormedSegmenter(ViTSegmenter):
 def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) -> ViTSegmenter:
     """The task's backbone with a decoder on it; everything in it trains until a method freezes some.
 
-    Decoders that train take block outputs as they are, whatever the backbone: their first layer can rescale any
-    channel. ``normed`` is for a decoder that is one linear map.
+    Decoders that train take block outputs as they are, where the backbone's ``level_norm`` says nothing else: their
+    first layer can rescale any channel. ``normed`` is for a decoder that is one linear map.
 
     Args:
         task: What the method is told.
@@ -65,9 +79,10 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
         UserError: If there is no such decoder.
     """
     backbone = task.backbone.build(task.num_bands, task.window)
-    if normed and task.backbone.kind == "vit":
+    if normed and task.backbone.kind == "vit" and task.backbone.level_norm == "none":
         head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
         return NormedSegmenter(backbone, head, task.backbone.levels)
-    backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
+    if task.backbone.level_norm != "final":
+        backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
     head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
     return ViTSegmenter(backbone, head, task.backbone.levels)

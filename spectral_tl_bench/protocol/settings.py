@@ -121,6 +121,12 @@ def _until_plateau(budget: Budget, overrides: Overrides, protocol: Protocol) -> 
     })  # fmt: skip
 
 
+def _grain(backbone: Backbone) -> str:
+    if backbone.token == backbone.patch:
+        return f"the patch of {backbone.name} is {backbone.patch} px"
+    return f"a token of {backbone.name} covers {backbone.token} px with --input-scale {backbone.input_scale:g}"
+
+
 def make_settings(
     benchmark: Benchmark, chip_size: int, small: bool, backbone: Backbone, overrides: Overrides, protocol: Protocol
 ) -> RunSettings:
@@ -130,7 +136,7 @@ def make_settings(
         benchmark: The benchmark.
         chip_size: Side of the chips that were found.
         small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
-        backbone: Its patch must divide the window.
+        backbone: What a token of it covers must divide the window.
         overrides: What the user set.
         protocol: Gives the defaults.
 
@@ -155,13 +161,13 @@ def make_settings(
         validations = max(1, budget.steps // budget.plateau.validate_every)
     limit = protocol.pixels.windows.largest(chip_size)
     usual = min(protocol.small_window if small else protocol.window, limit)
-    window = overrides.window or usual // backbone.patch * backbone.patch
-    if window > limit or window % backbone.patch or window < max(8, backbone.patch):
-        nearest_one = _nearest_window(window, backbone.patch, limit)
+    window = overrides.window or usual // backbone.token * backbone.token
+    if window > limit or window % backbone.token or window < max(8, backbone.token):
+        nearest_one = _nearest_window(window, backbone.token, limit)
         raise UserError(
             f"{f'a window of {window} px does not suit' if window else 'no window suits'} {benchmark.id}: chips are "
-            f"{chip_size} px, the patch of {backbone.name} is {backbone.patch} px",
-            expected=_windows(backbone.patch, limit),
+            f"{chip_size} px, {_grain(backbone)}",
+            expected=_windows(backbone.token, limit),
             fix=f"--window {nearest_one}, or leave it out" if nearest_one else "choose a backbone with smaller patches",
         )
     overlaps = protocol.pixels.windows.overlaps

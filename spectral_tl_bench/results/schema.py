@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+from spectral_tl_bench.models.backbones.spec import LATER_FACTS, LevelNorm
 from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
 
@@ -71,6 +72,13 @@ class BackboneFacts(_Strict):
     pretrained: str = "none"
     patch_embedding: str = "random"
     weights: WeightFacts | None = None
+    input_scale: Annotated[float, Field(ge=1)] = 1.0
+    level_norm: LevelNorm = "none"
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without facts that came later and have their earlier value: published records are compared byte by byte."""
+        return {key: value for key, value in values(self).items() if LATER_FACTS.get(key, ...) != value}
 
 
 class ChipCounts(_Strict):

@@ -16,6 +16,8 @@ from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
+from spectral_tl_bench.models.backbones.input_scale import AUTO, read_scale
+from spectral_tl_bench.models.backbones.registry import check_level_norm
 from spectral_tl_bench.models.patch_embedding import check_strategy
 from spectral_tl_bench.objectives.registry import check_options, objective_entries
 from spectral_tl_bench.protocol.names import AS_PUBLISHED, DEFAULT_PROTOCOL
@@ -26,7 +28,7 @@ from spectral_tl_bench.runner.request import Request
 MOST_CELLS = 1_000_000
 """Of a block: more is a slip."""
 SEEDS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
-OF_REQUEST = ("weights", "patch_embedding")
+OF_REQUEST = ("weights", "patch_embedding", "input_scale", "level_norm")
 """What of a request a grid may go over, beside its settings and options."""
 
 
@@ -83,6 +85,8 @@ class Block(BaseModel):
         backbone_sizes: Changed sizes of its backbones.
         weights: Of its backbones.
         patch_embedding: How their patch embedding comes from them.
+        input_scale: How many times larger images are made before them; ``auto`` by default.
+        level_norm: What feature levels pass before a decoder; what the backbones' authors do by default.
         protocol: Name.
         as_published: Run as in the authors' release, validated on the target: by the protocol ``as-published``.
         oracle: Also report the oracle checkpoint.
@@ -104,6 +108,8 @@ class Block(BaseModel):
     backbone_sizes: dict[str, int] = Field(default_factory=dict)
     weights: str | None = None
     patch_embedding: str | None = None
+    input_scale: Annotated[str | None, BeforeValidator(lambda value: value if value is None else str(value))] = None
+    level_norm: str | None = None
     protocol: str = DEFAULT_PROTOCOL
     as_published: bool = False
     oracle: bool = False
@@ -125,6 +131,12 @@ def check_names(block: Block) -> None:
     for strategy in (block.patch_embedding, *block.grid.get("patch_embedding", ())):
         if strategy is not None:
             check_strategy(strategy)
+    for scale in (block.input_scale, *block.grid.get("input_scale", ())):
+        if scale is not None:
+            read_scale(str(scale))
+    for norm in (block.level_norm, *block.grid.get("level_norm", ())):
+        if norm not in (None, AUTO):
+            check_level_norm(str(norm))
     check_protocol_known(block.protocol)
     _check_leak(block)
     for request in itertools.islice(requests(block, {}), MOST_CELLS):

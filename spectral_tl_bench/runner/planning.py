@@ -14,7 +14,8 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Backbone, Method
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
-from spectral_tl_bench.models.backbones.lines import weights_line
+from spectral_tl_bench.models.backbones.input_scale import chosen_scale
+from spectral_tl_bench.models.backbones.lines import input_line, weights_line
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
 from spectral_tl_bench.plugins import remembered
@@ -118,7 +119,7 @@ class _Planner:
         check_options(names, of_objectives)
         sizes, protocol = request.backbone_sizes, self._protocol(request)
         _check_leak(protocol, request)
-        about = [request.backbone, request.weights, request.patch_embedding, sizes]
+        about = [request.backbone, request.weights, request.patch_embedding, request.level_norm, sizes]
         chosen = _Chosen(
             request,
             self._get("benchmarks", request.benchmarks, lambda: resolve(list(request.benchmarks))),
@@ -133,7 +134,9 @@ class _Planner:
             },
             self._get(
                 "backbone", about,
-                lambda: get_backbone(request.backbone, request.weights, request.patch_embedding, **sizes),
+                lambda: get_backbone(
+                    request.backbone, request.weights, request.patch_embedding, request.level_norm, **sizes
+                ),
             ),
             protocol,
             None if folder is None else self._get("stage", folder, lambda: open_given(folder)),
@@ -158,18 +161,22 @@ class _Planner:
 
     def _enter(self, chosen: _Chosen, opened: OpenBenchmark) -> None:
         request, given = chosen.request, chosen.given
-        settings = self._settings(chosen, opened)
+        backbone = self._backbone(chosen, opened)
+        settings = self._settings(chosen, opened, backbone)
         most = "at most " if settings.budget.plateau is not None else ""
         self.say(
             f"training: {most}{settings.budget.steps} steps of {settings.budget.batch_size} windows of "
             f"{settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
+        line = input_line(backbone, settings.window, opened.benchmark.sensor.gsd)
+        if line and any(method.uses_backbone for method, _ in chosen.methods.values()):
+            self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
-            own = self._own(settings, method, chosen.backbone)
+            own = self._own(settings, method, backbone)
             cells = [
-                Cell(opened, name, method, chosen.backbone, chosen.protocol, own, seed, request.oracle, given,
+                Cell(opened, name, method, backbone, chosen.protocol, own, seed, request.oracle, given,
                      objectives, request.variant)
                 for seed in request.seeds
             ]  # fmt: skip
@@ -199,13 +206,22 @@ class _Planner:
     def _refuse(self, name: str, error: UserError) -> None:
         self.broken.setdefault((name, str(error)), error)
 
-    def _settings(self, chosen: _Chosen, opened: OpenBenchmark) -> RunSettings:
+    def _backbone(self, chosen: _Chosen, opened: OpenBenchmark) -> Backbone:
+        """The backbone as it is on the benchmark's ground, one object for all requests that mean the same."""
+        scale, gsd = chosen.request.input_scale, opened.benchmark.sensor.gsd
+        whole_chips = not chosen.protocol.pixels.windows.overlaps
+        return self._get(
+            "on the ground", [id(chosen.backbone), scale, gsd, whole_chips],
+            lambda: chosen_scale(chosen.backbone, scale, gsd, whole_chips),
+        )  # fmt: skip
+
+    def _settings(self, chosen: _Chosen, opened: OpenBenchmark, backbone: Backbone) -> RunSettings:
         overrides, protocol = chosen.request.overrides, chosen.protocol
-        about = [id(opened), id(chosen.backbone), overrides.model_dump(), protocol.name]
+        about = [id(opened), id(backbone), overrides.model_dump(), protocol.name]
         return self._get(
             "settings", about,
             lambda: make_settings(
-                opened.benchmark, opened.chip_size, opened.is_small, chosen.backbone, overrides, protocol
+                opened.benchmark, opened.chip_size, opened.is_small, backbone, overrides, protocol
             ),
         )  # fmt: skip
 

@@ -24,6 +24,8 @@ class Request:
         backbone_sizes: Changed sizes of the backbone.
         weights: Pretrained weights of the backbone; see ``get_backbone``.
         patch_embedding: How its patch embedding comes from them.
+        input_scale: How many times larger images are made before it; see ``models.backbones.input_scale``.
+        level_norm: What feature levels pass before a decoder; what the backbone's authors do by default.
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
@@ -44,6 +46,8 @@ class Request:
     backbone_sizes: dict[str, int] = field(default_factory=dict)
     weights: str | None = None
     patch_embedding: str | None = None
+    input_scale: str | None = None
+    level_norm: str | None = None
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False

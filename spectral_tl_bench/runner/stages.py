@@ -39,6 +39,8 @@ CONTENT_DIGITS = 16
 BACKBONE_FLAGS = {
     "name": "--backbone {1}",
     "patch_embedding": "--patch-embedding {1}",
+    "input_scale": "--input-scale {1}",
+    "level_norm": "--level-norm {1}",
     "pretrained": "--weights with those that the stage was trained on",
     "weights": "--weights with those that the stage was trained on",
 }

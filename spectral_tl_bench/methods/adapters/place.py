@@ -157,7 +157,7 @@ def after_blocks(backbone: nn.Module, adapter: BlockAdapter) -> nn.Module:
         The backbone.
     """
     parts, grid = cast(Any, backbone), TokenGrid()
-    parts.patch_embed.register_forward_pre_hook(grid)
+    parts.patch_embed.register_forward_pre_hook(grid, prepend=True)  # of images before they are enlarged
     parts.adapter = adapter
     for layer, block in enumerate(parts.blocks):
         block.register_forward_hook(_AfterBlock(adapter, layer, parts.num_prefix_tokens, grid, groups_of(backbone)))

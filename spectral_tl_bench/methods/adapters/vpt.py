@@ -81,6 +81,7 @@ class ShallowPrompted(nn.Module):
     def __init__(self, vit: nn.Module, adapter: Prompts) -> None:
         super().__init__()
         self.vit, self.adapter = vit, adapter
+        self.level_norm = getattr(vit, "level_norm", "none")
 
     def forward_intermediates(
         self,

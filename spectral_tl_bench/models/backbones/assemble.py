@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.files import read_state, without_module, without_prefix
 from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
+from spectral_tl_bench.models.backbones.input_scale import check_window, enlarge_before
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
 from spectral_tl_bench.models.patch_embedding import OWN, RGB, mixed, mixing
@@ -67,24 +68,25 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
         UserError: If images or bands do not suit it, or its weights do not fit.
     """
     _check(spec, in_chans, image_size)
-    network = spec.make(spec, in_chans, image_size)
+    side = image_size // spec.token * spec.patch
+    # What is made of enlarged images has as many metres per pixel fewer, which some tell their positions.
+    seen = replace(spec, gsd=spec.gsd / spec.input_scale) if spec.gsd and spec.token != spec.patch else spec
+    network = spec.make(seen, in_chans, side)
     on_meta = next(network.parameters()).is_meta
     if spec.weights is not None and not on_meta:
-        fit = fit_state(spec, network, read_weights(spec.weights), in_chans)
+        fit = fit_state(seen, network, read_weights(spec.weights), in_chans)
         core(network).load_state_dict(fit.state, strict=False)
     elif spec.patch_embedding not in ("random", *OWN) and not on_meta:
         _spread_random(spec, network)
     if spec.patch_embedding == "lowrank":
         low_rank_stem(spec, network)
+    enlarge_before(network, spec)
+    cast(Any, network).level_norm = spec.level_norm
     return network
 
 
 def _check(spec: BackboneSpec, in_chans: int, image_size: int) -> None:
-    if image_size % spec.patch:
-        raise UserError(
-            f"a window of {image_size} px is not a multiple of the patch of {spec.name} ({spec.patch} px)",
-            fix=f"choose --window {image_size // spec.patch * spec.patch or spec.patch}",
-        )
+    check_window(spec, image_size)
     if spec.patch_embedding not in ("random", "repeat", "mean") and len(spec.wavelengths) != in_chans:
         raise UserError(
             f"{spec.name} with patch embedding {spec.patch_embedding!r} needs the wavelength of every band: "

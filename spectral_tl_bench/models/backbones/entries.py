@@ -129,6 +129,7 @@ DINOV3_LARGE_SAT = Backbone(
     "dinov3-large-sat", width=1024, depth=24, heads=16, patch=16, make=make_by_name,
     architecture="vit_large_patch16_dinov3", hub=Hub("timm", "vit_large_patch16_dinov3", "sat493m"),
     named_weights=True, tag="dinov3-sat493m", convert=dinov3_names, rotary=True,
+    published_norm="final",
     card=Card(
         data="493 million Maxar RGB images of 0.6 m, self-distillation",
         normalisation="0-1, then mean (0.430, 0.411, 0.296), std (0.213, 0.156, 0.143)", image_size=256,

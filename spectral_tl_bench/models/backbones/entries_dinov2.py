@@ -74,6 +74,7 @@ def _dinov2(size: str, width: int, depth: int, heads: int) -> Backbone:
     return Backbone(
         f"dinov2-{size}", width=width, depth=depth, heads=heads, patch=14, make=make_dinov2, convert=dinov2_names,
         hub=Hub("timm", f"vit_{size}_patch14_dinov2", "lvd142m"), named_weights=True, tag="dinov2-lvd142m",
+        published_norm="final",
         card=Card(
             data="LVD-142M, 142 million photographs, self-distillation", normalisation=IMAGENET, image_size=518,
             licence="Apache-2.0", source="https://github.com/facebookresearch/dinov2",

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones.input_scale import Enlarge
 
 STRIDES = (4, 8, 16, 32)
 """Pixels per cell of the four maps."""
@@ -39,6 +40,7 @@ class Pyramid(nn.Module):
         # A norm in the head is left out with it; this one's weights are in files by the body's own name.
         self.left_out = () if any(name.startswith("norm.") for name in body.state_dict()) else ("norm.",)
         self.body = body
+        self.enlarge: Enlarge | None = None
         self.places = tuple(places[stride][0] for stride in STRIDES)
         self.widths = tuple(places[stride][1] for stride in STRIDES)
 
@@ -60,14 +62,14 @@ class Pyramid(nn.Module):
         """Maps of images (B, C, H, W), coarser from one to the next.
 
         Args:
-            images: H and W are multiples of 32.
+            images: H and W are multiples of 32, once they are enlarged.
             indices: Which of the four maps, 0 to 3; by default all.
             norm: Only false: maps are taken as they are.
             output_fmt: Only ``NCHW``.
             intermediates_only: Only true.
 
         Returns:
-            (B, widths[i], H / STRIDES[i], W / STRIDES[i]) for every index i, in rising order.
+            (B, widths[i], H / STRIDES[i], W / STRIDES[i]) of the enlarged image, for every index i, in rising order.
 
         Raises:
             ValueError: If another form of output is asked for.
@@ -76,6 +78,8 @@ class Pyramid(nn.Module):
             raise ValueError("a pyramid gives its maps alone, unnormalised, as NCHW")
         wanted = range(len(STRIDES)) if indices is None else sorted(set(indices))
         body = cast(Any, self.body)
+        if self.enlarge is not None:
+            (images,) = self.enlarge(self, (images,))
         return list(
             body.forward_intermediates(
                 images, indices=[self.places[index] for index in wanted], norm=False, output_fmt="NCHW",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, cast, get_args
 
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
-from spectral_tl_bench.models.backbones.spec import SIZES
+from spectral_tl_bench.models.backbones.input_scale import AUTO
+from spectral_tl_bench.models.backbones.spec import SIZES, LevelNorm
 from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed, offered
 
@@ -53,8 +54,9 @@ def load_backbone(name: str) -> Backbone:
 
 
 def get_backbone(
-    name: str, /, weights: str | None = None, patch_embedding: str | None = None, **sizes: Any
-) -> Backbone:
+    name: str, /, weights: str | None = None, patch_embedding: str | None = None, level_norm: str | None = None,
+    **sizes: Any,
+) -> Backbone:  # fmt: skip
     """A backbone by name, with weights, and with any of its sizes changed.
 
     Args:
@@ -63,6 +65,7 @@ def get_backbone(
             bundled ones where there are any, else random; a backbone that is named after a pretraining has no default.
         patch_embedding: How the layer that reads the bands comes from the weights; by default ``wavelength`` with
             weights and ``random`` without.
+        level_norm: ``none``, ``final`` or ``plain``; by default, as ``auto``, what the backbone's authors do.
         **sizes: ``width``, ``depth``, ``heads``, ``patch``: whole numbers above 0.
 
     Raises:
@@ -78,6 +81,7 @@ def get_backbone(
                 fix="--weights FILE, --weights hub where a library has them, or --weights none for a random start",
             )
     spec = replace(spec, patch_embedding=_strategy(spec, patch_embedding, weights != "none"))
+    spec = replace(spec, level_norm=_level_norm(spec, level_norm))
     if weights == "none":
         return spec
     from spectral_tl_bench.models.backbones.choose import with_weights
@@ -98,6 +102,27 @@ def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
             fix="leave out --patch-embedding, or choose another backbone",
         )
     return chosen
+
+
+def _level_norm(spec: Backbone, chosen: str | None) -> LevelNorm:
+    norm = spec.published_norm if chosen in (None, AUTO) else check_level_norm(chosen)
+    if norm == "final" and spec.kind == "pyramid":
+        raise UserError(
+            f"backbone {spec.name} has no last norm that all of its maps could pass", fix="--level-norm plain, or none"
+        )
+    return norm
+
+
+def check_level_norm(name: str) -> LevelNorm:
+    """The name, if levels can be normalised so.
+
+    Raises:
+        UserError: If they cannot.
+    """
+    known = get_args(LevelNorm)
+    if name not in known:
+        raise UserError(f"there is no level norm {name!r}", expected=nearest(name, (AUTO, *known)))
+    return cast(LevelNorm, name)
 
 
 def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZES = ("width", "depth", "heads", "patch")
+
+LevelNorm = Literal["none", "final", "plain"]
+"""What feature levels pass before a decoder: nothing, the network's last norm, or a LayerNorm without weights."""
+
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none"}
+"""Facts that came after results were published, with the value that those results had and that is not written."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
 """Builds the network of a backbone with random weights for (bands, image side)."""
@@ -126,6 +132,8 @@ class BackboneSpec:
         convert: Renames the tensors of a published checkpoint.
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
+        input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
+        level_norm: What feature levels pass before a decoder.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
@@ -135,6 +143,7 @@ class BackboneSpec:
         embeddings: Patch embeddings of its own, the default first, where it has no other.
         pretrained_embedding: The patch embedding by default where there are weights.
         published_levels: Blocks (0-based) after which its authors take features, up to the last one.
+        published_norm: What its authors do with these features for dense tasks.
         files: The files of its weights, in words, where there are several; joined by ``+`` in ``--weights``.
     """
 
@@ -158,6 +167,8 @@ class BackboneSpec:
     convert: Convert | None = field(default=None, repr=False, compare=False)
     weights: Weights | None = None
     patch_embedding: str = "random"
+    input_scale: float = 1.0
+    level_norm: LevelNorm = "none"
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -166,6 +177,7 @@ class BackboneSpec:
     embeddings: tuple[str, ...] = field(default=(), repr=False, compare=False)
     pretrained_embedding: str = field(default="wavelength", repr=False, compare=False)
     published_levels: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    published_norm: LevelNorm = field(default="none", repr=False, compare=False)
     files: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def for_sensor(self, wavelengths: Sequence[float], gsd: float | None) -> Self:
@@ -185,7 +197,13 @@ class BackboneSpec:
             "pretrained": self.pretrained,
             "patch_embedding": self.patch_embedding,
             "weights": self.weights and self.weights.facts(),
+            **{name: getattr(self, name) for name, earlier in LATER_FACTS.items() if getattr(self, name) != earlier},
         }
+
+    @property
+    def token(self) -> int:
+        """Pixels per side of what one token covers, before images are enlarged; windows are multiples of it."""
+        return round(self.patch / self.input_scale)
 
     @property
     def own_embeddings(self) -> tuple[str, ...]:

@@ -47,5 +47,6 @@ def timm_backbone(name: str) -> Backbone:
     )
     return Backbone(
         f"timm:{name}", make=make_by_name, architecture=architecture, card=card,
+        published_norm="final" if "dinov2" in architecture or "dinov3_" in f"{architecture}_" else "none",
         hub=Hub("timm", architecture, tag), named_weights=True, tag=f"timm:{name}", **fields,
     )  # fmt: skip
