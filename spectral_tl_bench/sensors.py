@@ -44,6 +44,8 @@ class Sensor(BaseModel):
         unit: What a pixel value means, for people.
         scale: Reflectance = value * scale.
         bands: The bands in the order in which the files hold them.
+        composites: Which bands the patch embedding ``composites`` reads as red, green and blue, by their names, in one
+            pass after the other; by default by a rule from the wavelengths.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class Sensor(BaseModel):
     unit: str
     scale: Annotated[float, Field(gt=0)] = 1.0
     bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+    composites: Annotated[tuple[tuple[str, str, str], ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Sensor:
@@ -60,7 +63,15 @@ class Sensor(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"band names must be unique, these occur twice: {', '.join(twice)}")
+        unknown = [name for group in self.composites or () for name in group if name not in names]
+        if unknown:
+            raise ValueError(f"composites name band {unknown[0]!r}, which is none of {', '.join(names)}")
         return self
+
+    @property
+    def composite_bands(self) -> tuple[tuple[int, ...], ...]:
+        """The bands of the named composites, by their numbers; empty where none are named."""
+        return tuple(tuple(self.band_names.index(name) for name in group) for group in self.composites or ())
 
     @property
     def wavelengths(self) -> tuple[float, ...]:

@@ -175,6 +175,7 @@ def _backbone(facts: BackboneFacts) -> dict[str, Any]:
         "patch_embedding": facts.patch_embedding,
         "input_scale": str(facts.input_scale),
         "level_norm": facts.level_norm,
+        "input_norm": facts.input_norm,
     }
 
 

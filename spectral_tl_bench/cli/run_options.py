@@ -82,6 +82,13 @@ class Choices:
             "(a LayerNorm without weights). Default: auto, as the backbone's authors do."
         ),
     ] = None
+    input_norm: Annotated[
+        str | None,
+        typer.Option(
+            help="How pixels are normalised before the backbone alone: source (the source's statistics), window (each "
+            "window's own) or reflectance (0-0.3 as 0-1, then the mean and deviation of its weights). Default: source."
+        ),
+    ] = None
     protocol: Annotated[
         str | None, typer.Option(help="How the number comes about: strict or published. Default: strict.")
     ] = None
@@ -243,7 +250,7 @@ def _block(choices: Choices) -> Block:
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
         backbone_sizes=backbone_sizes(choices.backbone_size or []), weights=choices.weights,
         patch_embedding=choices.patch_embedding, input_scale=choices.input_scale,
-        level_norm=choices.level_norm,
+        level_norm=choices.level_norm, input_norm=choices.input_norm,
         as_published=choices.as_published, settings=overrides_of({}, **settings), oracle=choices.oracle,
         from_stage=choices.from_stage, **named,
     )  # fmt: skip

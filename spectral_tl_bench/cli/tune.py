@@ -63,6 +63,7 @@ def tune(
     patch_embedding: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
     input_scale: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
     level_norm: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
+    input_norm: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
     protocol: Annotated[str, typer.Option(help="How the number comes about.")] = "strict",
     training_budget: Annotated[str | None, typer.Option(help="small or paper: `stbench run --budget`.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
@@ -113,7 +114,7 @@ def tune(
     request = Request(
         benchmarks=[benchmark], methods=[method], options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding, input_scale=input_scale,
-        level_norm=level_norm,
+        level_norm=level_norm, input_norm=input_norm,
         seeds=list(dict.fromkeys(seed)) if seed else [0],
         data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, protocol=protocol,
         overrides=overrides, objective_options=read_options(objective_option or []),

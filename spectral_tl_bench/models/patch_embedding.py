@@ -33,6 +33,7 @@ STRATEGIES = {
     "wavelength": "filters interpolated by centre wavelength, clamped outside the pretrained range",
     "rgb": "only the bands nearest to red, green and blue are read",
     "lowrank": "rgb with frozen filters, and a trained low-rank path that reads all bands beside it",
+    "composites": "pretrained filters for red, green and blue on three bands at a time, in several passes",
     "hypernetwork": "the backbone's own network makes filters from wavelengths",
     "groups": "one filter for every three bands: the pretrained bands where the sensor has them, else all of its bands",
     "nearest": "as groups, of the bands nearest to the pretrained ones, whatever the sensor",
@@ -43,11 +44,18 @@ STRATEGIES = {
 OWN = ("hypernetwork", "groups", "nearest", "own-groups")
 """Those that belong to the networks of some backbones, which have no others."""
 
+COMPOSITES = "composites"
+"""The one that needs several passes: a method must build its network for it, as ``build_segmenter`` does."""
+
 GROUP = 3
 """Bands that one filter of ``groups`` reads."""
 
 CLOSE = 0.02
 """Micrometres up to which a band of a sensor stands for a pretrained one."""
+
+
+NEAR_INFRARED, SHORT_WAVE = (0.86, 0.12), (1.61, 0.15)
+"""Centre wavelengths of the infrared bands of a composite in micrometres, and how far from them a band may be."""
 
 
 def check_strategy(name: str) -> str:
@@ -175,6 +183,37 @@ def bands_in_groups(wavelengths: Sequence[float], pretrained: Sequence[float], a
     return [*range(count), *[count - 1] * (-count % GROUP)]
 
 
+def in_composites(wavelengths: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+    """Which bands are read as red, green and blue, in one pass after the other: every band once at least.
+
+    First the bands nearest to red, green and blue; then near infrared, short-wave infrared and red, where the sensor
+    has the first two; then those that are left, in their order, the last one again where three do not divide them. Of a
+    time series, one date after the other.
+
+    Args:
+        wavelengths: Those of the C bands, in micrometres.
+
+    Returns:
+        Groups of three numbers below C.
+    """
+    dates = next(
+        number for number in range(len(wavelengths), 0, -1)
+        if tuple(wavelengths) == tuple(wavelengths[: len(wavelengths) // number]) * number
+    )  # fmt: skip
+    bands = wavelengths[: len(wavelengths) // dates]
+    red, green, blue = (min(range(len(bands)), key=lambda c: abs(bands[c] - colour)) for colour in RGB)
+    groups: list[tuple[int, ...]] = [(red, green, blue)]
+    infrared = [
+        min(range(len(bands)), key=lambda c: abs(bands[c] - centre)) for centre, _ in (NEAR_INFRARED, SHORT_WAVE)
+    ]
+    if all(abs(bands[c] - at) <= reach for c, (at, reach) in zip(infrared, (NEAR_INFRARED, SHORT_WAVE), strict=True)):
+        groups.append((*infrared, red))
+    left = [c for c in range(len(bands)) if not any(c in group for group in groups)]
+    left += left[-1:] * (-len(left) % GROUP)
+    groups += [tuple(left[first : first + GROUP]) for first in range(0, len(left), GROUP)]
+    return tuple(tuple(date * len(bands) + c for c in group) for date in range(dates) for group in groups)
+
+
 def mixing(name: str, wavelengths: Sequence[float], pretrained: Sequence[float]) -> Tensor:
     """The matrix M (C, K) of a strategy.
 
@@ -207,3 +246,23 @@ def mixed(weight: Tensor, matrix: Tensor) -> Tensor:
 
     matrix = matrix.to(device=weight.device)
     return torch.einsum("ck,dkhw->dchw", matrix, weight.float()).to(weight.dtype)
+
+
+def resampled(weight: Tensor, patch: int) -> Tensor:
+    """Filters for another patch, by the pseudo-inverse of resizing images (Beyer et al., FlexiViT, CVPR 2023).
+
+    Args:
+        weight: (D, K, p, p).
+        patch: The other side in pixels.
+
+    Returns:
+        (D, K, patch, patch), of which a patch that is resized from the old to the new side has the same response where
+        it grows. What is no such weight is given back.
+    """
+    if weight.ndim != 4 or weight.shape[-1] == patch:
+        return weight
+    if weight.is_meta:
+        return weight.new_empty(*weight.shape[:2], patch, patch)
+    from timm.layers import resample_patch_embed
+
+    return resample_patch_embed(weight, [patch, patch])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectral_tl_bench.models.backbones.input_norm import input_norm
 from spectral_tl_bench.models.decoders import build_decoder
 
 if TYPE_CHECKING:
@@ -31,14 +32,35 @@ class ViTSegmenter(nn.Module):
         backbone: A timm ``VisionTransformer``.
         decoder: Called as ``decoder(features, image_size)``.
         levels: The blocks (0-based) whose outputs are decoded.
+        reading: How the bands are normalised that the backbone reads, where they do not stay as they come.
+        composites: G groups of bands that the backbone reads one after the other, as a batch that is G times larger;
+            their maps are joined along channels. By default it reads all bands at once.
     """
 
-    def __init__(self, backbone: nn.Module, decoder: nn.Module, levels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        levels: Sequence[int],
+        composites: Sequence[Sequence[int]] = (),
+        reading: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.backbone, self.decoder, self.levels = backbone, decoder, list(levels)
+        self.composites, self.reading = tuple(tuple(group) for group in composites), reading
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Four feature maps (B, D, h, w), normalised as ``level_norm`` of the backbone says."""
+        """Four feature maps (B, D, h, w), or (B, G D, h, w) of G composites, normalised as the backbone has it."""
+        seen = images[:, [band for group in self.composites for band in group]] if self.composites else images
+        if self.reading is not None:
+            seen = self.reading(seen)
+        if not self.composites:
+            return self._maps(seen)
+        maps = self._maps(seen.reshape(-1, len(self.composites[0]), *images.shape[-2:]))
+        return [one.unflatten(0, (len(images), -1)).flatten(1, 2) for one in maps]
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """Maps of what the backbone reads at once."""
         needed = sorted(set(self.levels))
         kind = level_norm_of(self.backbone)
         maps = self.backbone.forward_intermediates(  # type: ignore[operator]
@@ -58,8 +80,12 @@ class NormedSegmenter(ViTSegmenter):
     """The same with the backbone's final norm on the last map, as features are read that no decoder refines."""
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Four feature maps (B, D, h, w), the last one behind the norm, which sees each token by itself."""
-        *others, last = super().features(images)
+        """As without the norm; kept features are known by the name of this function."""
+        return super().features(images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """The last one is behind the norm, which sees each token by itself."""
+        *others, last = super()._maps(images)
         norm = cast(Any, self.backbone).norm
         return [*others, norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)]
 
@@ -78,11 +104,12 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
     Raises:
         UserError: If there is no such decoder.
     """
-    backbone = task.backbone.build(task.num_bands, task.window)
+    composites, reading = task.backbone.composites, input_norm(task.backbone)
+    backbone = task.backbone.alone().build(len(composites[0]) if composites else task.num_bands, task.window)
     if normed and task.backbone.kind == "vit" and task.backbone.level_norm == "none":
         head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
-        return NormedSegmenter(backbone, head, task.backbone.levels)
+        return NormedSegmenter(backbone, head, task.backbone.levels, composites, reading)
     if task.backbone.level_norm != "final":
         backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
     head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
-    return ViTSegmenter(backbone, head, task.backbone.levels)
+    return ViTSegmenter(backbone, head, task.backbone.levels, composites, reading)

@@ -11,6 +11,7 @@ from spectral_tl_bench.identity import version_of
 from spectral_tl_bench.methods.base import Backbone, Method
 from spectral_tl_bench.methods.registry import distribution_of, split_name
 from spectral_tl_bench.models import decoders, patch_embedding
+from spectral_tl_bench.models.backbones import input_scale
 from spectral_tl_bench.models.backbones.registry import backbone_entries
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import objective_entries
@@ -107,4 +108,5 @@ def backbone_versions(backbone: Backbone) -> dict[str, str]:
         f"backbone {family}": " ".join(package_of(entry)) if version is None else str(version),
         "patch embedding": str(patch_embedding.NUMERICS_VERSION),
         "decoder": str(decoders.NUMERICS_VERSION),
+        **({"backbone reading": str(input_scale.NUMERICS_VERSION)} if backbone.reads_otherwise else {}),
     }

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
-from spectral_tl_bench.models.backbones.spec import LATER_FACTS, LevelNorm
+from spectral_tl_bench.models.backbones.spec import LATER_FACTS, InputNorm, LevelNorm
 from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
 
@@ -74,11 +74,14 @@ class BackboneFacts(_Strict):
     weights: WeightFacts | None = None
     input_scale: Annotated[float, Field(ge=1)] = 1.0
     level_norm: LevelNorm = "none"
+    composites: tuple[tuple[Count, ...], ...] = ()
+    input_norm: InputNorm = "source"
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without facts that came later and have their earlier value: published records are compared byte by byte."""
-        return {key: value for key, value in values(self).items() if LATER_FACTS.get(key, ...) != value}
+        earlier = {name for name, value in LATER_FACTS.items() if getattr(self, name) == value}
+        return {key: value for key, value in values(self).items() if key not in earlier}
 
 
 class ChipCounts(_Strict):

@@ -17,7 +17,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
 from spectral_tl_bench.models.backbones.input_scale import AUTO, read_scale
-from spectral_tl_bench.models.backbones.registry import check_level_norm
+from spectral_tl_bench.models.backbones.registry import check_input_norm, check_level_norm
 from spectral_tl_bench.models.patch_embedding import check_strategy
 from spectral_tl_bench.objectives.registry import check_options, objective_entries
 from spectral_tl_bench.protocol.names import AS_PUBLISHED, DEFAULT_PROTOCOL
@@ -28,7 +28,7 @@ from spectral_tl_bench.runner.request import Request
 MOST_CELLS = 1_000_000
 """Of a block: more is a slip."""
 SEEDS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
-OF_REQUEST = ("weights", "patch_embedding", "input_scale", "level_norm")
+OF_REQUEST = ("weights", "patch_embedding", "input_scale", "level_norm", "input_norm")
 """What of a request a grid may go over, beside its settings and options."""
 
 
@@ -87,6 +87,7 @@ class Block(BaseModel):
         patch_embedding: How their patch embedding comes from them.
         input_scale: How many times larger images are made before them; ``auto`` by default.
         level_norm: What feature levels pass before a decoder; what the backbones' authors do by default.
+        input_norm: How pixels are normalised before them alone; by the source's statistics by default.
         protocol: Name.
         as_published: Run as in the authors' release, validated on the target: by the protocol ``as-published``.
         oracle: Also report the oracle checkpoint.
@@ -110,6 +111,7 @@ class Block(BaseModel):
     patch_embedding: str | None = None
     input_scale: Annotated[str | None, BeforeValidator(lambda value: value if value is None else str(value))] = None
     level_norm: str | None = None
+    input_norm: str | None = None
     protocol: str = DEFAULT_PROTOCOL
     as_published: bool = False
     oracle: bool = False
@@ -137,6 +139,9 @@ def check_names(block: Block) -> None:
     for norm in (block.level_norm, *block.grid.get("level_norm", ())):
         if norm not in (None, AUTO):
             check_level_norm(str(norm))
+    for norm in (block.input_norm, *block.grid.get("input_norm", ())):
+        if norm is not None:
+            check_input_norm(str(norm))
     check_protocol_known(block.protocol)
     _check_leak(block)
     for request in itertools.islice(requests(block, {}), MOST_CELLS):

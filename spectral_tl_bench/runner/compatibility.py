@@ -7,6 +7,7 @@ import torch
 from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, load_backbone
+from spectral_tl_bench.models.patch_embedding import COMPOSITES
 
 ANYWHERE = ("full", "frozen", "linear-probe", "bitfit")
 """Our methods that leave the layers of a backbone as they are, and therefore go with every backbone."""
@@ -77,8 +78,12 @@ def _advice() -> str:
 
 
 def _plain(backbone: Backbone) -> bool:
-    usual = backbone.kind == "vit" and not backbone.reads_wavelengths and backbone.patch_embedding != "lowrank"
-    return usual and not (backbone.architecture or backbone.form)
+    usual = (
+        backbone.kind == "vit"
+        and not backbone.reads_wavelengths
+        and backbone.patch_embedding not in ("lowrank", COMPOSITES)
+    )
+    return usual and not (backbone.architecture or backbone.form or backbone.input_norm != "source")
 
 
 def _described(backbone: Backbone) -> str:

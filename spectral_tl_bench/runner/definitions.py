@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.kept_splits import kept_split
@@ -140,8 +142,18 @@ class Cell:
             benchmark=benchmark.id, bands=benchmark.sensor.band_names, wavelengths=benchmark.sensor.wavelengths,
             gsd=benchmark.sensor.gsd, classes=benchmark.labels.names, domains=tuple(benchmark.source),
             window=self.settings.window, budget=self.settings.budget,
-            backbone=replace(self.backbone, seed=seed).for_sensor(benchmark.sensor.wavelengths, benchmark.sensor.gsd),
+            backbone=replace(self.backbone, seed=seed, statistics=self._reflectances()).for_sensor(
+                benchmark.sensor.wavelengths, benchmark.sensor.gsd
+            ),
         )  # fmt: skip
+
+    def _reflectances(self) -> tuple[tuple[float, ...], ...]:
+        """Mean and deviation of the training chips in reflectance, where the backbone is given pictures of it."""
+        if self.backbone.input_norm != "reflectance":
+            return ()
+        found, scale = self.opened.statistics(self.seed), self.opened.benchmark.sensor.scale
+        std = np.where(found.constant, 0.0, found.std)  # standardised, a constant band is 0
+        return tuple((found.mean * scale).tolist()), tuple((std * scale).tolist())
 
     def method_seed_name(self) -> str:
         """What stands for the method's class in the seeds of a shared first stage."""

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spectral_tl_bench.benchmarks import Benchmark, resolve
+from spectral_tl_bench.data.normalisation import Normalise
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import Backbone, Method
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.backbones.input_scale import chosen_scale
-from spectral_tl_bench.models.backbones.lines import input_line, weights_line
+from spectral_tl_bench.models.backbones.lines import input_lines, weights_line
+from spectral_tl_bench.models.backbones.registry import check_input_norm, check_pictures
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, in_composites
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
 from spectral_tl_bench.plugins import remembered
@@ -27,6 +30,7 @@ from spectral_tl_bench.runner.cell import Cell, OpenBenchmark, Say
 from spectral_tl_bench.runner.definitions import GivenStage
 from spectral_tl_bench.runner.request import Request
 from spectral_tl_bench.runner.stages import check_given, open_given
+from spectral_tl_bench.sensors import Sensor
 
 LEAK = (
     "warning: --as-published validates on the labels of the target and keeps the last validated weights, as the "
@@ -169,9 +173,9 @@ class _Planner:
             f"{settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
-        line = input_line(backbone, settings.window, opened.benchmark.sensor.gsd)
-        if line and any(method.uses_backbone for method, _ in chosen.methods.values()):
-            self.say(line)
+        if any(method.uses_backbone for method, _ in chosen.methods.values()):
+            for line in input_lines(backbone, settings.window, opened.benchmark.sensor.gsd):
+                self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
             own = self._own(settings, method, backbone)
@@ -208,11 +212,11 @@ class _Planner:
 
     def _backbone(self, chosen: _Chosen, opened: OpenBenchmark) -> Backbone:
         """The backbone as it is on the benchmark's ground, one object for all requests that mean the same."""
-        scale, gsd = chosen.request.input_scale, opened.benchmark.sensor.gsd
-        whole_chips = not chosen.protocol.pixels.windows.overlaps
+        request, sensor, protocol = chosen.request, opened.benchmark.sensor, chosen.protocol
+        about = [id(chosen.backbone), request.input_scale, request.input_norm, protocol.name, sensor.model_dump()]
         return self._get(
-            "on the ground", [id(chosen.backbone), scale, gsd, whole_chips],
-            lambda: chosen_scale(chosen.backbone, scale, gsd, whole_chips),
+            "on the ground", about,
+            lambda: on_sensor(chosen.backbone, sensor, protocol, request.input_scale, request.input_norm),
         )  # fmt: skip
 
     def _settings(self, chosen: _Chosen, opened: OpenBenchmark, backbone: Backbone) -> RunSettings:
@@ -243,6 +247,36 @@ class _Planner:
             return error
         self._get("said", [id(opened), request.seeds], lambda: _say_data(opened, request.seeds, self.say))
         return opened
+
+
+def on_sensor(
+    backbone: Backbone, sensor: Sensor, protocol: Protocol, scale: str | None = None, norm: str | None = None
+) -> Backbone:
+    """The backbone with all that depends on sensor and protocol and stands in a record.
+
+    Args:
+        backbone: The backbone.
+        sensor: The sensor.
+        protocol: The protocol.
+        scale: How many times larger images are made before it, as a user writes it.
+        norm: How pixels are normalised before it, as a user writes it.
+
+    Raises:
+        UserError: If one of both is impossible with the others.
+    """
+    backbone = chosen_scale(backbone, scale, sensor.gsd, whole_chips=not protocol.pixels.windows.overlaps)
+    backbone = replace(backbone, input_norm=check_input_norm(norm or "source"))
+    if backbone.input_norm == "reflectance":
+        check_pictures(backbone)
+        if protocol.pixels.normalise is not Normalise:
+            raise UserError(
+                f"input norm 'reflectance' needs bands by the source's statistics, and protocol {protocol.name} has "
+                f"{getattr(protocol.pixels.normalise, 'name', 'others')}",
+                fix="leave out --input-norm, or choose the protocol strict",
+            )
+    if backbone.patch_embedding != COMPOSITES:
+        return backbone
+    return replace(backbone, composites=sensor.composite_bands or in_composites(sensor.wavelengths))
 
 
 def _check_leak(protocol: Protocol, request: Request) -> None:

@@ -26,6 +26,7 @@ class Request:
         patch_embedding: How its patch embedding comes from them.
         input_scale: How many times larger images are made before it; see ``models.backbones.input_scale``.
         level_norm: What feature levels pass before a decoder; what the backbone's authors do by default.
+        input_norm: How pixels are normalised before it alone; by the source's statistics by default.
         seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
@@ -48,6 +49,7 @@ class Request:
     patch_embedding: str | None = None
     input_scale: str | None = None
     level_norm: str | None = None
+    input_norm: str | None = None
     seeds: Sequence[int] = (0,)
     data_root: Path | None = None
     allow_partial: bool = False

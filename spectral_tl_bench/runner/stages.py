@@ -41,6 +41,7 @@ BACKBONE_FLAGS = {
     "patch_embedding": "--patch-embedding {1}",
     "input_scale": "--input-scale {1}",
     "level_norm": "--level-norm {1}",
+    "input_norm": "--input-norm {1}",
     "pretrained": "--weights with those that the stage was trained on",
     "weights": "--weights with those that the stage was trained on",
 }

@@ -13,9 +13,19 @@ from sketches import norms, shaken, sketch, without_dropout
 from tiny import make_task
 
 from spectral_tl_bench.models.backbones import Backbone, get_backbone
+from spectral_tl_bench.models.backbones.input_scale import enlarged, scaled
 from spectral_tl_bench.models.backbones.pyramid import stem_key
 from spectral_tl_bench.models.decoders import DECODERS, build_decoder
-from spectral_tl_bench.models.patch_embedding import OWN, RGB, STRATEGIES, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import (
+    COMPOSITES,
+    OWN,
+    RGB,
+    STRATEGIES,
+    in_composites,
+    mixed,
+    mixing,
+    resampled,
+)
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 Lines = Iterator[tuple[str, Numbers]]
@@ -65,7 +75,7 @@ def decoder() -> Lines:
 def patch_embedding() -> Lines:
     """The matrix of every strategy, and the layer that it makes, with random and with pretrained filters."""
     weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(6))
-    strategies = [name for name in STRATEGIES if name not in ("random", *OWN)]
+    strategies = [name for name in STRATEGIES if name not in ("random", COMPOSITES, *OWN)]
     for strategy in strategies:
         for name, bands, known in (("four", WAVELENGTHS, RGB), ("seven", OTHER, RGB), ("fewer", RGB[:2], OTHER)):
             yield f"{strategy}, {name}: matrix", sketch(mixing(strategy, bands, known))
@@ -77,6 +87,30 @@ def patch_embedding() -> Lines:
             stem = [value for key, value in network.state_dict().items() if key.startswith("patch_embed.proj")]
             yield f"{name}, {strategy}: layer", [number for value in stem for number in sketch(value)]
     assert stem_key(network) == "patch_embed.proj.weight"
+
+
+def backbone_reading() -> Lines:
+    """What stands around a network: larger images, composites, other normalisations, and filters for other patches."""
+    generator = torch.Generator().manual_seed(7)
+    images, filters = torch.randn(2, 7, 32, 32, generator=generator), torch.randn(5, 3, 7, 7, generator=generator)
+    yield "enlarged", sketch(enlarged(images, 4, 14))
+    for side in (4, 9):
+        yield f"filters of {side} px", sketch(resampled(filters, side))
+    for name, bands in (("other", OTHER), ("dates", OTHER[:6] * 2), ("colours", RGB)):
+        yield f"composites, {name}", [band for group in in_composites(bands) for band in group]
+    usual = replace(get_backbone("compact", "none", "composites", "plain", **SIZES), seed=2)
+    statistics = ((0.05, 0.06, 0.08, 0.1, 0.25, 0.3, 0.2), (0.02, 0.02, 0.03, 0.03, 0.08, 0.1, 0.1))
+    for name, changes in {
+        "alike": {}, "one pass": {"patch_embedding": "rgb"}, "last norm": {"level_norm": "final"},
+        "windows": {"input_norm": "window"}, "pictures": {"input_norm": "reflectance", "statistics": statistics},
+    }.items():  # fmt: skip
+        spec = replace(scaled(usual, 2), **changes).for_sensor(OTHER, 30.0)  # type: ignore[arg-type]
+        torch.manual_seed(3)
+        module = build_segmenter(replace(make_task(bands=7, window=32), backbone=spec)).eval()
+        shaken(module)
+        with torch.no_grad():
+            for level, one in enumerate(module.features(images)):
+                yield f"{name}: level {level}", sketch(one)
 
 
 def backbone(family: str) -> Lines:
@@ -109,6 +143,7 @@ def maps_of(spec: Backbone, name: str, side: int) -> Lines:
 CASES = [
     Case("decoder", decoder, ("decoder", "backbone vit")),
     Case("patch embedding", patch_embedding, ("patch embedding", "backbone vit")),
+    Case("backbone reading", backbone_reading, ("backbone reading", "patch embedding", "backbone vit")),
     *(
         Case(f"backbone {family}", lambda family=family: backbone(family), (f"backbone {family}",))
         for family in families()

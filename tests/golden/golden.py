@@ -34,6 +34,7 @@ from spectral_tl_bench.features import kept
 from spectral_tl_bench.files import write_text
 from spectral_tl_bench.methods.registry import load_method, method_entries
 from spectral_tl_bench.models import decoders, patch_embedding
+from spectral_tl_bench.models.backbones import input_scale
 from spectral_tl_bench.models.backbones.registry import backbone_entries, load_backbone
 from spectral_tl_bench.objectives.registry import load_objective, objective_entries
 from spectral_tl_bench.plugins import package_of
@@ -105,6 +106,8 @@ def owner_of(component: str) -> tuple[Any, str]:
     kind, _, name = component.partition(" ")
     if kind in ("method", "objective"):
         return kinds(kind)[name], "numerics_version"
+    if component == "backbone reading":
+        return input_scale, "NUMERICS_VERSION"
     if kind == "backbone":
         return load_backbone(families()[name][0]).make, "numerics_version"
     modules = {
@@ -123,7 +126,7 @@ def components() -> list[str]:
         "data", "training", "evaluation", "kept features", "decoder", "patch embedding", "plateau",
         *get_protocol("strict").parts(),
         *(f"published {part}" for part in ("normalisation", "augmentation", "windows")), "as-published selection",
-        *(f"backbone {name}" for name in families()),
+        "backbone reading", *(f"backbone {name}" for name in families()),
         *(f"objective {name}" for name in kinds("objective")),
         *(f"method {name}" for name in kinds("method")),
     ]  # fmt: skip
@@ -155,7 +158,7 @@ def place_of(component: str) -> str:
     """Where a numerics version is written."""
     owner, attribute = owner_of(component)
     name = getattr(owner, "__qualname__", "")
-    if component.startswith("backbone "):
+    if component.startswith("backbone ") and attribute == "numerics_version":
         return f"@family({component.partition(' ')[2]!r}, numerics_version=...) in {owner.__module__}"
     return f"{owner.__module__}.{name}.{attribute}" if name else f"{owner.__name__}.{attribute}"
 

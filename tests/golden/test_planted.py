@@ -37,8 +37,18 @@ from spectral_tl_bench.files import digest, seed_from
 from spectral_tl_bench.methods import losses
 from spectral_tl_bench.methods.base import Method, Task
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models import decoders, patch_embedding
-from spectral_tl_bench.models.backbones import galileo, hypersigma, load_backbone, networks, spectral, spectral_gpt
+from spectral_tl_bench.models import decoders, patch_embedding, segmenter
+from spectral_tl_bench.models.backbones import (
+    galileo,
+    hypersigma,
+    input_norm,
+    input_scale,
+    load_backbone,
+    networks,
+    spec,
+    spectral,
+    spectral_gpt,
+)
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
@@ -276,6 +286,11 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("patch embedding", "not rescaled", put(patch_embedding, "repeat", without_rescaling)),
     ("patch embedding", "twice the filters", scaled(patch_embedding, "wavelength")),
     ("patch embedding", "colours exchanged", after(patch_embedding, "rgb", lambda matrix: matrix.flip(1))),
+    ("backbone reading", "larger by another rule", scaled(input_scale, "enlarged")),
+    ("backbone reading", "levels not normalised", put(segmenter, "plain_norm", lambda maps: maps)),
+    ("backbone reading", "darker pictures", put(input_norm, "BRIGHTEST", 0.5)),
+    ("backbone reading", "windows as they come", put(input_norm.WindowNorm, "forward", lambda _, images: images)),
+    ("backbone reading", "another order", after(spec, "in_composites", lambda groups: groups[::-1])),
     ("backbone vit", "another start", touched(networks, "vit")),
     ("backbone scale-mae", "another start", touched(networks, "scale_mae")),
     ("backbone timm", "another start", touched(networks, "by_name")),

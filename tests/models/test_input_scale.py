@@ -25,7 +25,7 @@ from spectral_tl_bench.models.backbones.input_scale import (
     read_scale,
     scaled,
 )
-from spectral_tl_bench.models.backbones.lines import input_line
+from spectral_tl_bench.models.backbones.lines import input_lines
 from spectral_tl_bench.results.schema import BackboneFacts
 from spectral_tl_bench.runner.planning import plan
 from spectralx.backbone import own_tokens, token_side
@@ -194,7 +194,7 @@ def test_the_cost_is_that_of_attention_and_linear_layers():
     wide, narrow = load_backbone("vit-large"), load_backbone("vit-tiny")
     assert cost_factor(wide, 224) == 1 and cost_factor(scaled(load_backbone("resnet50"), 2), 64) == 4
     assert 4 < cost_factor(scaled(wide, 2), 224) < cost_factor(scaled(narrow, 2), 224) < 16
-    assert input_line(wide, 224) is None
+    assert input_lines(wide, 224) == []
     # a block of width D on L tokens: 12 L D^2 in linear layers, 2 L^2 D in attention
     operations = [12 * length * 192**2 + 2 * length**2 * 192 for length in (14**2, 28**2)]
     assert cost_factor(scaled(narrow, 2), 224) == pytest.approx(operations[1] / operations[0])

@@ -80,7 +80,7 @@ class SelfTraining(Method):
     def build(self, task: Task) -> nn.Module:
         """Backbone and decoder train; the teacher stands beside."""
         made = build_segmenter(task, self.decoder)
-        student = Student(made.backbone, made.decoder, made.levels)
+        student = Student(made.backbone, made.decoder, made.levels, made.composites, made.reading)
         keeps_features = self.feature_weight > 0 and task.backbone.weights is not None
         student.teacher = Teacher(made, keeps_features, task.num_classes)
         return student

@@ -26,7 +26,9 @@ class Teacher:
         self.network = copy.deepcopy(student).requires_grad_(False).eval()
         self.encoder: ViTSegmenter | None = None
         if keep_encoder:
-            self.encoder = ViTSegmenter(copy.deepcopy(self.network.backbone), nn.Identity(), student.levels).eval()
+            encoder = copy.deepcopy(self.network.backbone)
+            before = student.composites, copy.deepcopy(student.reading)
+            self.encoder = ViTSegmenter(encoder, nn.Identity(), student.levels, *before).eval()
         for layer in self.network.modules():  # as the authors' code has it: no dropout, but statistics of the batch
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.train()

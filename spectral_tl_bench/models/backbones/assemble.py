@@ -17,7 +17,7 @@ from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.input_scale import check_window, enlarge_before
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
-from spectral_tl_bench.models.patch_embedding import OWN, RGB, mixed, mixing
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, mixed, mixing, resampled
 from spectral_tl_bench.models.weights import State
 
 IGNORED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "contrast_head", "predictor", "proj_up", "projectors.")
@@ -87,6 +87,15 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
 
 def _check(spec: BackboneSpec, in_chans: int, image_size: int) -> None:
     check_window(spec, image_size)
+    if spec != spec.alone():
+        what, flag = f"patch embedding {COMPOSITES!r} runs {spec.name} on three bands at a time", "--patch-embedding"
+        if spec.patch_embedding != COMPOSITES:
+            what, flag = f"input norm {spec.input_norm!r} is for what {spec.name} alone sees", "--input-norm"
+        raise UserError(
+            f"{what}, and this method builds its network for all bands by itself",
+            expected="a method on the suite's segmenter, such as full, frozen, lora, rein or vpt-deep",
+            fix=f"leave out {flag}",
+        )
     if spec.patch_embedding not in ("random", "repeat", "mean") and len(spec.wavelengths) != in_chans:
         raise UserError(
             f"{spec.name} with patch embedding {spec.patch_embedding!r} needs the wavelength of every band: "
@@ -120,6 +129,9 @@ def fit_state(spec: BackboneSpec, network: nn.Module, state: State, in_chans: in
     target = body.state_dict()
     state = _with_positions(body, state, target)
     stem, drawn = stem_key(network), False
+    # Of a file with other patches than the declared ones, a wrong file is more likely than a wish.
+    if stem in state and stem in target and state[stem].shape[-1:] == (spec.trained_patch,):
+        state = {**state, stem: resampled(state[stem], spec.patch)}
     if stem in state and stem in target and spec.patch_embedding not in OWN:
         drawn = spec.patch_embedding == "random"
         state = {**state, stem: target[stem] if drawn else _new_bands(spec, state[stem], in_chans)}

@@ -15,7 +15,7 @@ from spectral_tl_bench.models.backbones.assemble import fit_state, read_weights
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.hub import locate_hub
 from spectral_tl_bench.models.backbones.spec import Weights
-from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, RGB
 
 
 def with_weights(spec: Backbone, choice: str) -> Backbone:
@@ -44,7 +44,8 @@ def with_weights(spec: Backbone, choice: str) -> Backbone:
     side = max(1, spec.card.image_size // spec.patch) * spec.patch
     with torch.device("meta"):
         network = spec.make(spec.for_sensor(bands, None), len(bands), side)
-    fit = fit_state(spec.for_sensor(bands, None), network, read_weights(weights, "meta"), len(bands))
+    told = spec.alone() if spec.patch_embedding == COMPOSITES else spec.for_sensor(bands, None)
+    fit = fit_state(told, network, read_weights(weights, "meta"), len(bands))
     examples = [f"missing {name}" for name in fit.missing[:3]] + [f"unexpected {n}" for n in fit.unexpected[:3]]
     weights = replace(
         weights, matched=round(fit.matched, 4), missing=len(fit.missing), unexpected=len(fit.unexpected),

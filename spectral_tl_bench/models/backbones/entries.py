@@ -119,6 +119,7 @@ SATMAEPP_LARGE = Backbone(
     card=Card(
         data="Functional Map of the World RGB, multi-scale masked autoencoder",
         normalisation="0-1, then mean (0.418, 0.421, 0.399), std (0.288, 0.275, 0.276)",
+        pixels=((0.418, 0.421, 0.399), (0.288, 0.275, 0.276)),
         licence="Apache-2.0 (of the code)", source="https://github.com/techmn/satmae_pp",
         citation="Noman et al., Rethinking Transformers Pre-training for Multi-Spectral Satellite Imagery, CVPR 2024",
         how="the authors' ViT-L checkpoint for fMoW RGB (repository techmn/satmae_pp) as --weights FILE",
@@ -133,6 +134,7 @@ DINOV3_LARGE_SAT = Backbone(
     card=Card(
         data="493 million Maxar RGB images of 0.6 m, self-distillation",
         normalisation="0-1, then mean (0.430, 0.411, 0.296), std (0.213, 0.156, 0.143)", image_size=256,
+        pixels=((0.430, 0.411, 0.296), (0.213, 0.156, 0.143)),
         licence="DINOv3 License", source="https://github.com/facebookresearch/dinov3",
         citation="Simeoni et al., DINOv3, arXiv 2508.10104",
         how="--weights hub (timm), or Meta's or timm's checkpoint as --weights FILE",

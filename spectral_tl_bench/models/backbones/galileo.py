@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.grouped import GroupedTransformer
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
+from spectral_tl_bench.models.patch_embedding import resampled
 
 GROUPS: Mapping[str, tuple[float, ...]] = {
     "S2_RGB": (0.490, 0.560, 0.665),
@@ -217,7 +217,7 @@ def galileo_names(spec: BackboneSpec, network: nn.Module, state: dict[str, Tenso
         if name.startswith("space_time_embed."):
             new = f"patch_embed.proj.{name.split('.')[1]}.{kind}"
             if new in used:
-                found[new] = _resized(value, spec.patch) if kind == "weight" else value
+                found[new] = resampled(value, spec.patch) if kind == "weight" else value
         elif owner.endswith(".attn.q"):
             parts = [cleaned[key] for part in "qkv" if (key := f"{owner[:-1]}{part}.{kind}") in cleaned]
             found[f"{owner[:-1]}qkv.{kind}"] = torch.cat(parts)
@@ -230,12 +230,3 @@ UNREAD = (
     "space_embed.", "time_embed.", "static_embed.", "sp_channel_embed", "t_channel_embed", "st_channel_embed",
     "pos_embed", "month_embed.",
 )  # fmt: skip
-
-
-def _resized(filters: Tensor, patch: int) -> Tensor:
-    """Filters (D, K, p, p) for another patch, by the pseudo-inverse of resizing the images (FlexiViT)."""
-    if filters.ndim != 4 or filters.shape[-1] == patch:
-        return filters
-    if filters.is_meta:
-        return filters.new_empty(*filters.shape[:2], patch, patch)
-    return resample_patch_embed(filters, [patch, patch])

@@ -12,6 +12,10 @@ from spectral_tl_bench.models.backbones.spec import BackboneSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+NUMERICS_VERSION = 1
+"""Of all that stands around a network, where one of ``LATER_FACTS`` says that something does: raised by hand whenever
+what it is given may change, or what becomes of its levels (``input_norm``, composites, ``level_norm``, too)."""
+
 AUTO = "auto"
 """The rule of ``automatic_scale``."""
 

@@ -9,8 +9,8 @@ from typing import Any, cast, get_args
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.input_scale import AUTO
-from spectral_tl_bench.models.backbones.spec import SIZES, LevelNorm
-from spectral_tl_bench.models.patch_embedding import OWN, STRATEGIES, check_strategy
+from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec, InputNorm, LevelNorm
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, OWN, RGB, STRATEGIES, check_strategy
 from spectral_tl_bench.plugins import imported, installed, offered
 
 GROUP = "spectral_tl_bench.backbones"
@@ -101,6 +101,12 @@ def _strategy(spec: Backbone, chosen: str | None, pretrained: bool) -> str:
             expected=f"{' or '.join(own)}, its own" if own else f"one of {others}",
             fix="leave out --patch-embedding, or choose another backbone",
         )
+    if chosen == COMPOSITES and len(spec.card.bands) != len(RGB):
+        raise UserError(
+            f"patch embedding {COMPOSITES!r} reads bands as red, green and blue, and the weights of {spec.name} read "
+            f"{len(spec.card.bands)} others",
+            fix="choose a backbone that was trained on RGB images, or another --patch-embedding",
+        )
     return chosen
 
 
@@ -125,6 +131,32 @@ def check_level_norm(name: str) -> LevelNorm:
     return cast(LevelNorm, name)
 
 
+def check_input_norm(name: str) -> InputNorm:
+    """The name, if input can be normalised so.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    known = get_args(InputNorm)
+    if name not in known:
+        raise UserError(f"there is no input norm {name!r}", expected=nearest(name, known))
+    return cast(InputNorm, name)
+
+
+def check_pictures(spec: BackboneSpec) -> None:
+    """Refuse a stretch of reflectances before weights that were not trained on red, green and blue.
+
+    Raises:
+        UserError: If they were not.
+    """
+    if len(spec.card.bands) != len(RGB):
+        raise UserError(
+            f"input norm 'reflectance' makes pictures of red, green and blue, and {spec.name} was not trained on such",
+            expected=f"{spec.name} expects: {spec.card.normalisation}",
+            fix="--input-norm source or window, or a backbone that was trained on RGB images",
+        )
+
+
 def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:
     for key, value in sizes.items():
         if key not in spec.sizes:
@@ -132,7 +164,8 @@ def _with_sizes(spec: Backbone, sizes: dict[str, Any]) -> Backbone:
             raise UserError(f"backbone {spec.name} has no size {key!r}", expected=known)
         if not isinstance(value, int) or value < 1:
             raise UserError(f"backbone size {key} is {value!r}", expected="a whole number above 0")
-    spec = replace(spec, **{key: value for key, value in sizes.items() if key in SIZES})
+    trained = spec.patch if sizes.get("patch", spec.patch) != spec.patch else None
+    spec = replace(spec, trained_patch=trained, **{key: value for key, value in sizes.items() if key in SIZES})
     if spec.heads and spec.width % spec.heads:
         raise UserError(
             f"width {spec.width} of backbone {spec.name} is not divisible by its {spec.heads} heads",

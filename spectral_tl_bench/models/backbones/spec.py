@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.models.patch_embedding import COMPOSITES, RGB, in_composites
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,8 +17,14 @@ SIZES = ("width", "depth", "heads", "patch")
 LevelNorm = Literal["none", "final", "plain"]
 """What feature levels pass before a decoder: nothing, the network's last norm, or a LayerNorm without weights."""
 
-LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none"}
+InputNorm = Literal["source", "window", "reflectance"]
+"""How pixels are normalised before a backbone: by the source's statistics, each window by its own, or as pictures."""
+
+LATER_FACTS: Mapping[str, Any] = {"input_scale": 1.0, "level_norm": "none", "composites": (), "input_norm": "source"}
 """Facts that came after results were published, with the value that those results had and that is not written."""
+
+IMAGENET_PIXELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue from 0 to 1."""
 
 Make = Callable[["BackboneSpec", int, int], "nn.Module"]
 """Builds the network of a backbone with random weights for (bands, image side)."""
@@ -37,6 +43,8 @@ class Card:
         reading: How it reads bands, in words, where there is more to say than ``bands``.
         normalisation: What its weights expect of pixel values. The suite normalises by the statistics of the source
             training chips all the same, for every method.
+        pixels: Mean and deviation of red, green and blue from 0 to 1, for ``input_norm`` reflectance; ImageNet's
+            where the weights have none of their own that are known.
         image_size: Side in pixels of the images that it was trained on.
         licence: Licence of the weights.
         source: Address of who publishes them.
@@ -48,6 +56,7 @@ class Card:
     bands: tuple[float, ...] = RGB
     reading: str = ""
     normalisation: str = "none"
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET_PIXELS
     image_size: int = 224
     licence: str = "none needed"
     source: str = ""
@@ -105,6 +114,11 @@ class Weights:
         return {key: kept[key] for key in ("source", "digest", "matched", "missing", "unexpected")}
 
 
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return [list(group) for group in value] if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """The facts of a backbone, all that assembling it needs; ``Backbone`` is what can also be built.
@@ -133,7 +147,13 @@ class BackboneSpec:
         weights: The weights to load; None for random ones.
         patch_embedding: How the patch embedding comes from that of the weights; see ``models.patch_embedding``.
         input_scale: How many times larger an image is made before it, so that a token covers ``token`` pixels.
+        composites: With the patch embedding of this name, the bands that are read as red, green and blue, pass after
+            pass; set by the runner.
+        input_norm: How pixels are normalised before it.
+        statistics: Mean and deviation of every band of the source's training chips, in reflectance; set by the runner
+            where ``input_norm`` needs them.
         level_norm: What feature levels pass before a decoder.
+        trained_patch: Side of the patches that its weights have, where ``patch`` was changed: filters are resampled.
         rotary: Whether positions are rotary, given to the attention of every block.
         reads_wavelengths: Whether the network is told the wavelengths, and makes its patch embedding from them.
         wavelengths: Centre wavelengths of the images in micrometres, one per band; set by the runner, as ``seed``.
@@ -166,9 +186,13 @@ class BackboneSpec:
     tag: str = field(default="", repr=False, compare=False)
     convert: Convert | None = field(default=None, repr=False, compare=False)
     weights: Weights | None = None
+    trained_patch: int | None = field(default=None, repr=False, compare=False)
     patch_embedding: str = "random"
     input_scale: float = 1.0
     level_norm: LevelNorm = "none"
+    composites: tuple[tuple[int, ...], ...] = ()
+    input_norm: InputNorm = "source"
+    statistics: tuple[tuple[float, ...], ...] = field(default=(), repr=False, compare=False)
     rotary: bool = field(default=False, repr=False, compare=False)
     reads_wavelengths: bool = field(default=False, repr=False, compare=False)
     wavelengths: tuple[float, ...] = field(default=(), compare=False)
@@ -187,7 +211,18 @@ class BackboneSpec:
             wavelengths: Centre wavelengths in micrometres, one per image channel.
             gsd: Ground sampling distance in metres.
         """
-        return replace(self, wavelengths=tuple(wavelengths), gsd=gsd)
+        told = replace(self, wavelengths=tuple(wavelengths), gsd=gsd)
+        if self.patch_embedding == COMPOSITES and not self.composites:
+            told = replace(told, composites=in_composites(wavelengths))
+        return told
+
+    def alone(self) -> Self:
+        """The backbone without what stands before it: what reads bands that are normalised, one composite at a time."""
+        if self.patch_embedding != COMPOSITES:
+            return replace(self, input_norm="source")
+        strategy = "random" if self.weights is None else "wavelength"
+        colours = tuple(sorted(self.card.bands, reverse=True))  # red, green, blue, as the weights have them
+        return replace(self, patch_embedding=strategy, wavelengths=colours, composites=(), input_norm="source")
 
     def facts(self) -> dict[str, Any]:
         """Name and sizes, and which pretrained weights: what a record says about a backbone."""
@@ -197,8 +232,13 @@ class BackboneSpec:
             "pretrained": self.pretrained,
             "patch_embedding": self.patch_embedding,
             "weights": self.weights and self.weights.facts(),
-            **{name: getattr(self, name) for name, earlier in LATER_FACTS.items() if getattr(self, name) != earlier},
+            **{name: _plain(getattr(self, name)) for name in LATER_FACTS if getattr(self, name) != LATER_FACTS[name]},
         }
+
+    @property
+    def reads_otherwise(self) -> bool:
+        """Whether a fact of ``LATER_FACTS`` has another value than results had before there was any."""
+        return any(getattr(self, name) != earlier for name, earlier in LATER_FACTS.items())
 
     @property
     def token(self) -> int:
@@ -222,5 +262,5 @@ class BackboneSpec:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the four feature maps."""
-        return self.stages or (self.width,) * 4
+        """Channels of the four feature maps; those of several composites are joined."""
+        return tuple(max(1, len(self.composites)) * width for width in self.stages or (self.width,) * 4)

@@ -11,7 +11,7 @@ from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.models.backbones.backbone import Backbone
 from spectral_tl_bench.models.backbones.entries import make_by_name
 from spectral_tl_bench.models.backbones.networks import look_up
-from spectral_tl_bench.models.backbones.spec import Card, Hub
+from spectral_tl_bench.models.backbones.spec import IMAGENET_PIXELS, Card, Hub
 
 
 def timm_backbone(name: str) -> Backbone:
@@ -39,6 +39,7 @@ def timm_backbone(name: str) -> Backbone:
     card = Card(
         data=f"timm's {config.tag or 'default'} weights" if config else "no weights in timm",
         normalisation=f"mean {config.mean}, std {config.std}" if config else "none",
+        pixels=(config.mean, config.std) if config and len(config.mean) == 3 else IMAGENET_PIXELS,
         image_size=int(config.input_size[-1]) if config else 224,
         licence=(config.license if config else None) or "see timm",
         source=f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "",
