@@ -46,6 +46,13 @@ class Recipe:
         return float(f"{self.rate * min(GROWTH, max(1.0, math.sqrt(FEW / max(1, steps)))):.3g}")
 
 
+FINE_TUNING = Recipe(
+    pretrained=0.1, weight_decay=0.05,
+    source="weight decay: He et al., MAE, CVPR 2022, appendix A.1 (fine-tuning); rates: ours",
+)  # fmt: skip
+"""For methods that train the pretrained backbone itself."""
+
+
 class Plateau(BaseModel):
     """Training until source validation no longer gains.
 
