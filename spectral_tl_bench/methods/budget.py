@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectral_tl_bench.later_options import LaterOptions
 
@@ -96,6 +96,12 @@ class Budget(LaterOptions):
         WARMUP, ge=0, lt=1, description="share of the steps in which the rate rises, in stages with labels"
     )
     plateau: Plateau | None = Field(None, description="train until source validation no longer gains")
+
+    @model_validator(mode="after")
+    def _constant(self) -> Budget:
+        if self.plateau is not None and self.schedule != "constant":
+            raise ValueError("until a plateau the rate is constant, and falls where one is found")
+        return self
 
     def by(self, recipe: Recipe, pretrained: bool) -> Budget:
         """The same budget with numbers from a recipe where it has none.
