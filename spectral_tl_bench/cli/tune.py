@@ -69,7 +69,7 @@ def tune(
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate that stays.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay that stays.")] = None,
     pretrained_rate: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
+    warmup_share: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
     until_plateau: Annotated[
         bool, typer.Option("--until-plateau", help="Train draws and choice until source validation no longer gains.")
@@ -102,7 +102,7 @@ def tune(
     overrides = overrides_of(
         {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
         batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, pretrained_rate=pretrained_rate,
-        warmup=warmup, schedule=schedule, until_plateau=until_plateau, validate_every=validate_every,
+        warmup_share=warmup_share, schedule=schedule, until_plateau=until_plateau, validate_every=validate_every,
         patience=patience, window=window, stride=stride, validations=validations, precision=precision,
         compile=compile_steps,
     )  # fmt: skip

@@ -90,7 +90,8 @@ def test_what_does_not_fit_is_explained(options, message):
     "wrong",
     [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0}, {"schedule": "linear"}, {"window": 7},
      {"stride": 0}, {"validations": 0}, {"pretrain_steps": -1}, {"stepps": 3}, {"patience": 0},
-     {"validate_every": 0}, {"pretrained_rate": 0}, {"pretrained_rate": 1.1}, {"warmup": 1}, {"weight_decay": -1}],
+     {"validate_every": 0}, {"pretrained_rate": 0}, {"pretrained_rate": 1.1}, {"warmup_share": 1},
+     {"weight_decay": -1}],
 )  # fmt: skip
 def test_impossible_overrides_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
@@ -131,7 +132,12 @@ def test_a_short_training_gets_a_larger_rate(steps, rate):
 
 def test_what_a_budget_leaves_open_comes_from_the_recipe():
     budget = small().by(SLOW_BACKBONE, pretrained=True).budget
-    assert (budget.learning_rate, budget.pretrained_rate, budget.weight_decay, budget.warmup) == (4e-3, 0.1, 0.05, 0.1)
+    assert (budget.learning_rate, budget.pretrained_rate, budget.weight_decay, budget.warmup_share) == (
+        4e-3,
+        0.1,
+        0.05,
+        0.1,
+    )
     assert small().by(SLOW_BACKBONE, pretrained=False).budget.pretrained_rate == 1.0, "random weights need the whole"
     assert make().by(SLOW_BACKBONE, pretrained=True).budget == Budget(), "the published budget is the same for all"
 
@@ -139,7 +145,7 @@ def test_what_a_budget_leaves_open_comes_from_the_recipe():
 def test_a_number_of_the_user_is_for_all():
     budget = small(learning_rate=2e-3).by(SLOW_BACKBONE, pretrained=True).budget
     assert (budget.learning_rate, budget.pretrained_rate, budget.weight_decay) == (2e-3, 1.0, 0.05)
-    given = {"learning_rate": 2e-3, "pretrained_rate": 0.5, "weight_decay": 0.0, "warmup": 0.0}
+    given = {"learning_rate": 2e-3, "pretrained_rate": 0.5, "weight_decay": 0.0, "warmup_share": 0.0}
     assert {**small(**given).by(SLOW_BACKBONE, pretrained=True).budget.model_dump(), **given} == small(**given).by(
         SLOW_BACKBONE, pretrained=True
     ).budget.model_dump()
@@ -151,7 +157,7 @@ def test_what_came_later_is_written_where_it_differs():
     assert plain.keys() == {"steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "schedule"}
     assert plain["weight_decay"] == 1e-4
     other = small().by(SLOW_BACKBONE, pretrained=True).model_dump(mode="json")["budget"]
-    assert (other["pretrained_rate"], other["warmup"]) == (0.1, 0.1)
+    assert (other["pretrained_rate"], other["warmup_share"]) == (0.1, 0.1)
     assert "plateau" in small(until_plateau=True).by(Recipe(), True).model_dump(mode="json")["budget"]
 
 

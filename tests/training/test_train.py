@@ -347,9 +347,9 @@ def test_learning_rates(source):
     cosine, _ = rates(Stage("segment", 40), schedule="cosine")
     assert cosine[:3] == pytest.approx([0.005, 0.01, 0.01]) and cosine[21] == pytest.approx(0.005, rel=1e-6)
     assert all(a >= b for a, b in itertools.pairwise(cosine[1:])) and 0 < cosine[-1] < 2e-4
-    slow, _ = rates(Stage("segment", 40), schedule="cosine", warmup=0.1)
+    slow, _ = rates(Stage("segment", 40), schedule="cosine", warmup_share=0.1)
     assert slow[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
-    unlabelled, _ = rates(Stage("first", 40, labelled=False), schedule="cosine", warmup=0.1)
+    unlabelled, _ = rates(Stage("first", 40, labelled=False), schedule="cosine", warmup_share=0.1)
     assert unlabelled == cosine, "what a shared stage is must not depend on the recipe of who asks for it"
 
 
