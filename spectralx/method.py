@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters.place import check_free_sequence, check_vit
-from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
+from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Recipe, Shared, Stage, Task
 from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
@@ -107,6 +107,9 @@ class SpectralXMethod(Method):
 
     family: ClassVar[str] = "spectralx"
     reference: ClassVar[str] = "SpectralX, ISPRS J. Photogramm. Remote Sens. 239, 2026, 774-792; arXiv 2508.01731"
+    recipe: ClassVar[Recipe] = Recipe(
+        source="ours; the paper's 1e-4 is for 70,000 steps, and what the protocols published and as-published use"
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"experts": (2, 4, 8), "rank": (8, 16, 32)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "freeze": {

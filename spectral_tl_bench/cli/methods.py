@@ -105,6 +105,8 @@ def _print_description(description: Description) -> None:
         say(f"reference {description.reference}")
     _print_source(description.source)
     say(f"optimiser {_optimiser(description)}")
+    if any(not stage.closed_form for stage in description.stages):
+        say(f"recipe    {description.recipe.words}")
     say(f"package   {' '.join(description.package)}")
     say(f"backbone  {spec.name}: width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
     say(f"counted   for {description.bands} bands, {description.classes} classes, windows of {description.window} px")

@@ -112,7 +112,9 @@ class Choices:
     pretrained_rate: Annotated[
         float | None, typer.Option(help="Share of the learning rate for pretrained weights that train, as 0.1.")
     ] = None
-    warmup: Annotated[float | None, typer.Option(help="Share of the steps in which the learning rate rises.")] = None
+    warmup_share: Annotated[float | None, typer.Option(help="Share of the steps in which the learning rate rises.")] = (
+        None
+    )
     schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None
     until_plateau: Annotated[
         bool,
@@ -153,7 +155,7 @@ class Choices:
 WHERE = ("plan", "data_root", "allow_partial", "trust_data")
 """What is said of the data at hand, and may stand beside a plan."""
 SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate",
-            "warmup", "schedule", "validate_every", "patience", "window", "stride", "validations",
+            "warmup_share", "schedule", "validate_every", "patience", "window", "stride", "validations",
             "precision")  # fmt: skip
 
 

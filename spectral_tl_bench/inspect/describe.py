@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 
 from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.inspect.invented import invented_task
-from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Stage, Task
+from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Recipe, Stage, Task
 from spectral_tl_bench.methods.registry import distribution_of, make_method
 from spectral_tl_bench.models.backbones.input_scale import check_window
 
@@ -128,6 +128,7 @@ class Description:
     options: tuple[Option, ...]
     stages: tuple[StageCount, ...]
     parts: tuple[PartCount, ...]
+    recipe: Recipe = field(default_factory=Recipe)
 
     @property
     def sums(self) -> dict[str, int]:
@@ -196,7 +197,7 @@ def describe(
         reference=kind.reference, source=Source.of(kind), package=distribution_of(name), presets=kind.presets,
         backbone=backbone, bands=bands, classes=classes, window=window,
         options=tuple(_option(key, field, getattr(method, key)) for key, field in kind.model_fields.items()),
-        stages=tuple(counts), parts=tuple(count_parts(module, method.parts(), chosen)),
+        stages=tuple(counts), parts=tuple(count_parts(module, method.parts(), chosen)), recipe=kind.recipe,
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ _ROWS = (
     "row", "method", "family", "backbone", "pretrained", "patch_embedding", "options", "settings", "protocol", "rank",
     "complete", "incomplete_reason", "mean", "mean_low", "mean_high", "mean_std", "mean_places_low", "mean_places_high",
     "release", "inflation", "mean_rank", "mean_rank_low", "mean_rank_high", "iqm", "iqm_low", "iqm_high",
-    "trainable_min", "trainable_max", "seconds", "seeds", "is_floor", "tuned", "validation", "variants",
+    "trainable_min", "trainable_max", "seconds", "seeds", "is_floor", "tuned", "unconverged", "validation",
+    "variants",
 )  # fmt: skip
 _ENTRIES = (
     "row", "benchmark", "dataset", "gap", "reference", "state", "seeds", "miou", "std", "low", "high", "places",

@@ -231,6 +231,10 @@ def _both_metrics(screen: Console, blocks: Mapping[str, ScoreBlock], released: M
 def _selection(screen: Console, selection: Selection, protocol: str) -> None:
     """By what the checkpoint was chosen, and what was seen at every validation."""
     facts = [("by", selection.metric), ("step", selection.step), ("value", percent(selection.value))]
+    if (ending := selection.convergence) is not None:
+        at = ", ".join(map(str, ending.plateaus)) or NOTHING
+        facts += [("converged", f"{'yes' if ending.converged else 'no, out of steps'}, after step {ending.step}"),
+                  ("plateaus", f"at step {at}")]  # fmt: skip
     head = "validation mIoU, %"
     if protocol == AS_PUBLISHED:
         facts.append(("note", ABOUT_TRACE))

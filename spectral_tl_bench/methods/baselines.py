@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from spectral_tl_bench.methods.base import Method, Task
+from spectral_tl_bench.methods.base import Method, Recipe, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
 from spectral_tl_bench.methods.kept_features import OnKeptFeatures
 from spectral_tl_bench.methods.options import DECODER_TEXT, EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, Decoder
 from spectral_tl_bench.models.segmenter import build_segmenter
@@ -20,6 +21,7 @@ class Full(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "full"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     places: ClassVar[str] = "everything"
 
     decoder: Decoder = Field("upernet", description=DECODER_TEXT)
@@ -54,6 +56,9 @@ class LinearProbe(OnKeptFeatures):
     numerics_version = 2
 
     family: ClassVar[str] = "frozen"
+    recipe: ClassVar[Recipe] = Recipe(
+        rate=1e-3, source="Oquab et al., DINOv2, TMLR 2024: the release's linear segmentation"
+    )
     reference: ClassVar[str] = (
         "Alain and Bengio, ICLR Workshop 2017; on patch tokens as in Oquab et al., DINOv2, TMLR 2024, sec. 7.4"
     )

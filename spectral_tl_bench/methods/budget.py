@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectral_tl_bench.later_options import LaterOptions
 
-BY_RECIPE: dict[str, Any] = dict.fromkeys(("learning_rate", "weight_decay", "pretrained_rate", "warmup"))
+BY_RECIPE: dict[str, Any] = dict.fromkeys(("learning_rate", "weight_decay", "pretrained_rate", "warmup_share"))
 """What of a budget leaves the rates to the methods."""
 FEW, GROWTH = 1_000, 4.0
 """Trainings of fewer steps get a larger rate, up to so many times that of the recipe."""
@@ -38,12 +38,28 @@ class Recipe:
     warmup: float = WARMUP
     source: str = "ours"
 
+    @property
+    def words(self) -> str:
+        """All of it in a line, to be shown."""
+        share = f", {self.pretrained:g} of it for pretrained weights that train" if self.pretrained != 1 else ""
+        return (
+            f"learning rate {self.rate:g}{share} (up to {GROWTH:g} times as much in fewer than {FEW:,} steps), "
+            f"weight decay {self.weight_decay:g}, where budget and user give none; {self.source}"
+        )
+
     def rate_of(self, steps: int) -> float:
         """The learning rate of a training of so many steps: short ones get more, or they end before they have begun.
 
         It grows with the root of what is missing from ``FEW`` steps, up to ``GROWTH`` times; with three digits.
         """
         return float(f"{self.rate * min(GROWTH, max(1.0, math.sqrt(FEW / max(1, steps)))):.3g}")
+
+
+FINE_TUNING = Recipe(
+    pretrained=0.1, weight_decay=0.05,
+    source="weight decay: He et al., MAE, CVPR 2022, appendix A.1 (fine-tuning); rates: ours",
+)  # fmt: skip
+"""For methods that train the pretrained backbone itself."""
 
 
 class Plateau(BaseModel):
@@ -72,7 +88,7 @@ class Budget(LaterOptions):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    later: ClassVar[Mapping[str, Any]] = {"pretrained_rate": 1.0, "warmup": WARMUP, "plateau": None}
+    later: ClassVar[Mapping[str, Any]] = {"pretrained_rate": 1.0, "warmup_share": WARMUP, "plateau": None}
 
     steps: int = Field(45_000, ge=0, description="optimiser steps with labels; the most, where there is a plateau")
     pretrain_steps: int = Field(
@@ -85,10 +101,16 @@ class Budget(LaterOptions):
     pretrained_rate: float | None = Field(
         1.0, gt=0, le=1, description="share of the rate for trainable weights of the backbone, in stages with labels"
     )
-    warmup: float | None = Field(
+    warmup_share: float | None = Field(
         WARMUP, ge=0, lt=1, description="share of the steps in which the rate rises, in stages with labels"
     )
     plateau: Plateau | None = Field(None, description="train until source validation no longer gains")
+
+    @model_validator(mode="after")
+    def _constant(self) -> Budget:
+        if self.plateau is not None and self.schedule != "constant":
+            raise ValueError("until a plateau the rate is constant, and falls where one is found")
+        return self
 
     def by(self, recipe: Recipe, pretrained: bool) -> Budget:
         """The same budget with numbers from a recipe where it has none.
@@ -101,7 +123,7 @@ class Budget(LaterOptions):
             "learning_rate": recipe.rate if self.plateau is not None else recipe.rate_of(self.steps),
             "weight_decay": recipe.weight_decay,
             "pretrained_rate": recipe.pretrained if pretrained else 1.0,
-            "warmup": recipe.warmup,
+            "warmup_share": recipe.warmup,
         }
         return self.model_copy(update={name: value for name, value in filled.items() if getattr(self, name) is None})
 

@@ -67,7 +67,7 @@ class Overrides(BaseModel):
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
     pretrained_rate: float | None = Field(None, gt=0, le=1)
-    warmup: float | None = Field(None, ge=0, lt=1)
+    warmup_share: float | None = Field(None, ge=0, lt=1)
     schedule: Literal["constant", "cosine"] | None = None
     until_plateau: bool = False
     validate_every: int | None = Field(None, ge=1)
@@ -92,7 +92,8 @@ def _nearest_window(window: int, patch: int, limit: int) -> int:
 
 
 RATES = (
-    "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate", "warmup", "schedule",
+    "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate", "warmup_share",
+    "schedule",
 )  # fmt: skip
 """What of a budget a user may change one by one."""
 LONGER, MOST = 50, 20_000

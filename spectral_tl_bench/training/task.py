@@ -47,7 +47,7 @@ def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> s
 
 def warm_up(stage: Stage, budget: Budget) -> int:
     """Steps in which the rate of a stage rises; a stage without labels has the usual ones, whatever the recipe."""
-    share = budget.warmup if stage.labelled and budget.warmup is not None else WARMUP
+    share = budget.warmup_share if stage.labelled and budget.warmup_share is not None else WARMUP
     # A share such as .05 is no binary fraction: 1/20 of 20 steps is one step.
     return max(1, math.floor(stage.steps * share + 1e-9))
 

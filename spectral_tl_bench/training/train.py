@@ -228,7 +228,7 @@ def _until_plateau(run: TrainingRun, stage: Stage) -> UntilPlateau | None:
     if rule is None:
         return None
     # The most steps are a limit that should not shape what comes before it: the rate is up at the first validation.
-    warm = min(warm_up(stage, run.budget), rule.validate_every) if run.budget.warmup else 0
+    warm = min(warm_up(stage, run.budget), rule.validate_every) if run.budget.warmup_share else 0
     return UntilPlateau(rule, warm, stage.plateau_after)
 
 

@@ -88,12 +88,13 @@ def selection() -> Lines:
 
 def until_plateau() -> Lines:
     """Where the rate rises and falls, and where training stops."""
-    script = ("-o", "script=0,1,2,1,1,1,1,1,1,1", "--until-plateau", "--validate-every", 1, "--patience", 2)
+    script = ("-o", "script=0,0,0,2,1", "--until-plateau", "--validate-every", 1, "--patience", 2)
     run = bench().run("golden-script", *script, steps=30, validations=None)
     ending, chosen = run.record.selection.convergence, run.record.selection
     yield "ending", [float(ending.converged), ending.step, *ending.plateaus]
     yield "steps", [chosen.step, *(step for step, _ in chosen.trace)]
-    yield "weight", [float(run.weights["weight"])]
+    yield "trace", [float(value or 0) for _, value in chosen.trace]
+    yield "last", run.shares("last")
     for name, numbers in outcome(
         bench().run("pixel-mlp", "--until-plateau", "--validate-every", 4, "--patience", 1, steps=40, validations=None)
     ):

@@ -119,7 +119,7 @@ def run_stage(tmp_path, source, order, stage=SCRIPT, every=2, patience=2, **more
 def test_the_rate_falls_at_a_plateau_and_training_stops_at_the_second(tmp_path, source, by_value, rates):
     *_, rare, middle, common = by_value
     order = [rare] * 2 + [middle] * 2 + [common] * 2 + [middle] * 30
-    fitted = run_stage(tmp_path, source, order, warmup=0.1)
+    fitted = run_stage(tmp_path, source, order, warmup_share=0.1)
     assert [step for step, _ in fitted.trace] == [2, 4, 6, 8, 10, 12, 14]
     assert fitted.convergence is not None
     assert (fitted.convergence.converged, fitted.convergence.step) == (True, 14)
@@ -131,7 +131,7 @@ def test_the_rate_falls_at_a_plateau_and_training_stops_at_the_second(tmp_path, 
 
 
 def test_steps_that_run_out_are_no_convergence(tmp_path, source, by_value, rates):
-    fitted = run_stage(tmp_path, source, by_value[:1] * 40, stage=SCRIPT.with_steps(7), warmup=0.0)
+    fitted = run_stage(tmp_path, source, by_value[:1] * 40, stage=SCRIPT.with_steps(7), warmup_share=0.0)
     assert fitted.convergence is not None and not fitted.convergence.converged
     assert fitted.convergence.step == 7 and fitted.convergence.plateaus == (6,)
     assert rates == pytest.approx([1.0] * 6 + [0.1])

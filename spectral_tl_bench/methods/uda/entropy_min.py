@@ -8,7 +8,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from spectral_tl_bench.methods.base import Batch, Method, Stage, Task
+from spectral_tl_bench.methods.base import Batch, Method, Recipe, Stage, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
 from spectral_tl_bench.methods.losses import labelled_cross_entropy
 from spectral_tl_bench.methods.options import DECODER_TEXT, Decoder
 from spectral_tl_bench.models.segmenter import build_segmenter
@@ -34,6 +35,7 @@ class EntropyMin(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "uda"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     reference: ClassVar[str] = "Vu et al., ADVENT, CVPR 2019, sec. 3.1 (direct entropy minimisation)"
     source_code: ClassVar[str] = "valeoai/ADVENT, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (

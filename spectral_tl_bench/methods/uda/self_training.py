@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.methods.base import VOID, Batch, Memory, Method, Stage, Task
+from spectral_tl_bench.methods.base import VOID, Batch, Memory, Method, Recipe, Stage, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
 from spectral_tl_bench.methods.options import DECODER_TEXT, Decoder
 from spectral_tl_bench.methods.uda.teacher import Teacher
 from spectral_tl_bench.models.segmenter import ViTSegmenter, build_segmenter
@@ -53,6 +54,7 @@ class SelfTraining(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "uda"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     reference: ClassVar[str] = "Hoyer et al., DAFormer, CVPR 2022; ClassMix: Tranheden et al., DACS, WACV 2021"
     source_code: ClassVar[str] = "lhoyer/DAFormer, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (
