@@ -63,7 +63,7 @@ def test_spectralx_on_vit_large_has_the_numbers_of_the_paper(methods):
     assert parts["reconstruction decoder"][-1] == "reconstruct" and parts["Are-adapter"][-1] == "segment"
     assert "head, reconstruction decoder: 11,805,825" in out
     assert table(out, "stage ")["segment"][:3] == ["yes", "45,000", "60"]
-    assert table(out, "option ")["decoder"][1:3] == ["shared", "own"]
+    assert table(out, "option ")["decoder"][1:3] == ["auto", "own"]
 
 
 def test_as_json_the_same_is_told(methods):
