@@ -91,7 +91,7 @@ def _takes(kind: type[Method], option: str, value: Any) -> bool:
     if field is None:
         return False
     try:
-        TypeAdapter(cast(Any, Annotated)[field.annotation, *field.metadata]).validate_python(value)
+        TypeAdapter(cast(Any, Annotated)[field.annotation, field]).validate_python(value)
     except (ValidationError, UserError):
         return False
     return True

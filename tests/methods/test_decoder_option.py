@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import install, make_request, make_task
+from tiny import install, make_request, make_task, make_tree
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters_io import card_of
@@ -14,12 +14,19 @@ from spectral_tl_bench.methods.options import WithDecoder
 from spectral_tl_bench.methods.registry import load_method, make_method, method_entries
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.decoders import UPerNet, WithPixels
+from spectral_tl_bench.objectives.base import Setting
+from spectral_tl_bench.objectives.registry import make_objectives
 from spectral_tl_bench.runner.run import plan
 
 DECODED = sorted(name for name in method_entries() if issubclass(load_method(name), WithDecoder))
 SOME = ("frozen", "lora", "slr", "spectralx")
 UPERNET = {"spectralx": "shared", "slr": None, "lora-biased": None}
 """How records write ``upernet`` where they did so, or did not, before there was a choice."""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("tree"))
 
 
 def of_backbone(name: str, **budget):
@@ -71,11 +78,6 @@ def test_the_pixel_path_trains_beside_any_method(name):
         torch.testing.assert_close(whole - module(images), alone, atol=1e-5, rtol=1e-4)
 
 
-def test_self_training_holds_the_last_map_and_not_the_pixels():
-    """The images stand behind the maps, and have no features that could drift."""
-    from cases_uda import batch_of, pretrained_task  # noqa: F401
-
-
 def test_the_probe_has_a_pixel_path_too():
     plain = make_method("linear-probe")
     assert "pixels" not in plain.model_dump(mode="json")
@@ -94,6 +96,17 @@ def test_the_preset_is_a_frozen_backbone_with_a_pixel_path():
     trains = {key for key, value in method.build(make_task()).named_parameters() if value.requires_grad}
     assert all(key.startswith("decoder.") for key in trains)
     assert make_method("frozen@pixels", {"cache": True}).kept_features() is not None
+
+
+def test_coral_aligns_features_of_the_maps():
+    module = make_method("full", {"decoder": "light+pixels"}).build(make_task(bands=5))
+    (coral,) = make_objectives("full+coral", {}).values()
+    names = ("a", "b")
+    coral.begin(Setting(names, (0.5,) * 5, (0.0,) * 5, (1.0,) * 5, num_classes=3, steps=1, seed=0))
+    batch = {"image": torch.randn(2, 5, 32, 32), "domain": torch.tensor([0, 1])}
+    with coral.wrap(module, batch):
+        module(batch["image"])
+    assert coral._used == "decoder.maps.classifier"
 
 
 # ---------------------------------------------------------------------------------------------- SpectralX

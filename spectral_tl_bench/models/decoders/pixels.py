@@ -34,7 +34,8 @@ class WithPixels(nn.Module):
 
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Logits (B, K, H, W) from the maps and, behind them, the images."""
-        return self.maps(features[:-1], image_size) + self.pixels(features[-1])
+        pixels = self.pixels(features[-1])  # first: an objective aligns what the last classifier is given
+        return pixels + self.maps(features[:-1], image_size)
 
 
 def takes_images(decoder: nn.Module | None) -> bool:
