@@ -47,7 +47,7 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
     step, value = trained.selected[0], trained.selected_value
     return {
         "majority_class": built.images.majority_class,
-        "parameters": {"total": built.total, "trainable": built.trainable},
+        "parameters": {"total": built.total, "trainable": built.trainable, "decoder": built.decoder},
         "stages": stages,
         "seconds": {
             "train": clock.trained - built.started + before,
