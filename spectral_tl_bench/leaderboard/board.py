@@ -20,6 +20,7 @@ from spectral_tl_bench.leaderboard.measured import (
     conflicts,
     current,
     measure_record,
+    most_in_decoders,
     row_name,
     row_options,
     searched,
@@ -248,6 +249,7 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
+        "decoder_max": most_in_decoders(run.record for run in records),
         "seconds": mean(run.record.seconds.total for run in records if run.completed and run.record.seconds),
         "is_floor": False,
         "rank": None,
@@ -268,7 +270,7 @@ def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
     texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
     row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
            "mean": means.pop("miou"), **means, "validation": NAN, "tuned": "", "unconverged": "",
-           "trainable_min": 0, "trainable_max": 0,
+           "trainable_min": 0, "trainable_max": 0, "decoder_max": 0,
            "is_floor": True}  # fmt: skip
     return row, entries
 
@@ -315,6 +317,7 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "worst_miou": worst,
         **_release(chosen),
         "trainable": max((count.trainable for count in parameters), default=None),
+        "decoder": most_in_decoders(run.record for run in done),
         "parameters": max((count.total for count in parameters), default=None),
         "seconds": mean(run.record.seconds.total for run in done if run.record.seconds),
         "peak_memory_mb": mean(run.record.peak_memory_mb for run in done if run.record.peak_memory_mb is not None),

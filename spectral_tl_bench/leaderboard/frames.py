@@ -10,7 +10,17 @@ import pandas as pd
 
 Fields = dict[str, Any]
 NAN = float("nan")
-_WHOLE = ("rank", "trainable_min", "trainable_max", "places", "trainable", "parameters", "variants")
+_WHOLE = (
+    "rank",
+    "trainable_min",
+    "trainable_max",
+    "decoder_max",
+    "places",
+    "trainable",
+    "decoder",
+    "parameters",
+    "variants",
+)
 _TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice", "unconverged")
 
 

@@ -262,7 +262,9 @@ def _tuning(screen: Console, tuning: Tuning) -> None:
 def _cost(record: Record) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = []
     if record.parameters is not None:
-        facts.append(("parameters", f"{record.parameters.trainable:,} of {record.parameters.total:,} trained"))
+        counts = record.parameters
+        inside = "" if counts.decoder is None else f", {counts.decoder:,} of them in the decoder"
+        facts.append(("parameters", f"{counts.trainable:,} of {counts.total:,} trained{inside}"))
     if record.seconds is not None:
         times = record.seconds
         facts.append(("seconds", f"train {times.train:.1f}, evaluate {times.evaluate:.1f}, total {times.total:.1f}"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict
 
@@ -212,8 +212,9 @@ class Part:
 class KeptFeatures:
     """A run whose backbone is frozen as a whole, on a fixed set of training windows.
 
-    Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, and a submodule called as
-    ``decoder(features, (H, W))`` that makes the logits of them; nothing outside the decoder trains. Training windows
+    Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, the images among them where
+    the decoder looks at pixels, and a submodule called as ``decoder(features, (H, W))`` that makes the logits of them;
+    nothing outside the decoder trains. Training windows
     lie side by side over all training chips. The features of all windows, of source and target, are then the same
     for all runs that share backbone, data and window, and are computed once.
 
@@ -299,6 +300,13 @@ class Method(LaterOptions, ABC):
     def stages(self, task: Task) -> list[Stage]:
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
+
+    def resolved(self, task: Task) -> Self:  # noqa: ARG002
+        """The method with values in place of options that leave a choice to backbone or budget.
+
+        Identity and record hold these values; ``build`` and ``stages`` may be asked with either.
+        """
+        return self
 
     def kept_features(self) -> KeptFeatures | None:
         """How the method runs on features that are computed once; None (the default) for a run on images."""

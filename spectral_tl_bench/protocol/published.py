@@ -29,7 +29,7 @@ PUBLISHED = Protocol(
     usual_budget="paper",
     window=224,
     small_window=64,
-    options={"reading": "released"},
+    options={"reading": "released", "decoder": "upernet"},
 )
 
 AS_PUBLISHED = replace(

@@ -121,10 +121,21 @@ class DataFacts(_Strict):
 
 
 class Parameters(_Strict):
-    """Numbers of parameters of the whole module."""
+    """Numbers of parameters of the whole module.
+
+    Attributes:
+        decoder: How many of the trainable ones turn features into logits or pixels; None in records of before it was
+            counted.
+    """
 
     total: Count
     trainable: Count
+    decoder: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what an earlier record does not say."""
+        return {key: value for key, value in values(self).items() if value is not None}
 
 
 class StageFacts(_Strict):

@@ -133,6 +133,10 @@ class Cell:
         """Who does what, from benchmark and seed."""
         return self.opened.split(self.seed)
 
+    def resolved(self) -> Cell:
+        """The same with the method's options as they act for this backbone and budget."""
+        return replace(self, method=self.method.resolved(self.task()))
+
     def task(self) -> Task:
         """What the method is told."""
         benchmark = self.opened.benchmark

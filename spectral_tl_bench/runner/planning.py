@@ -179,11 +179,9 @@ class _Planner:
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
             own = self._own(settings, method, backbone)
-            cells = [
-                Cell(opened, name, method, backbone, chosen.protocol, own, seed, request.oracle, given,
-                     objectives, request.variant)
-                for seed in request.seeds
-            ]  # fmt: skip
+            first = Cell(opened, name, method, backbone, chosen.protocol, own, request.seeds[0],
+                         request.oracle, given, objectives, request.variant).resolved()  # fmt: skip
+            cells = [replace(first, seed=seed) for seed in request.seeds]
             able, reason = self.able.cells(cells)
             if reason is not None:
                 self._refuse(f"{cells[0].method_title} on {opened.benchmark.id}", reason)

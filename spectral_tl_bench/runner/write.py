@@ -48,7 +48,7 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
     ending = {"convergence": asdict(trained.convergence)} if trained.convergence else {}
     return {
         "majority_class": built.images.majority_class,
-        "parameters": {"total": built.total, "trainable": built.trainable},
+        "parameters": {"total": built.total, "trainable": built.trainable, "decoder": built.decoder},
         "stages": stages,
         "seconds": {
             "train": clock.trained - built.started + before,

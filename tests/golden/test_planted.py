@@ -49,6 +49,7 @@ from spectral_tl_bench.models.backbones import (
     spectral,
     spectral_gpt,
 )
+from spectral_tl_bench.models.decoders import WithPixels, levels
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
@@ -226,6 +227,10 @@ def transposed_alone(self: placement.Turn, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.swapaxes(-1, -2)) if self.transpose else array
 
 
+def without_pixels(self, features, size):
+    return self.maps(features[:-1], size)
+
+
 identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 
 PLANTS: list[tuple[str, str, Plant]] = [
@@ -283,6 +288,9 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("decoder", "no dropout", no_dropout),
     ("decoder", "scaled logits", scaled(Head, "classify")),
     ("decoder", "levels exchanged", after(PyramidNeck, "forward", lambda levels: [2 * levels[0], *levels[1:]])),
+    ("light decoders", "scaled logits", scaled(Head, "classify")),
+    ("light decoders", "levels exchanged", after(levels, "joined", lambda one: one.flip(1))),
+    ("light decoders", "no pixel path", put(WithPixels, "forward", without_pixels)),
     ("patch embedding", "not rescaled", put(patch_embedding, "repeat", without_rescaling)),
     ("patch embedding", "twice the filters", scaled(patch_embedding, "wavelength")),
     ("patch embedding", "colours exchanged", after(patch_embedding, "rgb", lambda matrix: matrix.flip(1))),

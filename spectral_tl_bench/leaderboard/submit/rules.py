@@ -159,6 +159,8 @@ def _measured(record: Record) -> list[str]:
     ]
     if record.parameters is not None and record.parameters.trainable > record.parameters.total:
         problems.append("key 'parameters' counts more trainable parameters than there are")
+    if record.parameters is not None and (record.parameters.decoder or 0) > record.parameters.trainable:
+        problems.append("key 'parameters' counts more parameters in the decoder than are trainable")
     return problems
 
 
