@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters.place import check_free_sequence, check_vit
-from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Shared, Stage, Task
+from spectral_tl_bench.methods.base import VOID, Backbone, Batch, Method, Part, Recipe, Shared, Stage, Task
+from spectral_tl_bench.methods.options import WithDecoder
+from spectral_tl_bench.models.decoders import AUTO, DECODERS, PIXELS, PLAIN, check_name, split_pixels
+from spectral_tl_bench.models.decoders import resolved as resolved_decoder
 from spectralx import NUMERICS_VERSION
 from spectralx.config import READINGS, BackboneTrains, Reading, SpectralXConfig
 from spectralx.model import SpectralX
@@ -22,8 +25,12 @@ from spectralx.pretrained_decoders import DecoderError, DecoderWeights
 from spectralx.reconstructions import reconstruct
 from spectralx.trainable import chooser, is_norm
 
+OWN, SHARED = "own", "shared"
+"""The model's neck and head, and the name that the suite's ``upernet`` has in records, from before there was a choice.
+"""
+
 SEGMENT_ONLY: dict[str, Any] = {
-    "are_adapter": False, "matching": None, "decoder": "shared", "decoder_channels": None,
+    "are_adapter": False, "matching": None, "decoder": SHARED, "decoder_channels": None,
     "final_norm": "none", "head_eps": 1e-5, "stage1_rotary": True,
 }  # fmt: skip
 """Options that do not act in stage 1, with the values at which it is trained."""
@@ -92,11 +99,24 @@ def no_decoder(backbone: Backbone, reason: ValueError) -> MethodError:
     )
 
 
+def known_decoder(name: str) -> str:
+    """The name of a decoder, ``shared`` for ``upernet``.
+
+    Raises:
+        MethodError: If there is no such decoder.
+    """
+    if name in (SHARED, "upernet"):
+        return SHARED
+    if name == OWN + PIXELS:
+        raise MethodError(f"the model's own decoder has no {PIXELS}", fix="-o decoder=upernet+pixels")
+    return check_name(name, (AUTO, OWN, *DECODERS))
+
+
 def _within(prefix: str) -> Callable[[str], bool]:
     return lambda name: name.startswith(prefix)
 
 
-class SpectralXMethod(Method):
+class SpectralXMethod(WithDecoder):
     """Hyper tokenizer, experts and Are-adapter on a frozen backbone, in two stages.
 
     Options whose default is None take the value of the reading.
@@ -107,6 +127,9 @@ class SpectralXMethod(Method):
 
     family: ClassVar[str] = "spectralx"
     reference: ClassVar[str] = "SpectralX, ISPRS J. Photogramm. Remote Sens. 239, 2026, 774-792; arXiv 2508.01731"
+    recipe: ClassVar[Recipe] = Recipe(
+        source="ours; the paper's 1e-4 is for 70,000 steps, and what the protocols published and as-published use"
+    )
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {"experts": (2, 4, 8), "rank": (8, 16, 32)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "freeze": {
@@ -162,7 +185,11 @@ class SpectralXMethod(Method):
         gt=0,
         description="relative hidden width in HyperT's perception blocks; 4, or 2 below width 384",
     )
-    decoder: Literal["shared", "own"] = Field("shared", description="the suite's decoder, or the model's neck and head")
+    decoder: Annotated[str, AfterValidator(known_decoder)] = Field(
+        AUTO,
+        description=f"the model's neck and head (own), or a decoder of the suite: {', '.join(DECODERS)}, each with "
+        f"{PIXELS} for a per-pixel MLP of all bands beside it; {AUTO} by backbone and budget; shared is upernet",
+    )
     decoder_channels: int | None = Field(None, ge=1, description="inner channels of the decoder; by default its own")
     reconstruction_depth: int = Field(2, ge=1, description="blocks of the reconstruction decoder")
     train_hyper_tokenizer: bool | None = Field(None, description="train HyperT, or leave it at its random start")
@@ -207,6 +234,8 @@ class SpectralXMethod(Method):
     def _are_adapter_has_attributes(self) -> Self:
         if self.are_adapter and not self.hyper_tokenizer:
             raise ValueError("are_adapter needs the hyper tokenizer: set are_adapter=false too")
+        if self.decoder_channels is not None and split_pixels(self.decoder)[0] in PLAIN:
+            raise ValueError(f"decoder {self.decoder} has no inner channels: leave out decoder_channels")
         strict = self.reading == "paper" if self.strict_wavelengths is None else self.strict_wavelengths
         if self.wavelengths != "sensor" and strict:
             raise ValueError(
@@ -269,10 +298,12 @@ class SpectralXMethod(Method):
         if task.budget.pretrain_steps == 0:  # what no stage trains is not built
             config = replace(config, reconstruction=False)
         decoder = None
-        if self.decoder == "shared":
+        if self.decoder != OWN:
             from spectral_tl_bench.models.decoders import build_decoder
 
-            decoder = build_decoder(task.backbone.width, task.num_classes, self.decoder_channels)
+            kind = "upernet" if self.decoder == SHARED else resolved_decoder(self.decoder, task)
+            width, channels = task.backbone.width, self.decoder_channels
+            decoder = build_decoder(width, task.num_classes, channels, kind, task.num_bands)
         published = None
         if config.reconstruction and config.reconstruction_decoder == "pretrained":
             device = "meta" if next(backbone.parameters()).is_meta else "cpu"
@@ -302,6 +333,7 @@ class SpectralXMethod(Method):
             Part("Are-adapter", _within("are_adapter."), whole=True),
             Part("HyperT", _within("hyper_tokenizer."), counted=False),
             Part("neck", _within("decoder.neck."), kind="decoder"),
+            Part("pixel path", _within("decoder.pixels."), kind="decoder"),
             Part("head", _within("decoder."), kind="decoder"),
             Part("reconstruction decoder", _within("reconstruction."), kind="decoder"),
             Part("backbone, rest", _within("backbone.")),

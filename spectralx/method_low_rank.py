@@ -12,10 +12,10 @@ from torch import Generator, Tensor, nn
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.methods.adapters.place import check_free_sequence, check_vit
-from spectral_tl_bench.methods.base import Batch, Method, Part, Shared, Stage, Task
-from spectral_tl_bench.methods.options import NORMS_TEXT
+from spectral_tl_bench.methods.base import Batch, Part, Shared, Stage, Task
+from spectral_tl_bench.methods.options import NORMS_TEXT, WithDecoder
 from spectral_tl_bench.methods.tuners import refuse_bypassed
-from spectral_tl_bench.models.decoders import build_decoder
+from spectral_tl_bench.models.decoders import build_decoder, resolved
 from spectral_tl_bench.models.segmenter import ViTSegmenter
 from spectralx.backbone import check_backbone, norm_before, own_tokens, rotary_table, token_side, with_prefix
 from spectralx.blocks import run_block
@@ -27,7 +27,7 @@ DECODER_DEPTH = 2
 """Blocks of the decoder that the stage without labels trains and leaves behind."""
 
 
-class LowRankMethod(Method):
+class LowRankMethod(WithDecoder):
     """Low-rank factors beside frozen linear layers, a low-rank patch path, trained LayerNorms and decoder.
 
     The last LayerNorm is among the trained ones, because published parameter counts include it. The decoder takes
@@ -39,7 +39,7 @@ class LowRankMethod(Method):
     source_code: ClassVar[str] = "the release of SpectralX, whose baseline this is; revision not noted"
     places: ClassVar[str] = "qkv, proj, fc1 and fc2 of every block, and beside the patch embedding"
     starts: ClassVar[str] = "A N(0, 1), B and biases 0, scales 1; the patch path as PyTorch draws convolutions"
-    later: ClassVar[Mapping[str, Any]] = {"train_norms": True}
+    later: ClassVar[Mapping[str, Any]] = {"train_norms": True, "decoder": "upernet"}
 
     rank: int = Field(16, ge=1, description="rank of the factors and channels of the low-rank patch path")
     reading: Literal["paper", "released"] = Field(
@@ -60,8 +60,9 @@ class LowRankMethod(Method):
         return adapt(backbone, self.kind, self.rank, blocks, self.train_norms)
 
     def head(self, task: Task) -> nn.Module:
-        """The suite's decoder."""
-        return build_decoder(task.backbone.width, task.num_classes)
+        """The decoder that was chosen."""
+        kind = resolved(self.decoder, task)
+        return build_decoder(task.backbone.width, task.num_classes, kind=kind, bands=task.num_bands)
 
     def stages(self, task: Task) -> list[Stage]:
         """One stage; the last LayerNorm gets no gradient in it."""
@@ -223,9 +224,10 @@ class Slr(LowRankMethod):
         return name.startswith("backbone.") and (is_added(name) or (self.train_norms and is_norm(name)))
 
     def _shared(self) -> Shared:
-        """What the first stage learns, and the frozen weights under it; every option but one acts in it."""
+        """What the first stage learns, and the frozen weights under it; most options act in it."""
 
         def relies_on(name: str) -> bool:
             return name.startswith("backbone.") and not self._learns_first(name)
 
-        return Shared(self, self._learns_first, relies_on, free=frozenset({"mask_ratio"}))
+        canonical = self.model_copy(update={"decoder": self.later["decoder"]})
+        return Shared(canonical, self._learns_first, relies_on, free=frozenset({"mask_ratio"}))

@@ -49,7 +49,8 @@ class SpectralX(nn.Module):
         image_size: Side of the images in pixels, or their height and width: multiples of the patch side.
         gsd: Ground sampling distance in metres.
         config: Options.
-        decoder: Called as ``decoder(features, (H, W))`` with four maps (B, D, h, w); by default an own UPerNet.
+        decoder: Called as ``decoder(features, (H, W))`` with four maps (B, D, h, w), and behind them the images where
+            it has an attribute ``takes_images`` that is true; by default an own UPerNet.
         bands: Image channels C; by default those of the backbone's patch embedding. A backbone for other bands, such
             as an RGB one, serves as well as long as the hyper tokenizer takes the place of its patch embedding.
         pretrained_decoder: The decoder of the backbone's pretraining, where its weights bring one; see
@@ -186,6 +187,8 @@ class SpectralX(nn.Module):
         tokens, attributes = self._embed(images)
         tokens = self._placed(tokens, grid, plain=self.config.positions == "mixed")
         features, _, balance = self._encode(tokens, grid, attributes)
+        if getattr(self.decoder, "takes_images", False):
+            features = [*features, images]
         logits = self.decoder(features, (images.shape[-2], images.shape[-1]))
         return Segmentation(logits, self.config.balance * balance)
 

@@ -13,11 +13,12 @@ from spectral_tl_bench.benchmarks import read_benchmark
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.later_options import as_recorded
+from spectral_tl_bench.methods.base import Budget
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.objectives.registry import load_objective
 from spectral_tl_bench.protocol.names import AS_PUBLISHED
-from spectral_tl_bench.protocol.settings import Overrides
+from spectral_tl_bench.protocol.settings import RATES, Overrides
 from spectral_tl_bench.results.evidence import Evidence
 from spectral_tl_bench.results.schema import BackboneFacts, Record
 from spectral_tl_bench.results.store import load_evidence, read_record
@@ -138,8 +139,11 @@ def request_of(record: Record, data_root: Path | None, definitions: Path | None)
         UserError: If something that it needs is not here.
     """
     budget: Any = record.settings["budget"]
-    chosen = {key: budget[key] for key in ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")}
-    names = ("window", "stride", "validations", "precision", "compile")
+    chosen = {name: value for name, value in as_recorded(Budget, budget).items() if name in RATES}
+    names = ["window", "stride", "validations", "precision", "compile"]
+    if (plateau := budget.get("plateau")) is not None:
+        names.remove("validations")
+        chosen |= {"until_plateau": True, "validate_every": plateau["validate_every"], "patience": plateau["patience"]}
     chosen |= {key: record.settings[key] for key in names if key in record.settings}
     return Request(
         benchmarks=[_definition(record, definitions)],

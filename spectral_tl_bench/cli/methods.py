@@ -105,6 +105,8 @@ def _print_description(description: Description) -> None:
         say(f"reference {description.reference}")
     _print_source(description.source)
     say(f"optimiser {_optimiser(description)}")
+    if any(not stage.closed_form for stage in description.stages):
+        say(f"recipe    {description.recipe.words}")
     say(f"package   {' '.join(description.package)}")
     say(f"backbone  {spec.name}: width {spec.width}, depth {spec.depth}, heads {spec.heads}, patch {spec.patch} px")
     say(f"counted   for {description.bands} bands, {description.classes} classes, windows of {description.window} px")
@@ -120,6 +122,9 @@ def _print_description(description: Description) -> None:
             setting = option.value if option.value != option.default else ""
             rows.append((option.name, option.type, option.default, setting, option.description))
         print_rows(rows)
+        for name, values in description.chosen.items():
+            by_budget = ", ".join(f"{value} ({budget})" for budget, value in values.items())
+            say(f"{name} on this backbone: {by_budget}; counted is the first")
     say("")
     budgets = list(description.stages[0].steps) if description.stages else []
     table = [("stage", "labels", *(f"steps ({budget})" for budget in budgets), "trainable parameters")]
@@ -184,6 +189,7 @@ def _print_parts(description: Description) -> None:
     decoders = [part.name for part in description.parts if part.kind == "decoder"]
     uncounted = [part.name for part in description.parts if not part.counted and part.kind != "decoder"]
     if decoders:
+        say(f"trainable in {', '.join(decoders)}: {sums['trainable_decoders']:,}")
         say(f"trainable without {', '.join(decoders)}: {sums['trainable_without_decoders']:,}")
     if uncounted:
         left_out = ", ".join([*uncounted, *decoders])

@@ -105,8 +105,30 @@ class Choices:
     steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None
     pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW learning rate.")] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help="AdamW learning rate of all that trains. Default: the method's or paper's.")
+    ] = None
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay. Default: likewise.")] = None
+    pretrained_rate: Annotated[
+        float | None, typer.Option(help="Share of the learning rate for pretrained weights that train, as 0.1.")
+    ] = None
+    warmup_share: Annotated[float | None, typer.Option(help="Share of the steps in which the learning rate rises.")] = (
+        None
+    )
     schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None
+    until_plateau: Annotated[
+        bool,
+        typer.Option(
+            "--until-plateau",
+            help="Train until source validation no longer gains; the record says whether it did. --steps is the most.",
+        ),
+    ] = False
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps between validations, with --until-plateau. Default: 100.")
+    ] = None
+    patience: Annotated[
+        int | None, typer.Option(help="Validations without a gain that make a plateau. Default: 5.")
+    ] = None
     window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None
     stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None
     validations: Annotated[int | None, typer.Option(help="How often validation is done.")] = None
@@ -132,8 +154,9 @@ class Choices:
 
 WHERE = ("plan", "data_root", "allow_partial", "trust_data")
 """What is said of the data at hand, and may stand beside a plan."""
-SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", "schedule", "window", "stride",
-            "validations", "precision")  # fmt: skip
+SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate",
+            "warmup_share", "schedule", "validate_every", "patience", "window", "stride", "validations",
+            "precision")  # fmt: skip
 
 
 def takes_choices(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,6 +242,7 @@ def _block(choices: Choices) -> Block:
         raise UserError("--benchmark names no benchmark", fix="`stbench benchmarks` lists them")
     settings = {name: getattr(choices, name) for name in SETTINGS if getattr(choices, name) is not None}
     settings |= {"compile": True} if choices.compile_steps else {}
+    settings |= {"until_plateau": True} if choices.until_plateau else {}
     named = {} if choices.protocol is None else {"protocol": choices.protocol}
     return Block(
         benchmarks=tuple(choices.benchmark), methods=methods, backbones=backbones or (DEFAULT_BACKBONE,),

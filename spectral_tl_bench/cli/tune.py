@@ -40,7 +40,7 @@ def tune(
         _Texts,
         typer.Option(
             help="What is searched, as rank=4,8,16 or learning_rate=1e-5..1e-2; may be repeated. "
-            "Default: the options that the method declares, and the learning rate."
+            "Default: the first option that the method declares, and the learning rate around its usual one."
         ),
     ] = None,
     seed: Annotated[
@@ -70,7 +70,15 @@ def tune(
     pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate that stays.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay that stays.")] = None,
+    pretrained_rate: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
+    warmup_share: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
+    until_plateau: Annotated[
+        bool, typer.Option("--until-plateau", help="Train draws and choice until source validation no longer gains.")
+    ] = False,
+    validate_every: Annotated[int | None, typer.Option(help="As for `stbench run`.")] = None,
+    patience: Annotated[int | None, typer.Option(help="As for `stbench run`.")] = None,
     window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
     stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
     validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
@@ -96,12 +104,16 @@ def tune(
         raise UserError(f"--search is {search!r}", expected="random or grid")
     overrides = overrides_of(
         {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
-        batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, window=window, stride=stride,
-        validations=validations, precision=precision, compile=compile_steps,
+        batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, pretrained_rate=pretrained_rate,
+        warmup_share=warmup_share, schedule=schedule, until_plateau=until_plateau, validate_every=validate_every,
+        patience=patience, window=window, stride=stride, validations=validations, precision=precision,
+        compile=compile_steps,
     )  # fmt: skip
+    from spectral_tl_bench.runner.search_space import SETTINGS
+
     options, given = read_values(option or [], "--option"), read_values(space or [], "--space")
     fixed = {name: f"-o {name}={value}" for name, value in options.items()}
-    for name in ("learning_rate", "schedule"):
+    for name in SETTINGS:
         if getattr(overrides, name) is not None:
             fixed[name] = f"--{name.replace('_', '-')}"
     sizes = backbone_sizes(backbone_size or [])
@@ -156,7 +168,7 @@ def _tune(
     say("")
     _print_draws(draws, tuning)
     if not run:
-        say(f"the choice: {_flags(tuning)}")
+        say(f"the choice: {_flags(tuning, base)}")
         say(f"to run it, with the search in its records: {_with_run()}")
         return
     chosen: list[Cell] = [tuner.tuned(cell, tuning) for cell in cells]
@@ -187,11 +199,14 @@ def _value(draw: Draw) -> float:
     return -1.0 if draw.value is None else draw.value
 
 
-def _flags(tuning: Tuning) -> str:
+def _flags(tuning: Tuning, base: Cell) -> str:
     """The choice as options of ``stbench run``."""
+    share = base.settings.budget.pretrained_rate
     options = [f"-o {shlex.quote(f'{name}={value}')}" for name, value in tuning.choice.options.items()]
     settings = [f"--{name.replace('_', '-')} {value}" for name, value in tuning.choice.settings.items()]
-    return " ".join([*options, *settings])
+    # A rate that is given is one for all weights there.
+    slower = [f"--pretrained-rate {share}"] if share != 1 and "learning_rate" in tuning.choice.settings else []
+    return " ".join([*options, *settings, *slower])
 
 
 def _with_run() -> str:

@@ -13,11 +13,14 @@ from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.features.modules import DECODER
 from spectral_tl_bench.features.store import FeatureIdentity
 from spectral_tl_bench.methods.base import KeptFeatures, Task
+from spectral_tl_bench.models.decoders import takes_images
 from spectral_tl_bench.models.weights import weights_digest
 from spectral_tl_bench.provenance import package_code, versions_of
 
 CONTENT_DIGITS = 16
 LIBRARIES = ("torch", "timm")
+IMAGE = -1
+"""Stands among the levels for the image itself."""
 
 
 class Identify:
@@ -42,13 +45,14 @@ class Identify:
     ) -> None:  # fmt: skip
         kind = type(module)
         levels = getattr(module, "levels", None)
+        levels = tuple(levels if levels is not None else task.backbone.levels)
         extractor = getattr(kind, "features", kind.forward)
         self._fixed = {
             "backbone": task.backbone.facts(),
             "seed": task.backbone.seed,
             "weights": weights_digest(module, lambda name: not name.startswith(DECODER)),
             "extractor": f"{extractor.__module__}:{extractor.__qualname__}",
-            "levels": tuple(levels if levels is not None else task.backbone.levels),
+            "levels": (*levels, IMAGE) if takes_images(getattr(module, "decoder", None)) else levels,
             "dataset": dataset,
             "bands": task.bands,
             "wavelengths": task.wavelengths,

@@ -19,7 +19,7 @@ class TwoParts(Protocol):
     decoder: nn.Module
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, D, h, w), one per level."""
+        """Maps (B, D, h, w), one per level, and last the images, where the decoder takes them."""
 
 
 class FeatureMaps:
@@ -51,23 +51,26 @@ class FeatureMaps:
 
 
 class _Noted(list[Tensor]):
-    """A list that notes which of its members are looked at."""
+    """A list that notes which of its members are looked at; a part of it notes them for the whole."""
 
-    def __init__(self, maps: list[Tensor]) -> None:
+    def __init__(self, maps: list[Tensor], places: Sequence[int] = (), used: set[int] | None = None) -> None:
         super().__init__(maps)
-        self.used: set[int] = set()
+        self.places = places or range(len(maps))
+        self.used: set[int] = set() if used is None else used
 
     def __getitem__(self, place: Any) -> Any:
-        chosen = range(len(self))[place]
-        self.used.update(chosen if isinstance(place, slice) else [chosen])
-        return super().__getitem__(place)
+        found = super().__getitem__(place)
+        if isinstance(place, slice):
+            return _Noted(found, self.places[place], self.used)
+        self.used.add(self.places[place])
+        return found
 
     def __iter__(self) -> Iterator[Tensor]:
-        self.used.update(range(len(self)))
+        self.used.update(self.places)
         return super().__iter__()
 
     def __reversed__(self) -> Iterator[Tensor]:
-        self.used.update(range(len(self)))
+        self.used.update(self.places)
         return super().__reversed__()
 
 

@@ -55,7 +55,7 @@ class FeatureIdentity(_Strict):
         seed: Seed of the backbone's random weights.
         weights: Hash of every tensor outside the decoder; random weights and patch embedding are in it.
         extractor: What computes the features, as ``module:function``.
-        levels: The blocks whose outputs are taken.
+        levels: The blocks whose outputs are taken; -1 for the image itself, which a pixel path looks at.
         kept: Places among these of what is stored: all, or those that the decoder looks at.
         dataset: Dataset of the chips.
         bands: Band names.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -18,7 +18,8 @@ from torch import nn
 
 from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.inspect.invented import invented_task
-from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Stage, Task
+from spectral_tl_bench.methods.base import Backbone, Budget, Method, Part, Recipe, Stage, Task
+from spectral_tl_bench.methods.parts import in_decoder, part_of
 from spectral_tl_bench.methods.registry import distribution_of, make_method
 from spectral_tl_bench.models.backbones.input_scale import check_window
 
@@ -112,7 +113,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Description:
-    """All there is to show about a method on one backbone."""
+    """All there is to show about a method on one backbone.
+
+    Attributes:
+        chosen: Options that leave a choice to backbone or budget: by option, what each budget makes of it. The first
+            is what is counted.
+    """
 
     method: str
     summary: str
@@ -126,8 +132,10 @@ class Description:
     classes: int
     window: int
     options: tuple[Option, ...]
+    chosen: Mapping[str, Mapping[str, str]]
     stages: tuple[StageCount, ...]
     parts: tuple[PartCount, ...]
+    recipe: Recipe = field(default_factory=Recipe)
 
     @property
     def sums(self) -> dict[str, int]:
@@ -135,6 +143,7 @@ class Description:
         return {
             "total": sum(part.total for part in self.parts),
             "trainable": sum(part.trainable for part in self.parts),
+            "trainable_decoders": sum(part.trainable for part in self.parts if part.kind == "decoder"),
             "trainable_without_decoders": sum(part.trainable for part in self.parts if part.kind != "decoder"),
             "trainable_published": sum(part.published for part in self.parts),
         }
@@ -176,7 +185,9 @@ def describe(
         budget: invented_task(backbone, bands=bands, classes=classes, window=window, budget=given)
         for budget, given in budgets.items()
     }
-    first = next(iter(tasks.values()))
+    first, given = next(iter(tasks.values())), method
+    choices = {budget: given.resolved(task) for budget, task in tasks.items()}
+    method = given.resolved(first)
     module = build_on_meta(name, method, first)
     declared = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
     stages = {budget: {stage.name: stage for stage in method.stages(task)} for budget, task in tasks.items()}
@@ -196,7 +207,11 @@ def describe(
         reference=kind.reference, source=Source.of(kind), package=distribution_of(name), presets=kind.presets,
         backbone=backbone, bands=bands, classes=classes, window=window,
         options=tuple(_option(key, field, getattr(method, key)) for key, field in kind.model_fields.items()),
-        stages=tuple(counts), parts=tuple(count_parts(module, method.parts(), chosen)),
+        chosen={
+            key: {budget: value_text(getattr(choice, key)) for budget, choice in choices.items()}
+            for key in kind.model_fields if getattr(method, key) != getattr(given, key)
+        },
+        stages=tuple(counts), parts=tuple(count_parts(module, method.parts(), chosen)), recipe=kind.recipe,
     )  # fmt: skip
 
 
@@ -243,7 +258,7 @@ def count_parts(module: nn.Module, parts: Sequence[Part], stages: Mapping[str, s
     groups: dict[str, list[str]] = {part.name: [] for part in parts}
     rest: list[str] = []
     for name in sizes:
-        part = next((part for part in parts if part.contains(name)), None)
+        part = part_of(name, parts)
         (rest if part is None else groups[part.name]).append(name)
     known = {part.name: part for part in parts}
     label = _by_module(rest, trained)
@@ -251,9 +266,7 @@ def count_parts(module: nn.Module, parts: Sequence[Part], stages: Mapping[str, s
         groups.setdefault(label(name), []).append(name)
     counts = []
     for name, members in groups.items():
-        part = known.get(name) or Part(
-            name, lambda _: True, kind="decoder" if name.split(".")[0] == "decoder" else "encoder"
-        )
+        part = known.get(name) or Part(name, lambda _: True, kind="decoder" if in_decoder(name, ()) else "encoder")
         if members:
             within = tuple(stage for stage, chosen in stages.items() if not chosen.isdisjoint(members))
             trainable = sum(sizes[member] for member in members if member in trained)

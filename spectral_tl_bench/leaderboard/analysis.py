@@ -25,13 +25,14 @@ _ROWS = (
     "row", "method", "family", "backbone", "pretrained", "patch_embedding", "options", "settings", "protocol", "rank",
     "complete", "incomplete_reason", "mean", "mean_low", "mean_high", "mean_std", "mean_places_low", "mean_places_high",
     "release", "inflation", "mean_rank", "mean_rank_low", "mean_rank_high", "iqm", "iqm_low", "iqm_high",
-    "trainable_min", "trainable_max", "seconds", "seeds", "is_floor", "tuned", "validation", "variants",
+    "trainable_min", "trainable_max", "decoder_max", "seconds", "seeds", "is_floor", "tuned", "unconverged",
+    "validation", "variants",
 )  # fmt: skip
 _ENTRIES = (
     "row", "benchmark", "dataset", "gap", "reference", "state", "seeds", "miou", "std", "low", "high", "places",
     "estimable", "reason", "last", "oracle", "oa", "mean_f1", "kappa", "worst_domain", "worst_miou", "in_domain",
-    "drop", "drop_low", "drop_high", "release", "inflation", "trainable", "parameters", "seconds", "peak_memory_mb",
-    "error", "validation", "variants", "choice",
+    "drop", "drop_low", "drop_high", "release", "inflation", "trainable", "decoder", "parameters", "seconds",
+    "peak_memory_mb", "error", "validation", "variants", "choice",
 )  # fmt: skip
 _DOMAINS = ("row", "benchmark", "domain", "miou", "std", "low", "high", "places", "estimable")
 _CLASSES = ("row", "benchmark", "index", "name", "iou", "std", "truth_pixels", "predicted_pixels")

@@ -20,6 +20,7 @@ from spectral_tl_bench.leaderboard.measured import (
     conflicts,
     current,
     measure_record,
+    most_in_decoders,
     row_name,
     row_options,
     searched,
@@ -244,9 +245,11 @@ def _row_lines(board: Board, group: dict[str, BySeed]) -> tuple[Fields, list[Fie
         "mean": mean(means),
         "mean_std": spread(means),
         **_over_gaps(entries, bool(means), "release", "inflation", "validation"),
+        "unconverged": _unconverged(records),
         "tuned": f"tuned ({first.tuning.budget})" if first.tuning is not None else "",
         "trainable_min": min(trainable, default=None),
         "trainable_max": max(trainable, default=None),
+        "decoder_max": most_in_decoders(run.record for run in records),
         "seconds": mean(run.record.seconds.total for run in records if run.completed and run.record.seconds),
         "is_floor": False,
         "rank": None,
@@ -266,7 +269,8 @@ def _floor_lines(board: Board) -> tuple[Fields, list[Fields]]:
     means = _over_gaps(entries, fields["complete"], "miou", "release", "inflation")
     texts = dict.fromkeys(("backbone", "pretrained", "patch_embedding", "protocol", "seeds"), "")
     row = {**fields, **texts, "row": FLOOR_ROW, "method": FLOOR, "family": "floor", "options": "{}", "settings": "{}",
-           "mean": means.pop("miou"), **means, "validation": NAN, "tuned": "", "trainable_min": 0, "trainable_max": 0,
+           "mean": means.pop("miou"), **means, "validation": NAN, "tuned": "", "unconverged": "",
+           "trainable_min": 0, "trainable_max": 0, "decoder_max": 0,
            "is_floor": True}  # fmt: skip
     return row, entries
 
@@ -313,6 +317,7 @@ def _entry(about: Record, by_seed: BySeed, seeds: int) -> Fields:
         "worst_miou": worst,
         **_release(chosen),
         "trainable": max((count.trainable for count in parameters), default=None),
+        "decoder": most_in_decoders(run.record for run in done),
         "parameters": max((count.total for count in parameters), default=None),
         "seconds": mean(run.record.seconds.total for run in done if run.record.seconds),
         "peak_memory_mb": mean(run.record.peak_memory_mb for run in done if run.record.peak_memory_mb is not None),
@@ -346,6 +351,14 @@ def _add_variants(board: Board, rows: list[Fields], entries: list[Fields]) -> No
             most[entry["row"]] = max(most.get(entry["row"], 0), entry["variants"])
     for row in rows:
         row["variants"] = most.get(row["row"])
+
+
+def _unconverged(records: Iterable[MeasuredRecord]) -> str:
+    """How many of a row's runs until a plateau ran out of steps; empty where none did."""
+    endings = [run.record.selection.convergence for run in records if run.completed and run.record.selection]
+    asked = [ending for ending in endings if ending is not None]
+    short = sum(not ending.converged for ending in asked)
+    return f"{short} of {len(asked)} not converged" if short else ""
 
 
 def _mixed_choices(records: Iterable[MeasuredRecord]) -> list[str]:

@@ -10,8 +10,18 @@ import pandas as pd
 
 Fields = dict[str, Any]
 NAN = float("nan")
-_WHOLE = ("rank", "trainable_min", "trainable_max", "places", "trainable", "parameters", "variants")
-_TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice")
+_WHOLE = (
+    "rank",
+    "trainable_min",
+    "trainable_max",
+    "decoder_max",
+    "places",
+    "trainable",
+    "decoder",
+    "parameters",
+    "variants",
+)
+_TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice", "unconverged")
 
 
 def mean(values: Iterable[float]) -> float:

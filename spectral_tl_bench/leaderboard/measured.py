@@ -101,6 +101,12 @@ def all_options(record: Record) -> dict[str, Any]:
     return {**record.options, **{f"+{name}": options for name, options in record.objectives.items()}}
 
 
+def most_in_decoders(records: Iterable[Record]) -> int | None:
+    """The most trainable parameters that a decoder has; None where no record tells."""
+    counts = [record.parameters.decoder for record in records if record.parameters is not None]
+    return max((count for count in counts if count is not None), default=None)
+
+
 def row_options(record: Record) -> dict[str, Any]:
     """The same of the row of a record: ``tuned`` where a search has chosen the value."""
     return {**all_options(record), **searched(record)[0]}

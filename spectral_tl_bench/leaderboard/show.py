@@ -224,6 +224,10 @@ def _both_metrics(screen: Console, blocks: Mapping[str, ScoreBlock], released: M
 def _selection(screen: Console, selection: Selection, protocol: str) -> None:
     """By what the checkpoint was chosen, and what was seen at every validation."""
     facts = [("by", selection.metric), ("step", selection.step), ("value", percent(selection.value))]
+    if (ending := selection.convergence) is not None:
+        at = ", ".join(map(str, ending.plateaus)) or NOTHING
+        facts += [("converged", f"{'yes' if ending.converged else 'no, out of steps'}, after step {ending.step}"),
+                  ("plateaus", f"at step {at}")]  # fmt: skip
     head = "validation mIoU, %"
     if protocol == AS_PUBLISHED:
         facts.append(("note", ABOUT_TRACE))
@@ -251,7 +255,9 @@ def _tuning(screen: Console, tuning: Tuning) -> None:
 def _cost(record: Record) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = []
     if record.parameters is not None:
-        facts.append(("parameters", f"{record.parameters.trainable:,} of {record.parameters.total:,} trained"))
+        counts = record.parameters
+        inside = "" if counts.decoder is None else f", {counts.decoder:,} of them in the decoder"
+        facts.append(("parameters", f"{counts.trainable:,} of {counts.total:,} trained{inside}"))
     if record.seconds is not None:
         times = record.seconds
         facts.append(("seconds", f"train {times.train:.1f}, evaluate {times.evaluate:.1f}, total {times.total:.1f}"))

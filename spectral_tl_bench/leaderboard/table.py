@@ -33,7 +33,7 @@ _LONG = {
     "drop_from_in_domain": _REAL,
     "selected_step": _WHOLE,
     "selected_value": _REAL,
-    **dict.fromkeys(("trainable", "parameters"), _WHOLE),
+    **dict.fromkeys(("trainable", "decoder", "parameters"), _WHOLE),
     **dict.fromkeys(("seconds_train", "seconds_evaluate", "seconds_total", "peak_memory_mb"), _REAL),
     "device": _TEXT,
     **dict.fromkeys(("chips_train", "chips_validation", "chips_target", "majority_class"), _WHOLE),
@@ -47,7 +47,17 @@ _LONG = {
 COLUMNS = tuple(_LONG)
 """Columns of the long table; lists and mappings are JSON, scores are fractions of 1."""
 _TYPES = _LONG | dict.fromkeys(
-    ("rank", "index", "places", "trainable_min", "trainable_max", "truth_pixels", "predicted_pixels", "variants"),
+    (
+        "rank",
+        "index",
+        "places",
+        "trainable_min",
+        "trainable_max",
+        "decoder_max",
+        "truth_pixels",
+        "predicted_pixels",
+        "variants",
+    ),
     _WHOLE,
 )
 
@@ -145,7 +155,8 @@ def _facts(measured: MeasuredRecord, loss: dict[str, float]) -> Fields:
     if record.selection is not None:
         line |= {"selected_step": record.selection.step, "selected_value": record.selection.value}
     if record.parameters is not None:
-        line |= {"trainable": record.parameters.trainable, "parameters": record.parameters.total}
+        line |= {"parameters": record.parameters.total}
+        line |= record.parameters.model_dump(include={"trainable", "decoder"})
     if record.data is not None:
         line |= {"split_hash": record.data.split_hash, "manifest_hash": record.data.manifest_hash}
     parts = {"seconds": record.seconds, "chips": record.data and record.data.chips, "error": record.error}

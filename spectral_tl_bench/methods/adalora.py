@@ -136,12 +136,11 @@ class AdaLora(LinearTunerMethod):
 
     def stages(self, task: Task) -> list[Stage]:
         """One stage, after each step of which ranks may be cut."""
-        memory = Memory(importances, set_importances)
-        return [
-            Stage(
-                "segment", task.budget.steps, loss=self._loss, outputs=self._outputs, after_step=allocate, memory=memory
-            )
-        ]  # fmt: skip
+        _, final, total = self.timetable(task.budget.steps)
+        hooks: dict[str, Any] = {
+            "after_step": allocate, "memory": Memory(importances, set_importances), "plateau_after": total - final,
+        }  # fmt: skip
+        return [Stage("segment", task.budget.steps, loss=self._loss, outputs=self._outputs, **hooks)]
 
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         from spectral_tl_bench.methods.losses import segmentation_loss

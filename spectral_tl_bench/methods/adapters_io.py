@@ -74,9 +74,10 @@ def card_of(name: str, method: Method, task: Task) -> AdapterCard:
         task: What it is told.
     """
     return AdapterCard(
-        method=name, options=method.model_dump(mode="json"), backbone=json.loads(json.dumps(task.backbone.facts())),
-        backbone_seed=task.backbone.seed, benchmark=task.benchmark, bands=task.bands, wavelengths=task.wavelengths,
-        gsd=task.gsd, classes=task.classes, window=task.window, environment=_environment(),
+        method=name, options=method.resolved(task).model_dump(mode="json"),
+        backbone=json.loads(json.dumps(task.backbone.facts())), backbone_seed=task.backbone.seed,
+        benchmark=task.benchmark, bands=task.bands, wavelengths=task.wavelengths, gsd=task.gsd, classes=task.classes,
+        window=task.window, environment=_environment(),
     )  # fmt: skip
 
 

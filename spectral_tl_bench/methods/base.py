@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.later_options import LaterOptions
+from spectral_tl_bench.methods.budget import Budget, Plateau, Recipe
 from spectral_tl_bench.models.backbones import Backbone
 
 if TYPE_CHECKING:
@@ -62,21 +63,6 @@ class Memory:
     def none(cls) -> Memory:
         """For a stage whose ``after_step`` remembers nothing."""
         return cls(lambda _module: None, lambda _module, _state: None)
-
-
-class Budget(BaseModel):
-    """How much training a method may use; every method of a comparison gets the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(45_000, ge=0, description="optimiser steps with labels")
-    pretrain_steps: int = Field(
-        25_000, ge=0, description="optimiser steps without labels, for methods that have such a stage"
-    )
-    batch_size: int = Field(32, ge=1, description="windows per step")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate where a method does not set its own")
-    weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
 
 
 @dataclass(frozen=True)
@@ -158,6 +144,8 @@ class Stage:
             the cutting of ranks.
         memory: What ``after_step``, or the loss, remembers outside the module's parameters and buffers. A stage with
             ``after_step`` and without this begins again where it was cut off.
+        plateau_after: Step until which the stage itself changes its module, such as by cutting ranks: where training
+            ends at a plateau of source validation, none is seen before.
         unreached: Beginnings of names of parameters that the stage counts as trained but that no gradient can reach,
             each with the reason: published counts may hold such. ``stbench check-method`` refuses any that is not here.
         fit: Makes this a stage in closed form: instead of being trained by gradients, the module is set by this
@@ -185,6 +173,7 @@ class Stage:
     after_step: AfterStep | None = None
     memory: Memory | None = None
     unreached: Mapping[str, str] = field(default_factory=dict)
+    plateau_after: int = 0
 
     def __post_init__(self) -> None:
         if self.fit is None:
@@ -223,8 +212,9 @@ class Part:
 class KeptFeatures:
     """A run whose backbone is frozen as a whole, on a fixed set of training windows.
 
-    Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, and a submodule called as
-    ``decoder(features, (H, W))`` that makes the logits of them; nothing outside the decoder trains. Training windows
+    Its module has a method ``features(images)`` that gives maps (B, D, h, w) as a list, the images among them where
+    the decoder looks at pixels, and a submodule called as ``decoder(features, (H, W))`` that makes the logits of them;
+    nothing outside the decoder trains. Training windows
     lie side by side over all training chips. The features of all windows, of source and target, are then the same
     for all runs that share backbone, data and window, and are computed once.
 
@@ -279,6 +269,9 @@ class Method(LaterOptions, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options by name: ``--method name@preset`` is the method with these; explicit options win."""
 
+    recipe: ClassVar[Recipe] = Recipe()
+    """Learning rate, weight decay and warm-up, where neither budget nor user gives them."""
+
     search_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """Options that ``stbench tune`` searches beside the learning rate, with the values to try: the few that the paper
     itself varies. They change no number."""
@@ -307,6 +300,13 @@ class Method(LaterOptions, ABC):
     def stages(self, task: Task) -> list[Stage]:
         """The training stages, in order; the last one's checkpoint is selected on source validation."""
         return [Stage("segment", task.budget.steps)]
+
+    def resolved(self, task: Task) -> Self:  # noqa: ARG002
+        """The method with values in place of options that leave a choice to backbone or budget.
+
+        Identity and record hold these values; ``build`` and ``stages`` may be asked with either.
+        """
+        return self
 
     def kept_features(self) -> KeptFeatures | None:
         """How the method runs on features that are computed once; None (the default) for a run on images."""
@@ -337,6 +337,8 @@ __all__ = [
     "Outputs",
     "Part",
     "Pictures",
+    "Plateau",
+    "Recipe",
     "Shared",
     "Stage",
     "Task",

@@ -8,37 +8,41 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from spectral_tl_bench.methods.base import Method, Task
+from spectral_tl_bench.methods.base import Recipe, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
 from spectral_tl_bench.methods.kept_features import OnKeptFeatures
-from spectral_tl_bench.methods.options import DECODER_TEXT, EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, Decoder
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, WithDecoder
+from spectral_tl_bench.models.decoders import PIXELS
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 
-class Full(Method):
+class Full(WithDecoder):
     """Full fine-tuning: backbone and decoder train."""
 
     numerics_version = 1
 
     family: ClassVar[str] = "full"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     places: ClassVar[str] = "everything"
-
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
     def build(self, task: Task) -> nn.Module:
         """Everything trains."""
         return build_segmenter(task, self.decoder)
 
 
-class Frozen(OnKeptFeatures):
+class Frozen(WithDecoder, OnKeptFeatures):
     """Frozen backbone: the decoder trains, and the patch embedding, which no RGB model has for these bands."""
 
     numerics_version = 1
 
     family: ClassVar[str] = "frozen"
     places: ClassVar[str] = "nothing in the blocks"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "pixels": {"decoder": "light+pixels", "train_patch_embed": False}
+    }
+    """The floor of pretrained features: what they and a pixel's own spectrum say, added."""
 
     train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
     def build(self, task: Task) -> nn.Module:
         """The transformer blocks keep their weights."""
@@ -54,6 +58,9 @@ class LinearProbe(OnKeptFeatures):
     numerics_version = 2
 
     family: ClassVar[str] = "frozen"
+    recipe: ClassVar[Recipe] = Recipe(
+        rate=1e-3, source="Oquab et al., DINOv2, TMLR 2024: the release's linear segmentation"
+    )
     reference: ClassVar[str] = (
         "Alain and Bengio, ICLR Workshop 2017; on patch tokens as in Oquab et al., DINOv2, TMLR 2024, sec. 7.4"
     )
@@ -65,17 +72,20 @@ class LinearProbe(OnKeptFeatures):
         "The maps of a pyramid (ResNet, Swin) pass no norm.",
     )
 
+    later: ClassVar[Mapping[str, Any]] = {"pixels": False}
+
     train_patch_embed: bool = Field(False, description=PATCH_EMBED_TEXT)
+    pixels: bool = Field(False, description="add the logits of a per-pixel MLP of all bands")
 
     def build(self, task: Task) -> nn.Module:
         """The convolution trains; its logits are resized to the image."""
-        module = build_segmenter(task, "linear", normed=True)
+        module = build_segmenter(task, f"linear{PIXELS}" if self.pixels else "linear", normed=True)
         module.backbone.requires_grad_(False)
         module.backbone.patch_embed.requires_grad_(self.train_patch_embed)
         return module
 
 
-class BitFit(Method):
+class BitFit(WithDecoder):
     """BitFit: every bias of the frozen backbone trains, those of its LayerNorms included.
 
     timm has one bias for queries, keys and values together. Its third for the keys trains without effect, since it
@@ -93,7 +103,6 @@ class BitFit(Method):
 
     train_norms: bool = Field(False, description=f"{NORMS_TEXT}; without, their biases alone train (paper)")
     train_patch_embed: bool = Field(True, description=f"{PATCH_EMBED_TEXT}; without, its bias alone trains")
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
     def build(self, task: Task) -> nn.Module:
         """Biases, patch embedding and decoder train."""

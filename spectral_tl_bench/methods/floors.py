@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.methods.base import VOID, Batch, Method, Part, Stage, Task
+from spectral_tl_bench.methods.base import VOID, Batch, Method, Part, Recipe, Stage, Task
 
 NEVER = -1e30
 """Logit of a class that the source training pixels lack: finite, so that blending windows gives numbers."""
@@ -22,6 +22,7 @@ class PixelMLP(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "floor"
+    recipe: ClassVar[Recipe] = Recipe(rate=1e-3)
     uses_backbone: ClassVar[bool] = False
 
     hidden: int = Field(64, ge=1, description="channels of the hidden layers")

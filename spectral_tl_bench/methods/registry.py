@@ -12,9 +12,11 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, cast
 
-from spectral_tl_bench.errors import MethodError, nearest
+from pydantic import TypeAdapter, ValidationError
+
+from spectral_tl_bench.errors import MethodError, UserError, nearest
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.objectives.registry import check_objectives, split_objectives
 from spectral_tl_bench.plugins import NAME, imported_class, installed, offered, package_of, with_options
@@ -72,15 +74,27 @@ def make_method(
     Args:
         name: Entry-point name, by itself or with a preset.
         options: Values by option name; text is converted to the option's type. They win over those of the preset.
-        usual: Values by option name that the preset wins over, as a protocol may have them. Those of options that the
-            method lacks are passed over.
+        usual: Values by option name that the preset wins over, as a protocol may have them. Those that the method's
+            option of that name does not take are passed over, as are those without such an option.
 
     Raises:
         MethodError: If the preset or an option is unknown, or an option has an impossible value.
     """
     kind = load_method(name)
-    known = {option: value for option, value in usual.items() if option in kind.model_fields}
+    known = {option: value for option, value in usual.items() if _takes(kind, option, value)}
     return with_options(kind, f"method {name!r}", {**known, **preset_options(kind, name), **(options or {})})
+
+
+def _takes(kind: type[Method], option: str, value: Any) -> bool:
+    """Whether a method has an option of that name and such a value."""
+    field = kind.model_fields.get(option)
+    if field is None:
+        return False
+    try:
+        TypeAdapter(cast(Any, Annotated)[field.annotation, field]).validate_python(value)
+    except (ValidationError, UserError):
+        return False
+    return True
 
 
 def preset_options(kind: type[Method], name: str) -> dict[str, Any]:

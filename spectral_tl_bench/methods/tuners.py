@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.methods.base import Method, Part, Task
-from spectral_tl_bench.methods.options import DECODER_TEXT, EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, Decoder
+from spectral_tl_bench.methods.base import Part, Task
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, WithDecoder
 from spectral_tl_bench.models.segmenter import ViTSegmenter, build_segmenter
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def refuse_bypassed(backbone: nn.Module, where: Where, fix: str = "use -o where=
             )
 
 
-class TunerMethod(Method):
+class TunerMethod(WithDecoder):
     """An adapter of peft in a frozen backbone; patch embedding and decoder train beside it."""
 
     family: ClassVar[str] = "peft"
@@ -159,7 +159,6 @@ class TunerMethod(Method):
 
     where: Where = Field("all", description="adapt the attention, the MLP, or both halves of every block")
     train_patch_embed: bool = Field(True, description=PATCH_EMBED_TEXT)
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
 
     def parts(self) -> Sequence[Part]:
         """The adapter, which is what papers count, and what trains beside it."""

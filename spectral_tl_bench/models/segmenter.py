@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.models.backbones.input_norm import input_norm
-from spectral_tl_bench.models.decoders import build_decoder
+from spectral_tl_bench.models.decoders import build_decoder, resolved, takes_images
 
 if TYPE_CHECKING:
     from spectral_tl_bench.methods.base import Task
@@ -50,14 +50,19 @@ class ViTSegmenter(nn.Module):
         self.composites, self.reading = tuple(tuple(group) for group in composites), reading
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Four feature maps (B, D, h, w), or (B, G D, h, w) of G composites, normalised as the backbone has it."""
+        """Four feature maps (B, D, h, w), or (B, G D, h, w) of G composites, normalised as the backbone has it.
+
+        Behind them the images, where the decoder takes them.
+        """
         seen = images[:, [band for group in self.composites for band in group]] if self.composites else images
         if self.reading is not None:
             seen = self.reading(seen)
-        if not self.composites:
-            return self._maps(seen)
-        maps = self._maps(seen.reshape(-1, len(self.composites[0]), *images.shape[-2:]))
-        return [one.unflatten(0, (len(images), -1)).flatten(1, 2) for one in maps]
+        if self.composites:
+            maps = self._maps(seen.reshape(-1, len(self.composites[0]), *images.shape[-2:]))
+            maps = [one.unflatten(0, (len(images), -1)).flatten(1, 2) for one in maps]
+        else:
+            maps = self._maps(seen)
+        return [*maps, images] if takes_images(self.decoder) else maps
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         """Maps of what the backbone reads at once."""
@@ -98,7 +103,7 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
 
     Args:
         task: What the method is told.
-        decoder: Kind of decoder, as ``build_decoder`` knows it.
+        decoder: Kind of decoder, as ``build_decoder`` knows it, or ``auto``.
         normed: Pass the last map through the backbone's final norm; the maps of a pyramid have none.
 
     Raises:
@@ -106,10 +111,10 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
     """
     composites, reading = task.backbone.composites, input_norm(task.backbone)
     backbone = task.backbone.alone().build(len(composites[0]) if composites else task.num_bands, task.window)
+    kind = resolved(decoder, task)
+    head = build_decoder(task.backbone.widths, task.num_classes, kind=kind, bands=task.num_bands)
     if normed and task.backbone.kind == "vit" and task.backbone.level_norm == "none":
-        head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
         return NormedSegmenter(backbone, head, task.backbone.levels, composites, reading)
     if task.backbone.level_norm != "final":
         backbone.norm = nn.Identity()  # the decoder takes block outputs, so its weights would only be counted
-    head = build_decoder(task.backbone.widths, task.num_classes, kind=decoder)
     return ViTSegmenter(backbone, head, task.backbone.levels, composites, reading)

@@ -10,6 +10,7 @@ from spectral_tl_bench.data.transforms import FlipsAndRotations
 from spectral_tl_bench.data.whole_chips import WholeChips
 from spectral_tl_bench.evaluation.metrics import MeanIoU
 from spectral_tl_bench.methods.base import Budget
+from spectral_tl_bench.methods.budget import BY_RECIPE
 from spectral_tl_bench.protocol import names
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.training.selection import BestOnSource, LastOnTarget
@@ -23,12 +24,12 @@ PUBLISHED = Protocol(
     budgets={
         # SpectralX, ISPRS J. 239, 2026: AdamW 1e-4, constant, batch 32, 25,000 + 45,000 steps.
         "paper": (Budget(), 20),
-        "small": (Budget(steps=60, pretrain_steps=20, batch_size=8, learning_rate=2e-3), 3),
+        "small": (Budget(steps=60, pretrain_steps=20, batch_size=8, **BY_RECIPE), 3),
     },
     usual_budget="paper",
     window=224,
     small_window=64,
-    options={"reading": "released"},
+    options={"reading": "released", "decoder": "upernet"},
 )
 
 AS_PUBLISHED = replace(

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import UserError, nearest
-from spectral_tl_bench.methods.base import Backbone, Budget
+from spectral_tl_bench.methods.base import Backbone, Budget, Plateau, Recipe
+from spectral_tl_bench.methods.budget import BY_RECIPE
 from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class RunSettings(BaseModel):
     precision: Precision = "32-true"
     compile: bool = False
 
+    def by(self, recipe: Recipe, pretrained: bool) -> RunSettings:
+        """The same settings with numbers from a method's recipe where the budget has none, see ``Budget.by``."""
+        return self.model_copy(update={"budget": self.budget.by(recipe, pretrained)})
+
     @model_validator(mode="after")
     def _overlap(self) -> RunSettings:
         if self.stride > self.window:
@@ -60,7 +65,13 @@ class Overrides(BaseModel):
     pretrain_steps: int | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    pretrained_rate: float | None = Field(None, gt=0, le=1)
+    warmup_share: float | None = Field(None, ge=0, lt=1)
     schedule: Literal["constant", "cosine"] | None = None
+    until_plateau: bool = False
+    validate_every: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1)
     window: int | None = Field(None, ge=8)
     stride: int | None = Field(None, ge=1)
     validations: int | None = Field(None, ge=1)
@@ -78,6 +89,37 @@ def _nearest_window(window: int, patch: int, limit: int) -> int:
     """The side nearest to what was wanted, below it where that is possible; 0 where there is none."""
     least, most = -(-8 // patch) * patch, limit // patch * patch
     return min(max(window // patch * patch, least), most) if least <= most else 0
+
+
+RATES = (
+    "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate", "warmup_share",
+    "schedule",
+)  # fmt: skip
+"""What of a budget a user may change one by one."""
+LONGER, MOST = 50, 20_000
+"""Until a plateau, a stage has so many times the budget's steps at most, and never more than these."""
+
+
+def _until_plateau(budget: Budget, overrides: Overrides, protocol: Protocol) -> Budget:
+    """The budget of a training that ends at a plateau, with the rates of the methods' recipes.
+
+    Raises:
+        UserError: If something else that was asked for contradicts it.
+    """
+    if protocol.selection.takes_last or protocol.selection.on_target:
+        raise UserError(f"--until-plateau: protocol {protocol.name} does not select on source validation",
+                        fix="leave it out, or choose another protocol")  # fmt: skip
+    others = {"--schedule cosine": overrides.schedule == "cosine", "--validations": overrides.validations}
+    for flag, given in others.items():
+        if given:
+            raise UserError(f"{flag} does not go with --until-plateau",
+                            expected="a constant rate that falls at a plateau, and --validate-every")  # fmt: skip
+    rule = {name: getattr(overrides, name) for name in ("validate_every", "patience")}
+    return budget.model_copy(update={
+        "steps": min(LONGER * budget.steps, MOST), "pretrain_steps": min(LONGER * budget.pretrain_steps, MOST),
+        **BY_RECIPE, "schedule": "constant",
+        "plateau": Plateau(**{name: value for name, value in rule.items() if value is not None}),
+    })  # fmt: skip
 
 
 def _grain(backbone: Backbone) -> str:
@@ -107,9 +149,17 @@ def make_settings(
         raise UserError(f"--budget {name!r}: protocol {protocol.name} has none of that name",
                         expected=nearest(name, protocol.budgets))  # fmt: skip
     budget, validations = protocol.budgets[name]
-    names = ("steps", "pretrain_steps", "batch_size", "learning_rate", "schedule")
-    changed: dict[str, Any] = {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
+    if overrides.until_plateau:
+        budget = _until_plateau(budget, overrides, protocol)
+    elif overrides.validate_every is not None or overrides.patience is not None:
+        raise UserError(f"--{'patience' if overrides.validate_every is None else 'validate-every'} says how training "
+                        "until a plateau goes", fix="add --until-plateau")  # fmt: skip
+    changed: dict[str, Any] = {name: getattr(overrides, name) for name in RATES if getattr(overrides, name) is not None}
+    if overrides.learning_rate is not None:  # one rate for everything, unless another is given
+        changed = {"pretrained_rate": 1.0, **changed}
     budget = budget.model_copy(update=changed)
+    if budget.plateau is not None:
+        validations = max(1, budget.steps // budget.plateau.validate_every)
     limit = protocol.pixels.windows.largest(chip_size)
     usual = min(protocol.small_window if small else protocol.window, limit)
     window = overrides.window or usual // backbone.token * backbone.token

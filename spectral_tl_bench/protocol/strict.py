@@ -8,6 +8,7 @@ from spectral_tl_bench.data.transforms import FlipsAndTurns
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.evaluation.metrics import MeanIoU
 from spectral_tl_bench.methods.base import Budget
+from spectral_tl_bench.methods.budget import BY_RECIPE
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.training.selection import BestOnSource
 
@@ -21,7 +22,7 @@ STRICT = Protocol(
         # Published settings (SpectralX, ISPRS J. 239, 2026): AdamW 1e-4, constant, batch 32, 25,000 + 45,000 steps.
         "paper": (Budget(), 20),
         # Sized for a laptop: eight benchmarks and both stages in under three minutes on two cores.
-        "small": (Budget(steps=60, pretrain_steps=20, batch_size=8, learning_rate=2e-3, schedule="cosine"), 3),
+        "small": (Budget(steps=60, pretrain_steps=20, batch_size=8, schedule="cosine", **BY_RECIPE), 3),
     },
     usual_budget="paper",
     window=224,

@@ -129,10 +129,21 @@ class DataFacts(_Strict):
 
 
 class Parameters(_Strict):
-    """Numbers of parameters of the whole module."""
+    """Numbers of parameters of the whole module.
+
+    Attributes:
+        decoder: How many of the trainable ones turn features into logits or pixels; None in records of before it was
+            counted.
+    """
 
     total: Count
     trainable: Count
+    decoder: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what an earlier record does not say."""
+        return {key: value for key, value in values(self).items() if value is not None}
 
 
 class StageFacts(_Strict):
@@ -164,6 +175,20 @@ class Times(_Strict):
     total: Seconds
 
 
+class Convergence(_Strict):
+    """How training until a plateau of source validation ended.
+
+    Attributes:
+        converged: Whether source validation stopped gaining; otherwise the steps ran out.
+        step: The last step.
+        plateaus: Steps at whose validations a plateau was found: the rate fell, or training ended.
+    """
+
+    converged: bool
+    step: Count
+    plateaus: tuple[Count, ...] = ()
+
+
 class Selection(_Strict):
     """How the selected checkpoint was found.
 
@@ -172,12 +197,19 @@ class Selection(_Strict):
         step: That of the checkpoint.
         value: Its value.
         trace: (step, value) of every validation.
+        convergence: How training until a plateau ended; None where it had a number of steps.
     """
 
     metric: Text = "source-validation mIoU"
     step: Count
     value: float | None
     trace: tuple[tuple[Count, float | None], ...] = ()
+    convergence: Convergence | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what an earlier record does not say: published ones are compared byte by byte."""
+        return {key: value for key, value in values(self).items() if key != "convergence" or value is not None}
 
 
 class ScoreBlock(_Strict):

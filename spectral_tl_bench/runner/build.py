@@ -17,6 +17,7 @@ from spectral_tl_bench.features.kept import FeatureRun
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.adapters_io import changeable
 from spectral_tl_bench.methods.base import Stage
+from spectral_tl_bench.methods.parts import in_decoder
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.kept_features import on_features
 from spectral_tl_bench.runner.room import OUT, bytes_of_result, bytes_of_weights
@@ -64,6 +65,7 @@ class BuiltRun:
         changeable: Names of the weights that are not those of the pretrained backbone.
         total: Number of parameters.
         trainable: How many of them require a gradient.
+        decoder: How many of these turn features into logits or pixels.
         started: When it began, on the monotonic clock.
     """
 
@@ -82,6 +84,7 @@ class BuiltRun:
     changeable: set[str]
     total: int
     trainable: int
+    decoder: int
     started: float
 
     @property
@@ -116,16 +119,17 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
     module = cell.method.build(task)
     kept = changeable(module)
     check_folder(workplace.out, OUT, bytes_of_result(cell, split) + bytes_of_weights(module, kept))
-    parameters = list(module.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in module.parameters())
+    trained = {name: value.numel() for name, value in module.named_parameters() if value.requires_grad}
+    parts = cell.method.parts()
+    decoder = sum(size for name, size in trained.items() if in_decoder(name, parts))
     stages = cell.method.stages(task)
     first = prepare(cell, split, module, images, hardware, workplace.say, workplace.out)
     features = on_features(cell, split, module, images, hardware, workplace.say)
     inputs = features or ImageRun(module, images)
     return BuiltRun(
         cell, split, workplace, module, stages, loading, images, inputs, *inputs.source(), first, seed,
-        kept | (first.carried if first else set()), total, trainable, started,
+        kept | (first.carried if first else set()), total, sum(trained.values()), decoder, started,
     )  # fmt: skip
 
 

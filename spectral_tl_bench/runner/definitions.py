@@ -24,6 +24,7 @@ from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.results.tuning import Tuning
+from spectral_tl_bench.training import plateau
 from spectral_tl_bench.training.stage_store import StageCard
 
 
@@ -132,6 +133,10 @@ class Cell:
         """Who does what, from benchmark and seed."""
         return self.opened.split(self.seed)
 
+    def resolved(self) -> Cell:
+        """The same with the method's options as they act for this backbone and budget."""
+        return replace(self, method=self.method.resolved(self.task()))
+
     def task(self) -> Task:
         """What the method is told."""
         benchmark = self.opened.benchmark
@@ -199,7 +204,8 @@ class Cell:
             "stage": ((self.given,), lambda: self.given and self.given.card.tensors),
             "seed": ((self.seed,), lambda: self.seed),
             "numerics": (
-                (self.protocol, self.method_name, method, self.objectives, backbone, self._tiny()), self.numerics
+                (self.protocol, self.method_name, method, self.objectives, backbone, self._tiny(),
+                 self._plateau()), self.numerics
             ),
         }  # fmt: skip
         return {name: of(name, *part) for name, part in parts.items()}
@@ -207,8 +213,13 @@ class Cell:
     def numerics(self) -> dict[str, str]:
         """The numerics version of every component that takes part."""
         versions = numerics_of(self.protocol, self.method_name, self.method, self.objectives, self.backbone)
+        if self._plateau():
+            versions["plateau"] = str(plateau.NUMERICS_VERSION)
         # Only there has the rule for constant bands moved a number; results on all other data stay what they are.
         return {**versions, "normalisation": f"{versions['normalisation']}, tiny bands"} if self._tiny() else versions
+
+    def _plateau(self) -> bool:
+        return self.settings.budget.plateau is not None
 
     def _tiny(self) -> bool:
         return self.protocol.pixels.normalise is Normalise and self.opened.tiny(self.seed)

@@ -167,8 +167,10 @@ class _Planner:
         request, given = chosen.request, chosen.given
         backbone = self._backbone(chosen, opened)
         settings = self._settings(chosen, opened, backbone)
+        most = "at most " if settings.budget.plateau is not None else ""
         self.say(
-            f"training: {settings.budget.steps} steps of {settings.budget.batch_size} windows of {settings.window} px, "
+            f"training: {most}{settings.budget.steps} steps of {settings.budget.batch_size} windows of "
+            f"{settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
         if any(method.uses_backbone for method, _ in chosen.methods.values()):
@@ -177,11 +179,10 @@ class _Planner:
                 self.say(line)
         found: list[Cell] = []
         for name, (method, objectives) in chosen.methods.items():
-            cells = [
-                Cell(opened, name, method, backbone, chosen.protocol, settings, seed, request.oracle, given,
-                     objectives, request.variant)
-                for seed in request.seeds
-            ]  # fmt: skip
+            own = self._own(settings, method, backbone)
+            first = Cell(opened, name, method, backbone, chosen.protocol, own, request.seeds[0],
+                         request.oracle, given, objectives, request.variant).resolved()  # fmt: skip
+            cells = [replace(first, seed=seed) for seed in request.seeds]
             able, reason = self.able.cells(cells)
             if reason is not None:
                 self._refuse(f"{cells[0].method_title} on {opened.benchmark.id}", reason)
@@ -225,6 +226,14 @@ class _Planner:
             lambda: make_settings(
                 opened.benchmark, opened.chip_size, opened.is_small, backbone, overrides, protocol
             ),
+        )  # fmt: skip
+
+    def _own(self, settings: RunSettings, method: Method, backbone: Backbone) -> RunSettings:
+        """The settings with a method's rates."""
+        pretrained = method.uses_backbone and backbone.weights is not None
+        return self._get(
+            "settings of a method", [id(settings), repr(method.recipe), pretrained],
+            lambda: settings.by(method.recipe, pretrained),
         )  # fmt: skip
 
     def _open(self, benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark | UserError:

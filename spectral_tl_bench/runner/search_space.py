@@ -18,9 +18,10 @@ Search = Literal["random", "grid"]
 Point = dict[str, Any]
 """One value by name."""
 
-SETTINGS = ("learning_rate", "schedule")
+SETTINGS = ("learning_rate", "weight_decay", "schedule")
 """Settings that may be searched: how the optimiser goes, and not how much it may train, which is the same for all."""
-LEARNING_RATES = "1e-05..0.01"
+AROUND = 10.0
+"""The learning rate is searched from so many times below that of the run without a search to so many times above."""
 RANGE = ".."
 _DIGITS = 3  # significant ones of a value drawn from a range, so that people can read and type it
 
@@ -99,8 +100,17 @@ def read_dimension(name: str, text: str) -> Dimension:
     return Dimension((), *ends, whole=all(end.strip().isdigit() for end in (low, high)))
 
 
+def rates_around(rate: float) -> Dimension:
+    """Learning rates around one, on a logarithmic scale."""
+    low, high = (float(f"{value:.{_DIGITS}g}") for value in (rate / AROUND, rate * AROUND))
+    return Dimension((), low, high)
+
+
 def space_of(method: Method, task: Task, given: Mapping[str, str], fixed: Mapping[str, str]) -> dict[str, Dimension]:
-    """What is searched for a method: its own space and the learning rate, then what the user says.
+    """What is searched for a method: one option of its own and the learning rate, or what the user says.
+
+    One alone, the first that it declares and that is not set: of as many draws, a method with more to choose would have
+    fewer for each.
 
     Args:
         method: The method.
@@ -120,9 +130,10 @@ def space_of(method: Method, task: Task, given: Mapping[str, str], fixed: Mappin
             raise UserError(f"{name} is searched by --space and set by {fixed[name]}", fix="leave out one of them")
     space = {name: read_dimension(name, text) for name, text in given.items()}
     if not given:
-        own = {name: Dimension(tuple(values)) for name, values in type(method).search_space.items()}
-        own |= {"learning_rate": read_dimension("learning_rate", LEARNING_RATES)} if _by_gradients(method, task) else {}
-        space = {name: dimension for name, dimension in own.items() if name not in fixed}
+        own = [name for name in type(method).search_space if name not in fixed][:1]
+        space = {name: Dimension(tuple(type(method).search_space[name])) for name in own}
+        if "learning_rate" not in fixed and _by_gradients(method, task):
+            space["learning_rate"] = rates_around(task.budget.rate)
     if not space:
         raise UserError("there is nothing to search: the method declares no options, and no learning rate acts",
                         fix="name some with --space, as in --space rank=4,8,16")  # fmt: skip

@@ -112,7 +112,7 @@ class Tuner:
             item = error.errors()[0]
             raise UserError(f"--space {item['loc'][0]}: {item['msg'].lower()}",
                             expected=f"not {item['input']!r}") from None  # fmt: skip
-        return replace(cell, method=method, settings=cell.settings.model_copy(update={"budget": budget}))
+        return replace(cell, method=method, settings=cell.settings.model_copy(update={"budget": budget})).resolved()
 
     def tuned(self, cell: Cell, tuning: Tuning) -> Cell:
         """A cell with the configuration that was chosen, which its record says."""

@@ -45,9 +45,10 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
     if stages and built.hardware.precision != "32-true":
         stages[-1]["options"]["tested_in"] = "32-true"  # what Lightning does not run is computed in float32
     step, value = trained.selected[0], trained.selected_value
+    ending = {"convergence": asdict(trained.convergence)} if trained.convergence else {}
     return {
         "majority_class": built.images.majority_class,
-        "parameters": {"total": built.total, "trainable": built.trainable},
+        "parameters": {"total": built.total, "trainable": built.trainable, "decoder": built.decoder},
         "stages": stages,
         "seconds": {
             "train": clock.trained - built.started + before,
@@ -56,7 +57,13 @@ def measured_fields(built: BuiltRun, trained: TrainedModel, clock: Clock) -> dic
         },
         "peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_memory(),
         "device": built.hardware.name,
-        "selection": {"metric": cell.protocol.selection.name, "step": step, "value": value, "trace": trained.trace},
+        "selection": {
+            "metric": cell.protocol.selection.name,
+            "step": step,
+            "value": value,
+            "trace": trained.trace,
+            **ending,
+        },
     }
 
 

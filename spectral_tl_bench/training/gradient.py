@@ -31,6 +31,7 @@ from spectral_tl_bench.training.loggers import CellLogs
 from spectral_tl_bench.training.measured import StepClock
 from spectral_tl_bench.training.oom import StepMemoryError, is_out_of_memory
 from spectral_tl_bench.training.parts import Parts
+from spectral_tl_bench.training.plateau import UntilPlateau
 from spectral_tl_bench.training.progress import ProgressLines, Say
 from spectral_tl_bench.training.resume import StageKeeper
 from spectral_tl_bench.training.selection import BestOnSource, Matrix
@@ -77,6 +78,7 @@ class GradientStage:
         objectives: The objectives of the run, or None.
         keeper: Keeps checkpoints to go on from, and knows where to go on; None keeps none.
         logs: Where loggers write, in a folder of the stage; None for no loggers.
+        plateau: Sets the rate and may end the stage before its steps are over; None for neither.
     """
 
     module: nn.Module
@@ -95,6 +97,7 @@ class GradientStage:
     objectives: ActiveObjectives | None = None
     keeper: StageKeeper | None = None
     logs: Path | None = None
+    plateau: UntilPlateau | None = None
 
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -164,10 +167,12 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         task.passes.append(untrained)
     clock = StepClock(job.source.settings.batch_size, hardware.device)
     every = max(1, stage.steps // max(1, validation.times)) if validation else None
+    if job.plateau is not None:
+        every = min(stage.steps, job.plateau.rule.validate_every)
     trainer = make_trainer(
         hardware, stage.steps,
         [ProgressLines(job.say, f"{job.title} | {stage.name}", stage.steps, value=task.selection.name), clock,
-         *job.callbacks,
+         *job.callbacks, *([job.plateau] if job.plateau else []),
          *([keeper] if keeper else [])], job.folder, every,
         _sync_statistics(task, hardware, share), _logs(job, share),
     )  # fmt: skip
@@ -189,7 +194,8 @@ def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
         _run(trainer, task, loader, _validation_loader(validation, chips), path)
     trainable = sum(parameter.numel() for parameter in job.module.parameters() if parameter.requires_grad)
     seconds = before + time.monotonic() - started
-    return task, StageSummary(stage.name, stage.steps, seconds, trainable, options, clock.facts)
+    steps = trainer.global_step if job.plateau else stage.steps
+    return task, StageSummary(stage.name, steps, seconds, trainable, options, clock.facts)
 
 
 LOOKED_AT = 2

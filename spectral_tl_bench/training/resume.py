@@ -26,7 +26,7 @@ from spectral_tl_bench.methods.base import Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
 from spectral_tl_bench.training.checkpoints import CheckpointStore, Places
 from spectral_tl_bench.training.plain import CannotTellError, plain
-from spectral_tl_bench.training.trained import StageSummary, TrainedModel
+from spectral_tl_bench.training.trained import Convergence, StageSummary, TrainedModel
 
 TOGETHER = 8
 """Steps after which several processes agree whether they keep a checkpoint or pause; one process looks at each."""
@@ -225,6 +225,7 @@ def results_of(trained: TrainedModel, folder: Path) -> dict[str, Any]:
         "last": trained.last,
         "checkpoints": [path.relative_to(folder).as_posix() for path in trained.checkpoints],
         "averaged": trained.averaged,
+        "convergence": asdict(trained.convergence) if trained.convergence else None,
         "settled": sorted(trained.settled),
     }
 
@@ -236,6 +237,8 @@ def put_results(trained: TrainedModel, results: Mapping[str, Any], folder: Path)
     trained.selected, trained.last = tuple(results["selected"]), tuple(results["last"])
     trained.checkpoints = [folder / name for name in results["checkpoints"]]
     trained.averaged, trained.settled = results["averaged"], set(results["settled"])
+    ending = results.get("convergence")
+    trained.convergence = Convergence(**{**ending, "plateaus": tuple(ending["plateaus"])}) if ending else None
 
 
 @dataclass

@@ -13,6 +13,7 @@ from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
+from spectral_tl_bench.methods.budget import WARMUP
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 from spectral_tl_bench.training.checkpoints import OURS
@@ -27,6 +28,8 @@ NUMERICS_VERSION = 1
 """Raised by hand whenever the weights that training leads to may change."""
 
 VALIDATION_METRIC = "val_miou"
+BACKBONE = "backbone."
+"""Where a method's module has its backbone."""
 
 
 def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> set[str]:
@@ -40,6 +43,13 @@ def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> s
     if stage.trainable is None:
         return set(declared)
     return {name for name, _ in module.named_parameters() if stage.trainable(name)}
+
+
+def warm_up(stage: Stage, budget: Budget) -> int:
+    """Steps in which the rate of a stage rises; a stage without labels has the usual ones, whatever the recipe."""
+    share = budget.warmup_share if stage.labelled and budget.warmup_share is not None else WARMUP
+    # A share such as .05 is no binary fraction: 1/20 of 20 steps is one step.
+    return max(1, math.floor(stage.steps * share + 1e-9))
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -199,14 +209,14 @@ class StageTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW (betas .9, .95) over what the stage trains; constant rate, or warm-up and cosine."""
-        rate = self.stage.learning_rate or self.budget.learning_rate
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        rate = self.stage.learning_rate or self.budget.rate
         optimiser = torch.optim.AdamW(
-            parameters, lr=rate, betas=(0.9, 0.95), weight_decay=self.budget.weight_decay, fused=True
+            self._groups(rate), lr=rate, betas=(0.9, 0.95), weight_decay=self.budget.decay, fused=True
         )
         if self.budget.schedule == "constant":
             return optimiser
-        warm, steps = max(1, self.stage.steps // 20), max(1, self.stage.steps)
+        steps = max(1, self.stage.steps)
+        warm = warm_up(self.stage, self.budget)
 
         def factor(step: int) -> float:
             if step < warm:
@@ -215,6 +225,17 @@ class StageTask(LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self, rate: float) -> list[Any]:
+        """What the stage trains; the backbone's own weights apart where they have a rate of their own."""
+        trained = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        share = self.budget.pretrained_rate or 1.0
+        slow = [value for name, value in trained.items() if name.startswith(BACKBONE)]
+        if share == 1.0 or not slow or not self.stage.labelled:
+            return list(trained.values())
+        new = [value for name, value in trained.items() if not name.startswith(BACKBONE)]
+        groups = [{"params": new, "lr": rate}, {"params": slow, "lr": rate * share}]
+        return [group for group in groups if group["params"]]
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training can change: trainable parameters, and buffers such as batch statistics."""

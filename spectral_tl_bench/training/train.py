@@ -23,10 +23,11 @@ from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.closed_form import solve_stage
 from spectral_tl_bench.training.gradient import GradientStage, Validation, ValidationTrace, train_stage
 from spectral_tl_bench.training.hardware import Hardware
+from spectral_tl_bench.training.plateau import UntilPlateau
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.resume import Keeper, StageKeeper, put_results, results_of
 from spectral_tl_bench.training.selection import BestOnSource
-from spectral_tl_bench.training.task import StageTask
+from spectral_tl_bench.training.task import StageTask, warm_up
 from spectral_tl_bench.training.trained import (
     StageSummary,
     TrainedModel,
@@ -200,34 +201,46 @@ def descend(run: TrainingRun, number: int, declared: set[str], trained: TrainedM
     if run.objectives and stage.labelled:
         folder = run.folder / "average" if last else None
         objectives = ActiveObjectives(run.objectives, stage, run.source, run.num_classes, order, folder)
+    plateau = _until_plateau(run, stage) if last else None
     task, summary = train_stage(
         GradientStage(
             run.module, stage, run.source, run.budget, declared, run.folder, order, run.seed(number), run.hardware,
             run.say, run.title, [trace] if trace else [], run.validation() if last else None, objectives,
             StageKeeper(keeper, number, stage, objectives, functools.partial(_results, run, trained, number)),
-            run.logs,
+            run.logs, plateau,
         )
     )  # fmt: skip
     trained.stages.append(summary)
     if objectives is not None and (facts := objectives.facts()):
         summary.options["objectives"] = facts
     if trace is not None and mine().rank == 0:  # which tests and writes
-        _select(run, trace, task, trained)
+        _select(run, trace, task, trained, summary.steps)
+        trained.convergence = plateau.convergence(summary.steps) if plateau else None
         _average(run, stage, task, trained)
         if not run.is_last(number):
             _go_on_from_selected(summary, trained)
     trained.settle()
 
 
-def _select(run: TrainingRun, trace: ValidationTrace, task: StageTask, trained: TrainedModel) -> None:
-    """Take the selected and the last checkpoint of the last stage."""
+def _until_plateau(run: TrainingRun, stage: Stage) -> UntilPlateau | None:
+    """What ends a validated stage, where its budget asks for it."""
+    rule = run.budget.plateau
+    if rule is None:
+        return None
+    # The most steps are a limit that should not shape what comes before it: the rate is up at the first validation.
+    warm = min(warm_up(stage, run.budget), rule.validate_every) if run.budget.warmup_share else 0
+    return UntilPlateau(rule, warm, stage.plateau_after)
+
+
+def _select(run: TrainingRun, trace: ValidationTrace, task: StageTask, trained: TrainedModel, steps: int) -> None:
+    """Take the selected and the last checkpoint of the last stage, which had so many steps."""
     step, best = read_checkpoint(Path(trace.best_model_path))
     state = {name: value.detach().cpu().clone() for name, value in task.trained_state().items()}
     # A checkpoint holds what its own stage trains; the rest of the trained weights no longer changes.
     rest = trained.settled_state()
     trained.trace = trace.trace
     trained.selected = (step, {**rest, **best})
-    trained.last = (task.stage.steps, {**rest, **state})
+    trained.last = (steps, {**rest, **state})
     trained.checkpoints = sorted(Path(str(trace.dirpath)).glob("*.ckpt")) if run.keep_all else []
 
 

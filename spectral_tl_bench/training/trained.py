@@ -16,6 +16,21 @@ Checkpoint = tuple[int, State]
 """Step and weights."""
 
 
+@dataclass(frozen=True)
+class Convergence:
+    """How training until a plateau ended.
+
+    Attributes:
+        converged: Whether source validation stopped gaining; otherwise the steps ran out.
+        step: The last step.
+        plateaus: Steps at whose validations a plateau was found.
+    """
+
+    converged: bool
+    step: int
+    plateaus: tuple[int, ...]
+
+
 @dataclass
 class StageSummary:
     """What one stage did; ``measured`` says how fast, see ``training.measured``."""
@@ -39,6 +54,7 @@ class TrainedModel:
         selected: Step and weights of the checkpoint that counts, or of an average of weights.
         last: Step and weights at the end of training.
         checkpoints: Files of every validated checkpoint, where all were kept.
+        convergence: How training until a plateau ended; None where it had a number of steps.
         averaged: Value of the selected checkpoint, where it is an average.
         settled: Names of weights that a stage has trained or brought; later checkpoints hold them, too.
         earlier: Seconds that training took before it was cut off, where it was.
@@ -52,6 +68,7 @@ class TrainedModel:
     last: Checkpoint = (0, {})
     checkpoints: list[Path] = field(default_factory=list)
     averaged: float | None = None
+    convergence: Convergence | None = None
     settled: set[str] = field(default_factory=set)
     earlier: float = 0.0
     resumed: int = 0

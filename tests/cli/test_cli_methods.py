@@ -63,7 +63,7 @@ def test_spectralx_on_vit_large_has_the_numbers_of_the_paper(methods):
     assert parts["reconstruction decoder"][-1] == "reconstruct" and parts["Are-adapter"][-1] == "segment"
     assert "head, reconstruction decoder: 11,805,825" in out
     assert table(out, "stage ")["segment"][:3] == ["yes", "45,000", "60"]
-    assert table(out, "option ")["decoder"][1:3] == ["shared", "own"]
+    assert table(out, "option ")["decoder"][1:3] == ["auto", "own"]
 
 
 def test_as_json_the_same_is_told(methods):
@@ -82,6 +82,7 @@ def test_baselines_are_shown(methods, name):
     code, out, _ = methods("show", name, *SMALL, "--window", "32", "--bands", "3")
     kind = load_method(name)
     assert code == 0 and kind.family in out and kind.reference in out and all(one in out for one in kind.model_fields)
+    assert f"trainable in decoder: {table(out, 'part ')['decoder'][0]}\n" in out
     assert "trainable without decoder" in out and table(out, "part ")["decoder"][1] == "0"
 
 
@@ -169,3 +170,16 @@ def test_trained_weights_are_looked_at(methods, tmp_path):
     weights.write_bytes(b"nothing")
     code, _, err = methods("probe", "spectralx@hypert-no-stage1", *common, "--weights", weights)
     assert code == 2 and "cannot be read" in err
+
+
+def test_what_auto_means_is_said_for_every_budget(methods):
+    code, out, _ = methods("show", "lora", "--backbone", "vit-large")
+    assert code == 0 and "decoder on this backbone: upernet (paper), light (small); counted is the first" in out
+    assert table(out, "option ")["decoder"][1:3] == ["auto", "upernet"]
+    _, out, _ = methods("show", "spectralx", *SMALL, "--window", "32", "-o", "decoder=auto+pixels", "--json")
+    found = json.loads(out)
+    assert found["chosen"] == {"decoder": {"paper": "light+pixels", "small": "light+pixels"}}
+    parts = {part["name"]: part for part in found["parts"]}
+    assert parts["pixel path"]["kind"] == "decoder" and parts["pixel path"]["trainable"] > 64 * 64
+    _, out, _ = methods("show", "lora", *SMALL, "--window", "32", "-o", "decoder=linear")
+    assert "decoder on this backbone" not in out

@@ -29,7 +29,7 @@ def test_the_draws_are_shown_without_the_target_and_the_choice_is_run(stbench, s
     command = ["tune", "pixel-mlp", "-b", "mts12-n2s", "--budget", 2, "-s", 1, "-s", 0, *small]
     assert stbench(*command, "--no-run") == 0
     out = capsys.readouterr().out
-    assert "2 random draws from learning_rate=1e-05..0.01; seed 1, source validation only" in out
+    assert "2 random draws from learning_rate=0.0004..0.04; seed 1, source validation only" in out
     assert "target mIoU" not in out and "testing" not in out
     table = out[out.index("rank  draw") :].splitlines()
     values = [float(line.split()[2]) for line in table[1:3]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,7 @@ def matrices(record):
         ("linear-probe", {"cache_copies": 8}),
         pytest.param("frozen", {"cache_dtype": "bfloat16"}, marks=pytest.mark.slow),
         ("frozen", {"cache_dtype": "float16", "decoder": "fpn"}),
+        ("frozen", {"cache_dtype": "float16", "decoder": "light+pixels", "cache_copies": 8}),
     ],
 )
 def test_a_store_changes_no_number(tmp_path, kept_run, method, options):
@@ -104,6 +107,27 @@ def test_features_behind_the_norm_are_not_those_of_a_decoder(tmp_path, kept_run,
 def test_a_linear_head_keeps_one_level(tmp_path, kept_run):
     kept_run(tmp_path)
     assert {path.name for path in (tmp_path / "cache" / "features").rglob("*.npy")} == {"level-3.npy"}
+
+
+def test_a_pixel_path_keeps_the_windows_too(tmp_path, kept_run):
+    kept_run(tmp_path, options={"pixels": True})
+    folders = list((tmp_path / "cache" / "features").iterdir())
+    assert [sorted(path.name for path in folder.glob("*.npy")) for folder in folders] == [
+        ["level-3.npy", "level-4.npy"]
+    ] * 3
+    kept = [np.load(folder / "level-4.npy") for folder in folders]
+    assert all(one.shape[1] == 24 and one.shape[2] == one.shape[3] for one in kept), "all bands of native windows"
+    record, _, said = kept_run(tmp_path)
+    assert not any("reusing" in line for line in said) and "pixels" not in record.options
+
+
+def test_what_is_kept_of_a_pixel_path_counts_as_room(tmp_path, kept_run):
+    sizes = {}
+    for pixels in (False, True):
+        _, outcome, _ = kept_run(tmp_path / str(pixels), limit=1e-9, options={"pixels": pixels})
+        number, unit = re.search(r"would take ([\d.]+) (\S+)", outcome.message).groups()
+        sizes[pixels] = float(number) * {"KiB": 1, "MiB": 1024}[unit]
+    assert sizes[True] > 20 * sizes[False], "24 bands of every pixel beside 32 channels of every patch of 8 px"
 
 
 def test_another_seed_of_the_head_is_another_head(tmp_path, kept_run):
@@ -246,7 +270,7 @@ def test_modules_whose_features_cannot_be_kept():
         check_parts(trains, images, "toy")
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", [*DECODERS, "light+pixels", "linear+pixels", "upernet+pixels"])
 def test_levels_that_a_decoder_looks_at(tree, decoder):
     request = make_request(tree, "frozen", options={"train_patch_embed": False, "decoder": decoder})
     (cell,), _ = plan(request, lambda _: None)
@@ -254,7 +278,9 @@ def test_levels_that_a_decoder_looks_at(tree, decoder):
     task = cell.task()
     images = torch.randn(2, task.num_bands, task.window, task.window)
     maps, used = check_parts(module, images, "frozen")
-    assert used == ((3,) if decoder in ("linear", "fcn") else (0, 1, 2, 3))
+    base = decoder.removesuffix("+pixels")
+    levels = (3,) if base in ("linear", "fcn") else (0, 1, 2, 3)
+    assert used == (levels if base == decoder else (*levels, 4)), "the images come last"
     head = HeadOnFeatures(module.decoder)
     with torch.no_grad():
         on_images = HeadOnImages(module, torch.float32)(images)

@@ -145,7 +145,13 @@ class Bench:
         return SourceData(benchmark, index, make_split(benchmark, index, 0), settings, order_seed)
 
     def run(
-        self, method: str, *more: object, steps: int = 4, rate: float = 1e-2, validations: int = 2, stride: int = STRIDE
+        self,
+        method: str,
+        *more: object,
+        steps: int = 4,
+        rate: float = 1e-2,
+        validations: int | None = 2,
+        stride: int = STRIDE,
     ) -> Run:
         """A run of a method through the command, in this process."""
         with (
@@ -155,7 +161,8 @@ class Bench:
             arguments = [
                 "run", "--benchmark", self.root / "golden.yaml", "--method", method, "--out", f"{folder}/runs",
                 "--steps", steps,
-                "--batch-size", 4, "--learning-rate", rate, "--validations", validations, "--window", WINDOW,
+                "--batch-size", 4, "--learning-rate", rate, "--window", WINDOW,
+                *(("--validations", validations) if validations else ()),
                 "--stride", stride, "--accelerator", "cpu", "--jobs", 1, "--backbone", "compact", "--weights", "none",
                 *(part for size in SIZES.items() for part in ("--backbone-size", "=".join(map(str, size)))), *more,
             ]  # fmt: skip

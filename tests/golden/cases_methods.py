@@ -28,6 +28,9 @@ CLASSES, SIDE, STEPS, LENGTH = 3, 32, 4, 0.1
 NORMS = {"train_norms": True}
 """Was the default when the values were written first; the numbers of the same options have not moved."""
 
+FIRST = {"decoder": "upernet"}
+"""Defaults when the values were written first, of options that a case does not name."""
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "adalora": {"": {"interval": 1, **NORMS}}, "dora": {"": NORMS}, "fourierft": {"": NORMS}, "ia3": {"": NORMS},
     "oft": {"": NORMS}, "peft": {"": NORMS}, "vera": {"": NORMS},
@@ -94,7 +97,7 @@ def method(name: str) -> Lines:
         options = dict(given)
         preset = options.pop("@", None)
         other = options.pop("&", None)
-        made = make_method(f"{name}@{preset}" if preset else name, options)
+        made = make_method(f"{name}@{preset}" if preset else name, options, FIRST)
         with tempfile.TemporaryDirectory() as folder:
             what = task(backbone_of(other, Path(folder)) if other else None)
             yield from named(title, numbers_of(made, what)) if title else numbers_of(made, what)

@@ -50,14 +50,23 @@ SMALL: dict[str, tuple[tuple[str, dict[str, int], int], ...]] = {
 }
 """By family: a backbone, the sizes that make it small, and the side of the images."""
 
+FIRST = ("linear", "fcn", "upernet", "fpn", "dpt")
+"""Decoders of the first values; those of the others stand by themselves."""
 
-def decoder() -> Lines:
-    """Every decoder on fixed maps: as it starts, with noise on its weights, and its dropout in training."""
-    generator = torch.Generator().manual_seed(4)
+
+def fixed_maps(generator: torch.Generator) -> tuple[tuple[str, list[torch.Tensor], tuple[int, int]], ...]:
+    """Maps of one size, and of falling sizes, each with the size of an image."""
     equal = [torch.randn(2, 16, 6, 6, generator=generator) for _ in range(4)]
     falling = [torch.randn(2, 8 * 2**k, 16 >> k, 16 >> k, generator=generator) for k in range(4)]
-    for kind in DECODERS:
-        for name, maps, size in (("equal", equal, (48, 48)), ("falling", falling, (61, 64))):
+    return ("equal", equal, (48, 48)), ("falling", falling, (61, 64))
+
+
+def decoder() -> Lines:
+    """Decoders on fixed maps: as they start, with noise on their weights, and their dropout in training."""
+    generator = torch.Generator().manual_seed(4)
+    shown = fixed_maps(generator)
+    for kind in FIRST:
+        for name, maps, size in shown:
             torch.manual_seed(1)
             module = build_decoder([one.shape[1] for one in maps], 3, kind=kind)
             yield f"{kind}, {name}: dropout", without_dropout(module.train())
@@ -69,6 +78,28 @@ def decoder() -> Lines:
         yield f"{kind}: wide", [sum(parameter.numel() for parameter in wide.parameters())]
     torch.manual_seed(2)
     segmenter = build_segmenter(make_task(bands=4, window=32)).eval()
+    yield "segmenter", sketch(segmenter(torch.randn(1, 4, 32, 32, generator=generator)))
+
+
+def light_decoders() -> Lines:
+    """Decoders that came later, and the pixel path beside one of them."""
+    generator = torch.Generator().manual_seed(4)
+    shown = fixed_maps(generator)
+    for kind in sorted({*DECODERS, "light+pixels"} - {*FIRST}):
+        for name, maps, size in shown:
+            torch.manual_seed(1)
+            module = build_decoder([one.shape[1] for one in maps], 3, kind=kind, bands=4)
+            images = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(5))
+            features = [*maps, images] if kind.endswith("+pixels") else maps
+            yield f"{kind}, {name}: dropout", without_dropout(module.train())
+            yield f"{kind}, {name}: start", sketch(module(features, size))
+            shaken(module)
+            yield f"{kind}, {name}: logits", sketch(module.eval()(features, size))
+        with torch.device("meta"):
+            wide = build_decoder(384, 3, kind=kind, bands=4)
+        yield f"{kind}: wide", [sum(parameter.numel() for parameter in wide.parameters())]
+    torch.manual_seed(2)
+    segmenter = build_segmenter(make_task(bands=4, window=32), "linear+pixels", normed=True).eval()
     yield "segmenter", sketch(segmenter(torch.randn(1, 4, 32, 32, generator=generator)))
 
 
@@ -142,6 +173,7 @@ def maps_of(spec: Backbone, name: str, side: int) -> Lines:
 
 CASES = [
     Case("decoder", decoder, ("decoder", "backbone vit")),
+    Case("light decoders", light_decoders, ("decoder", "backbone vit")),
     Case("patch embedding", patch_embedding, ("patch embedding", "backbone vit")),
     Case("backbone reading", backbone_reading, ("backbone reading", "patch embedding", "backbone vit")),
     *(

@@ -86,6 +86,21 @@ def selection() -> Lines:
         yield f"{name}: target", run.shares()
 
 
+def until_plateau() -> Lines:
+    """Where the rate rises and falls, and where training stops."""
+    script = ("-o", "script=0,0,0,2,1", "--until-plateau", "--validate-every", 1, "--patience", 2)
+    run = bench().run("golden-script", *script, steps=30, validations=None)
+    ending, chosen = run.record.selection.convergence, run.record.selection
+    yield "ending", [float(ending.converged), ending.step, *ending.plateaus]
+    yield "steps", [chosen.step, *(step for step, _ in chosen.trace)]
+    yield "trace", [float(value or 0) for _, value in chosen.trace]
+    yield "last", run.shares("last")
+    for name, numbers in outcome(
+        bench().run("pixel-mlp", "--until-plateau", "--validate-every", 4, "--patience", 1, steps=40, validations=None)
+    ):
+        yield f"pixels: {name}", numbers
+
+
 def kept_features() -> Lines:
     """A decoder on features that are computed once, in all symmetries, and with another seed of the head."""
     other = ("-o", "cache=true", "-o", "head_seed=1", "-o", "cache_dtype=float16")
@@ -176,6 +191,7 @@ CASES = [
         ("training", *PIXELS, "method spectralx", "backbone vit", "decoder"),
     ),
     Case("selection", selection, ("selection", *(one for one in PIXELS if one != "selection"), "training")),
+    Case("plateau", until_plateau, ("plateau", *PIXELS, "training", "method pixel-mlp")),
     Case(
         "kept features", kept_features,
         ("kept features", *PIXELS, "training", "method linear-probe", "backbone vit", "decoder"),

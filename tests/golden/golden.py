@@ -39,7 +39,7 @@ from spectral_tl_bench.models.backbones.registry import backbone_entries, load_b
 from spectral_tl_bench.objectives.registry import load_objective, objective_entries
 from spectral_tl_bench.plugins import package_of
 from spectral_tl_bench.protocol.registry import get_protocol
-from spectral_tl_bench.training import task
+from spectral_tl_bench.training import plateau, task
 
 VALUES = Path(__file__).parent / "values"
 TOLERANCE = 1e-4
@@ -112,7 +112,7 @@ def owner_of(component: str) -> tuple[Any, str]:
         return load_backbone(families()[name][0]).make, "numerics_version"
     modules = {
         "data": rasters, "training": task, "evaluation": evaluate, "kept features": kept, "decoder": decoders,
-        "patch embedding": patch_embedding,
+        "patch embedding": patch_embedding, "plateau": plateau,
     }  # fmt: skip
     if component in modules:
         return modules[component], "NUMERICS_VERSION"
@@ -123,7 +123,7 @@ def owner_of(component: str) -> tuple[Any, str]:
 def components() -> list[str]:
     """All components of this distribution that have a numerics version."""
     return [
-        "data", "training", "evaluation", "kept features", "decoder", "patch embedding",
+        "data", "training", "evaluation", "kept features", "decoder", "patch embedding", "plateau",
         *get_protocol("strict").parts(),
         *(f"published {part}" for part in ("normalisation", "augmentation", "windows")), "as-published selection",
         "backbone reading", *(f"backbone {name}" for name in families()),

@@ -49,6 +49,7 @@ from spectral_tl_bench.models.backbones import (
     spectral,
     spectral_gpt,
 )
+from spectral_tl_bench.models.decoders import WithPixels, levels
 from spectral_tl_bench.models.decoders.head import Head
 from spectral_tl_bench.models.decoders.neck import PyramidNeck
 from spectral_tl_bench.objectives import coral, mixstyle, risks
@@ -57,7 +58,7 @@ from spectral_tl_bench.objectives.swad import ValleyAverager
 from spectral_tl_bench.protocol.numerics import numerics_of, stage_versions
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.runner import seeds
-from spectral_tl_bench.training import gradient
+from spectral_tl_bench.training import gradient, plateau
 from spectral_tl_bench.training.selection import BestOnSource, LastOnTarget
 from spectral_tl_bench.training.stage_store import StageIdentity
 
@@ -226,6 +227,10 @@ def transposed_alone(self: placement.Turn, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.swapaxes(-1, -2)) if self.transpose else array
 
 
+def without_pixels(self, features, size):
+    return self.maps(features[:-1], size)
+
+
 identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 
 PLANTS: list[tuple[str, str, Plant]] = [
@@ -275,12 +280,17 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("training", "no augmentation", put(SourceData, "augmentation", lambda *_: None)),
     ("training", "pixels left out in closed form", sweep_without_the_end),
     ("first stages", "a seed with versions", put(StageIdentity, "weight_seed", property(seed_with_versions))),
+    ("plateau", "another fall", put(plateau, "FALL", 0.5)),
+    ("plateau", "the first is the end", put(plateau, "PLATEAUS", 1)),
     ("kept features", "features scaled", after(kept, "compute_features", lambda maps: [1.1 * one for one in maps])),
     ("kept features", "another order", shifted(feature_data)),
     ("kept features", "labels not turned", put(feature_data, "symmetry", lambda values, _: values)),
     ("decoder", "no dropout", no_dropout),
     ("decoder", "scaled logits", scaled(Head, "classify")),
     ("decoder", "levels exchanged", after(PyramidNeck, "forward", lambda levels: [2 * levels[0], *levels[1:]])),
+    ("light decoders", "scaled logits", scaled(Head, "classify")),
+    ("light decoders", "levels exchanged", after(levels, "joined", lambda one: one.flip(1))),
+    ("light decoders", "no pixel path", put(WithPixels, "forward", without_pixels)),
     ("patch embedding", "not rescaled", put(patch_embedding, "repeat", without_rescaling)),
     ("patch embedding", "twice the filters", scaled(patch_embedding, "wavelength")),
     ("patch embedding", "colours exchanged", after(patch_embedding, "rgb", lambda matrix: matrix.flip(1))),

@@ -137,6 +137,24 @@ def test_escape():
     assert escape("_a_ ~~b~~ batch_size\x1b[31m") == r"\_a\_ \~\~b\~\~ batch_size�\[31m"
 
 
+def test_parameters_of_the_decoder_stand_in_their_own_column(store, tmp_path):
+    records = [
+        store(parameters={"total": 1_000, "trainable": 100, "decoder": 64}),
+        store(method="full", parameters={"total": 1_000, "trainable": 100}),
+    ]
+    folder = report(records, tmp_path)
+    runs = pd.read_csv(folder / "board.csv").set_index("method")
+    assert runs["decoder"]["lora"] == 64 and pd.isna(runs["decoder"]["full"])
+    ranks, cells = (table for table in tables((folder / "board.md").read_text()) if "In the decoder" in table[0])
+    for table in (ranks, cells):
+        place, method = table[0].index("In the decoder"), table[0].index("Method")
+        assert table[0][place - 1] == "Trainable parameters"
+        found = {row[method]: row[place] for row in table[2:]}
+        assert found["lora"] == "64" and found["full"] not in ("0", "100")
+    rows = pd.read_csv(folder / "board-rows.csv").set_index("method")
+    assert rows["decoder_max"]["lora"] == 64
+
+
 def test_csv_has_every_cell_at_full_precision(many, tmp_path):
     folder = report(many, tmp_path)
     table = pd.read_csv(io.StringIO((folder / "board.csv").read_text()), float_precision="round_trip")

@@ -42,6 +42,11 @@ def test_it_says_everything(store):
     assert any("computed again from evidence-" in line and "3 places" in line for line in lines)
 
 
+def test_the_decoder_is_told_apart_where_it_was_counted(store):
+    record = store(parameters={"total": 1000, "trainable": 100, "decoder": 64})
+    assert "parameters 100 of 1,000 trained, 64 of them in the decoder" in words(shown(record))
+
+
 def test_both_metrics_stand_side_by_side_with_their_difference(store):
     record = store()
     lines = words(shown(record))

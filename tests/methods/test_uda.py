@@ -156,13 +156,14 @@ def test_windows_weigh_as_rare_class_sampling_would_draw_them():
     assert teacher.weights(present[:4] & False, pixels[:4] * 0, 0.3).tolist() == [1, 1, 1, 1]
 
 
-def test_features_are_held_where_there_are_pretrained_ones():
+@pytest.mark.parametrize("decoder", ["upernet", "light+pixels"])
+def test_features_are_held_where_there_are_pretrained_ones(decoder):
     task = make_task()
     assert teacher_of(built("self-training", task)[0]).encoder is None
     pretrained = replace(task, window=64, backbone=get_backbone("rgb-mini").for_sensor(task.wavelengths, 10.0))
     batch, losses = given(pretrained), []
     for weight in (0.0, 1.0):
-        module, (stage,) = built("self-training", pretrained, feature_weight=weight)
+        module, (stage,) = built("self-training", pretrained, feature_weight=weight, decoder=decoder)
         module.eval()
         torch.manual_seed(5)
         start = stage.loss(module, batch).item()
@@ -173,7 +174,7 @@ def test_features_are_held_where_there_are_pretrained_ones():
         losses.append((start, stage.loss(module, batch)))
     assert losses[0][0] == losses[1][0], "there is no distance yet"
     first = teacher_of(module).first_features(batch["image"])
-    distance = (module.features(batch["image"])[-1] - first).norm(dim=1).mean()
+    distance = (module.features(batch["image"])[3] - first).norm(dim=1).mean()
     torch.testing.assert_close(losses[1][1] - losses[0][1], distance, rtol=1e-3, atol=1e-3)
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tiny import make_task
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.decoders import DECODERS, STRIDES, PyramidNeck, build_decoder
+from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.models.decoders import (
+    DECODERS,
+    PLAIN,
+    STRIDES,
+    PyramidNeck,
+    build_decoder,
+    resolved,
+    takes_images,
+)
 
 WIDTHS = (8, 12, 16, 24)
 SIZES = [(32, 32), (37, 53), (8, 8), (96, 40), (224, 224)]
@@ -92,11 +104,11 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(kind):
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
     norms = [module for module in decoder.modules() if isinstance(module, nn.GroupNorm)]
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in decoder.modules())
-    assert bool(norms) == (kind != "linear")
+    assert bool(norms) == (kind not in ("linear", "linear-levels", "light"))
     assert all(norm.num_channels >= 2 * norm.num_groups for norm in norms)
 
 
-@pytest.mark.parametrize("kind", ["upernet", "fcn", "dpt", "fpn"])
+@pytest.mark.parametrize("kind", ["upernet", "fcn", "dpt", "fpn", "light"])
 @pytest.mark.parametrize("channels", [2, 16, 24])
 def test_few_channels_train_on_a_batch_of_one_too(kind, channels):
     build_decoder(16, 3, channels, kind).train()(features(batch=1, side=1), (8, 8)).sum().backward()
@@ -109,6 +121,8 @@ def test_few_channels_train_on_a_batch_of_one_too(kind, channels):
         ((64, 128, 256, 512), None, "upernet", 512), ((8, 16, 32, 64), None, "upernet", 32),
         (1024, None, "fcn", 512), (96, None, "fcn", 32), (1024, None, "dpt", 256), (1024, None, "fpn", 128),
         (96, None, "fpn", 32), (1024, None, "linear", 1024), ((8, 16, 32, 64), None, "linear", 64),
+        (1024, None, "light", 128), (96, None, "light", 128), (96, 24, "light", 24), (1024, None, "upernet-small", 64),
+        (96, None, "upernet-small", 64), ((8, 16, 32, 64), None, "linear-levels", 120),
     ],
 )  # fmt: skip
 def test_inner_channels(width, channels, kind, expected):
@@ -123,7 +137,7 @@ def test_dropout_acts_in_training_only(kind):
     decoder.eval()
     assert torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16)))
     decoder.train()
-    assert torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16))) == (kind == "linear")
+    assert torch.equal(decoder(maps, (16, 16)), decoder(maps, (16, 16))) == (kind in PLAIN)
 
 
 def test_linear_is_a_matrix_and_a_bias_for_every_token():
@@ -157,3 +171,86 @@ def test_an_unknown_name_gets_the_nearest():
 def test_maps_are_four(kind, width):
     with pytest.raises(ValueError, match="takes 4 feature maps"):
         build_decoder(width, 5, kind=kind)
+
+
+# ---------------------------------------------------------------------------------------------- light decoders
+
+
+@pytest.mark.parametrize("kind", ["light", "linear-levels"])
+def test_levels_are_joined_at_the_size_of_the_finest(kind):
+    decoder = built(kind, WIDTHS).eval()
+    maps, seen = pyramid((64, 64)), []
+    decoder.classifier.register_forward_hook(lambda _module, given, _logits: seen.append(given[0].shape))
+    decoder(maps, (64, 64)).sum().backward()
+    assert tuple(seen[0][-2:]) == (16, 16) and all(one.grad.abs().sum() > 0 for one in maps)
+    same = [functional.interpolate(one.detach(), size=(16, 16), mode="bilinear") for one in maps]
+    torch.testing.assert_close(decoder(same, (64, 64)), decoder(maps, (64, 64)))
+
+
+def test_light_sees_one_cell_to_each_side_and_no_more():
+    maps = features(side=9)
+    built("light").eval()(maps, (9, 9))[0, :, 4, 4].sum().backward()
+    for one in maps:
+        seen = one.grad[0].abs().sum(0) > 0
+        assert seen[3:6, 3:6].all() and int(seen.sum()) == 9
+
+
+def test_light_is_small_beside_a_wide_backbone():
+    with torch.device("meta"):
+        sizes = {kind: sum(p.numel() for p in build_decoder(384, 5, kind=kind).parameters()) for kind in DECODERS}
+    assert sizes["linear-levels"] == 4 * 384 * 5 + 5
+    assert sizes["light"] == 4 * 384 * 128 + 128 + 128 * 128 * 9 + 128 + 128 * 5 + 5
+    assert sizes["upernet"] > 20 * max(sizes["light"], sizes["upernet-small"])
+
+
+# ---------------------------------------------------------------------------------------------- the pixel path
+
+
+@decoders
+def test_a_pixel_path_adds_what_a_pixel_says_by_itself(kind):
+    torch.manual_seed(3)
+    decoder = build_decoder(16, 5, kind=f"{kind}+pixels", bands=6).eval()
+    maps, images = features(), torch.randn(2, 6, 32, 32, requires_grad=True)
+    assert takes_images(decoder) and not takes_images(decoder.maps)
+    logits = decoder([*maps, images], (32, 32))
+    added = logits - decoder.maps(maps, (32, 32))
+    torch.testing.assert_close(added, decoder.pixels(images), rtol=1e-3, atol=1e-4)
+    added[0, :, 3, 5].sum().backward()
+    seen = images.grad.abs().sum(1) > 1e-6
+    assert seen[0, 3, 5] and int(seen.sum()) == 1
+
+
+def test_a_pixel_path_is_a_small_mlp():
+    decoder = build_decoder(16, 5, kind="linear+pixels", bands=7)
+    assert sum(p.numel() for p in decoder.pixels.parameters()) == 7 * 64 + 64 + 64 * 64 + 64 + 64 * 5 + 5
+    torch.manual_seed(4)
+    with_path = build_decoder(16, 5, kind="upernet+pixels", bands=7).maps.state_dict()
+    torch.manual_seed(4)
+    torch.testing.assert_close(with_path, build_decoder(16, 5, kind="upernet").state_dict(), rtol=0, atol=0)
+
+
+def test_a_pixel_path_needs_the_bands_and_a_decoder():
+    with pytest.raises(ValueError, match="number of bands"):
+        build_decoder(16, 5, kind="light+pixels")
+    with pytest.raises(UserError, match=r"no decoder 'ligth\+pixels'[\s\S]*light[\s\S]*with \+pixels"):
+        build_decoder(16, 5, kind="ligth+pixels", bands=3)
+    for odd in ("+pixels", "light+pixel", "light+pixels+pixels", "pixels", ""):
+        with pytest.raises(UserError, match="there is no decoder"):
+            build_decoder(16, 5, kind=odd, bands=3)
+
+
+# ---------------------------------------------------------------------------------------------- auto
+
+
+@pytest.mark.parametrize(
+    ("backbone", "steps", "expected"),
+    [
+        ("vit-large", 45_000, "upernet"), ("vit-large", 10_000, "upernet"), ("vit-large", 9_999, "light"),
+        ("vit-base", 10_000, "upernet"), ("vit-small", 45_000, "light"), ("compact", 45_000, "light"),
+        ("timm:resnet50", 10_000, "upernet"), ("timm:resnet18", 45_000, "light"), ("timm:resnet50", 60, "light"),
+    ],
+)  # fmt: skip
+def test_auto_is_by_backbone_and_budget(backbone, steps, expected):
+    task = replace(make_task(steps=steps), backbone=get_backbone(backbone, "none"))
+    assert resolved("auto", task) == expected and resolved("auto+pixels", task) == f"{expected}+pixels"
+    assert resolved("fpn", task) == "fpn" and resolved("dpt+pixels", task) == "dpt+pixels"

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.methods.base import Budget
+from spectral_tl_bench.methods.base import Budget, Plateau, Recipe
 from spectral_tl_bench.models.backbones import get_backbone
+from spectral_tl_bench.protocol.published import AS_PUBLISHED
 from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.protocol.strict import STRICT
 
@@ -33,6 +34,7 @@ def test_published_data_get_the_published_budget():
 def test_the_sample_gets_its_own():
     settings = make(96, small=True, backbone="compact")
     assert (settings.budget, settings.validations) == STRICT.budgets["small"]
+    assert settings.budget.learning_rate is None, "rates are the methods'"
     assert (settings.window, settings.stride) == (64, 32)
     assert settings.budget.steps < 1_000 < make().budget.steps
 
@@ -87,7 +89,9 @@ def test_what_does_not_fit_is_explained(options, message):
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0}, {"schedule": "linear"}, {"window": 7},
-     {"stride": 0}, {"validations": 0}, {"pretrain_steps": -1}, {"stepps": 3}],
+     {"stride": 0}, {"validations": 0}, {"pretrain_steps": -1}, {"stepps": 3}, {"patience": 0},
+     {"validate_every": 0}, {"pretrained_rate": 0}, {"pretrained_rate": 1.1}, {"warmup_share": 1},
+     {"weight_decay": -1}],
 )  # fmt: skip
 def test_impossible_overrides_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
@@ -107,3 +111,97 @@ def test_a_protocol_names_its_budgets():
     with pytest.raises(UserError, match="--budget 'huge'") as caught:
         make(budget="huge")
     assert "paper, small" in str(caught.value.expected)
+
+
+# ---------------------------------------------------------------------------------------------- rates by recipe
+
+SLOW_BACKBONE = Recipe(rate=1e-3, pretrained=0.1, weight_decay=0.05, warmup=0.1)
+
+
+def small(**overrides) -> RunSettings:
+    return make(96, small=True, backbone="compact", **overrides)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate"),
+    [(1, 4e-3), (60, 4e-3), (62, 4e-3), (63, 3.98e-3), (250, 2e-3), (999, 1e-3), (1_000, 1e-3), (45_000, 1e-3)],
+)
+def test_a_short_training_gets_a_larger_rate(steps, rate):
+    assert small(steps=steps).by(SLOW_BACKBONE, pretrained=False).budget.learning_rate == pytest.approx(rate, rel=1e-9)
+
+
+def test_what_a_budget_leaves_open_comes_from_the_recipe():
+    budget = small().by(SLOW_BACKBONE, pretrained=True).budget
+    assert (budget.learning_rate, budget.pretrained_rate, budget.weight_decay, budget.warmup_share) == (
+        4e-3,
+        0.1,
+        0.05,
+        0.1,
+    )
+    assert small().by(SLOW_BACKBONE, pretrained=False).budget.pretrained_rate == 1.0, "random weights need the whole"
+    assert make().by(SLOW_BACKBONE, pretrained=True).budget == Budget(), "the published budget is the same for all"
+
+
+def test_a_number_of_the_user_is_for_all():
+    budget = small(learning_rate=2e-3).by(SLOW_BACKBONE, pretrained=True).budget
+    assert (budget.learning_rate, budget.pretrained_rate, budget.weight_decay) == (2e-3, 1.0, 0.05)
+    given = {"learning_rate": 2e-3, "pretrained_rate": 0.5, "weight_decay": 0.0, "warmup_share": 0.0}
+    assert {**small(**given).by(SLOW_BACKBONE, pretrained=True).budget.model_dump(), **given} == small(**given).by(
+        SLOW_BACKBONE, pretrained=True
+    ).budget.model_dump()
+
+
+def test_what_came_later_is_written_where_it_differs():
+    """Records of before have a budget without these, and keep their identity."""
+    plain = small(learning_rate=2e-3).by(Recipe(), pretrained=True).model_dump(mode="json")["budget"]
+    assert plain.keys() == {"steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "schedule"}
+    assert plain["weight_decay"] == 1e-4
+    other = small().by(SLOW_BACKBONE, pretrained=True).model_dump(mode="json")["budget"]
+    assert (other["pretrained_rate"], other["warmup_share"]) == (0.1, 0.1)
+    assert "plateau" in small(until_plateau=True).by(Recipe(), True).model_dump(mode="json")["budget"]
+
+
+def test_a_budget_without_rates_trains_nothing():
+    budget = STRICT.budgets["small"][0]
+    with pytest.raises(ValueError, match=r"Budget.by\(recipe\)"):
+        _ = budget.rate
+    with pytest.raises(ValueError, match=r"Budget.by\(recipe\)"):
+        _ = budget.decay
+
+
+# ---------------------------------------------------------------------------------------------- until a plateau
+
+
+def test_until_a_plateau_has_steps_of_its_own():
+    few, many = small(until_plateau=True), make(until_plateau=True)
+    assert (few.budget.steps, few.budget.pretrain_steps, few.budget.batch_size) == (3_000, 1_000, 8)
+    assert (many.budget.steps, many.budget.pretrain_steps, many.budget.batch_size) == (20_000, 20_000, 32)
+    assert few.budget.plateau == many.budget.plateau == Plateau()
+    assert (few.validations, many.validations) == (30, 200), "the most"
+    for settings in (few, many):
+        assert settings.budget.schedule == "constant" and settings.budget.learning_rate is None
+        budget = settings.by(SLOW_BACKBONE, pretrained=True).budget
+        assert (budget.learning_rate, budget.pretrained_rate) == (1e-3, 0.1), "nobody knows how short it will be"
+        assert RunSettings.model_validate(settings.model_dump(mode="json")) == settings
+    changed = small(until_plateau=True, steps=500, pretrain_steps=0, validate_every=50, patience=3, learning_rate=0.1)
+    assert (changed.budget.steps, changed.budget.pretrain_steps, changed.budget.learning_rate) == (500, 0, 0.1)
+    assert changed.budget.plateau == Plateau(validate_every=50, patience=3) and changed.validations == 10
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"until_plateau": True, "schedule": "cosine"}, r"--schedule cosine does not go with --until-plateau"),
+        ({"until_plateau": True, "validations": 3}, r"--validations does not go with[\s\S]*--validate-every"),
+        ({"validate_every": 10}, r"--validate-every says how[\s\S]*add --until-plateau"),
+        ({"patience": 10}, r"--patience says how[\s\S]*add --until-plateau"),
+    ],
+)
+def test_what_contradicts_a_plateau_is_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        small(**overrides)
+
+
+def test_a_protocol_that_looks_at_the_target_has_no_plateau():
+    with pytest.raises(UserError, match="as-published does not select on source validation"):
+        make_settings(BENCHMARK, 500, False, get_backbone("vit-large"), Overrides(until_plateau=True), AS_PUBLISHED)

@@ -48,6 +48,15 @@ def test_round_trip(store, tmp_path, frame):
     assert record.peak_memory_mb is None and record.selection.trace[1] == (10, None)
 
 
+def test_a_record_of_before_does_not_say_what_is_in_the_decoder(store):
+    """Published ones are compared byte by byte."""
+    before = store()
+    assert before.parameters.decoder is None
+    assert json.loads(before.path.read_text())["parameters"] == {"total": 1000, "trainable": 100}
+    counts = {"total": 1000, "trainable": 100, "decoder": 0}
+    assert json.loads(store(parameters=counts, seed=5).path.read_text())["parameters"] == counts
+
+
 def test_scores_are_those_of_the_pixels(store):
     record = store()
     rows = evidence(record).query("checkpoint == 'last'")

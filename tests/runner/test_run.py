@@ -57,7 +57,7 @@ def test_a_run_leaves_records_that_verify(first, tree):
         assert record.data.kind == "files" and record.data.chips.target == 4
         assert record.selection.value == max(value for _, value in record.selection.trace)
         assert record.selection.step in {step for step, _ in record.selection.trace} <= {1, 2, 3}
-        assert 0 < record.parameters.trainable <= record.parameters.total
+        assert 0 < record.parameters.decoder < record.parameters.trainable <= record.parameters.total
         assert record.fingerprint == outcome.cell.identity(outcome.cell.split()).fingerprint
         assert outcome.record.parent.name == record.fingerprint[:16]
         assert {path.name for path in outcome.record.parent.iterdir()} == {

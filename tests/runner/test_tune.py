@@ -108,8 +108,13 @@ def test_ranges_are_read_as_they_are_meant():
 def test_the_default_space_is_what_the_method_declares_and_the_learning_rate(tree):
     assert {name: one.text for name, one in tuner_of(tree, "lora", space={}).space.items()} == {
         "rank": "4,8,16,32,64",
-        "learning_rate": "1e-05..0.01",
+        "learning_rate": "0.0002..0.02",
     }
+    around = tuner_of(tree, "pixel-mlp", space={}, until_plateau=True, steps=20, validations=None).space
+    assert around["learning_rate"].text == "0.0001..0.01", "of a training that is as long as it needs to be"
+    assert list(tuner_of(tree, "rein", space={}).space) == ["learning_rate", "tokens"], "one option of its own"
+    fixed = tuner_of(tree, "rein", space={}, fixed={"tokens": "-o tokens=8"}).space
+    assert list(fixed) == ["learning_rate", "rank"] and fixed["rank"].values == (8, 16, 32)
     assert list(tuner_of(tree, "lora", space={}, fixed={"rank": "-o rank=8"}).space) == ["learning_rate"]
     with pytest.raises(UserError, match="nothing to search"):
         tuner_of(tree, "majority", space={})

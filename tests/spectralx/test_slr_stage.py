@@ -59,7 +59,7 @@ def test_a_record_of_before_means_one_stage():
         again = kind(**as_recorded(kind, recorded))
         assert again.train_norms and again.model_dump(mode="json") == recorded
         assert len(again.stages(make_task())) == 1
-    assert Slr().model_dump(mode="json") == {**recorded, "pretrain": True}
+    assert Slr().model_dump(mode="json") == {**recorded, "pretrain": True, "decoder": "auto"}
 
 
 def test_without_the_stage_the_start_is_that_of_before():

@@ -21,7 +21,7 @@ from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import VOID, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.training.progress import clock
-from spectral_tl_bench.training.task import StageTask
+from spectral_tl_bench.training.task import StageTask, warm_up
 from spectral_tl_bench.training.trained import load_state
 
 CLASSES = 8
@@ -347,6 +347,48 @@ def test_learning_rates(source):
     cosine, _ = rates(Stage("segment", 40), schedule="cosine")
     assert cosine[:3] == pytest.approx([0.005, 0.01, 0.01]) and cosine[21] == pytest.approx(0.005, rel=1e-6)
     assert all(a >= b for a, b in itertools.pairwise(cosine[1:])) and 0 < cosine[-1] < 2e-4
+    slow, _ = rates(Stage("segment", 40), schedule="cosine", warmup_share=0.1)
+    assert slow[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+    unlabelled, _ = rates(Stage("first", 40, labelled=False), schedule="cosine", warmup_share=0.1)
+    assert unlabelled == cosine, "what a shared stage is must not depend on the recipe of who asks for it"
+
+
+def test_the_usual_warm_up_is_what_it_was():
+    """A twentieth of the steps, rounded down: shares are no binary fractions."""
+    for steps in (*range(1, 2_000), 45_000, 25_000, 19_999):
+        assert warm_up(Stage("segment", steps), Budget()) == max(1, steps // 20), steps
+
+
+class WithBackbone(nn.Module):
+    """A pretrained part and a new one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.decoder = nn.Conv2d(24, 4, 1), nn.Conv2d(4, CLASSES, 1)
+
+    def forward(self, images):
+        return self.decoder(self.backbone(images))
+
+
+def test_pretrained_weights_have_a_share_of_the_rate(source, tmp_path):
+    def groups(stage=None, **budget):
+        made = task_of(WithBackbone(), source, stage or Stage("segment", 4), BUDGET.model_copy(update=budget))
+        return [
+            (group["lr"], sum(p.numel() for p in group["params"])) for group in made.configure_optimizers().param_groups
+        ]
+
+    slow, new = 24 * 4 + 4, 4 * CLASSES + CLASSES
+    assert groups() == [(1e-2, slow + new)]
+    assert groups(pretrained_rate=0.1) == [(1e-2, new), (pytest.approx(1e-3), slow)]
+    alone = Stage("segment", 4, trainable=lambda name: name.startswith("backbone."))
+    assert groups(alone, pretrained_rate=0.1) == [(pytest.approx(1e-3), slow)]
+    assert groups(Stage("first", 4, labelled=False), pretrained_rate=0.1) == [(1e-2, slow + new)]
+    torch.manual_seed(5)
+    module, budget = WithBackbone(), BUDGET.model_copy(update={"pretrained_rate": 1e-9, "weight_decay": 0.0})
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    train(tmp_path, source, module, [Stage("segment", 2)], budget=budget)
+    moved = {name for name, value in module.state_dict().items() if not torch.allclose(value, before[name], atol=1e-7)}
+    assert moved == {"decoder.weight", "decoder.bias"}
 
 
 # ---------------------------------------------------------------------------------------------- the person in front

@@ -44,7 +44,9 @@ BOUNDS = (
     Bound("budget.weight_decay", 0, 1, "likewise"),
     Bound("window", 8, 1_024, "windows of training and evaluation"),
     Bound("stride", 1, 1_024, "windows of evaluation"),
-    Bound("validations", 1, 100, "each validation is a chance to select; 20 are the default"),
+    Bound(
+        "validations", 1, 450, "each validation is a chance to select; 20 are the default, one in 100 steps is the most"
+    ),
 )
 """Rows of other settings stand on the board as rows of their own, so these only keep out what is no comparison."""
 
@@ -157,6 +159,8 @@ def _measured(record: Record) -> list[str]:
     ]
     if record.parameters is not None and record.parameters.trainable > record.parameters.total:
         problems.append("key 'parameters' counts more trainable parameters than there are")
+    if record.parameters is not None and (record.parameters.decoder or 0) > record.parameters.trainable:
+        problems.append("key 'parameters' counts more parameters in the decoder than are trainable")
     return problems
 
 

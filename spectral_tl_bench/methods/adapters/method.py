@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import nn
 
 from spectral_tl_bench.methods.adapters.place import MARK, check_vit, freeze
-from spectral_tl_bench.methods.base import Method, Part, Task
-from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT
+from spectral_tl_bench.methods.base import Part, Task
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT, WithDecoder
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 
-class AdapterMethod(Method):
+class AdapterMethod(WithDecoder):
     """Base class: a subclass says how its adapter is put into the backbone."""
 
     family: ClassVar[str] = "peft"
@@ -23,7 +23,6 @@ class AdapterMethod(Method):
 
     train_patch_embed: bool = Field(True, description="train the patch embedding: RGB models have none for these bands")
     train_norms: bool = Field(False, description=NORMS_TEXT)
-    decoder: str = Field("upernet", description="decoder of the suite")
 
     def build(self, task: Task) -> nn.Module:
         """Adapters and decoder train, patch embedding and norms as the options say; nothing else."""

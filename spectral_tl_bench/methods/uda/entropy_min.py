@@ -8,9 +8,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from spectral_tl_bench.methods.base import Batch, Method, Stage, Task
+from spectral_tl_bench.methods.base import Batch, Recipe, Stage, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
 from spectral_tl_bench.methods.losses import labelled_cross_entropy
-from spectral_tl_bench.methods.options import DECODER_TEXT, Decoder
+from spectral_tl_bench.methods.options import WithDecoder
 from spectral_tl_bench.models.segmenter import build_segmenter
 
 
@@ -24,7 +25,7 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logs.exp() * logs).sum(dim=1).mean() / math.log(logits.shape[1])
 
 
-class EntropyMin(Method):
+class EntropyMin(WithDecoder):
     """Full fine-tuning, and the entropy of the predictions on target images beside the loss: MinEnt of ADVENT.
 
     A training step has one forward pass of source windows and one of as many target windows, which train backbone and
@@ -34,6 +35,7 @@ class EntropyMin(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "uda"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     reference: ClassVar[str] = "Vu et al., ADVENT, CVPR 2019, sec. 3.1 (direct entropy minimisation)"
     source_code: ClassVar[str] = "valeoai/ADVENT, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (
@@ -44,7 +46,6 @@ class EntropyMin(Method):
     )
     target_images: ClassVar[bool] = True
 
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
     weight: float = Field(0.001, ge=0, description="multiple of the entropy on target images, which is 1 at most")
 
     def build(self, task: Task) -> nn.Module:

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.methods.base import VOID, Batch, Memory, Method, Stage, Task
-from spectral_tl_bench.methods.options import DECODER_TEXT, Decoder
+from spectral_tl_bench.methods.base import VOID, Batch, Memory, Recipe, Stage, Task
+from spectral_tl_bench.methods.budget import FINE_TUNING
+from spectral_tl_bench.methods.options import WithDecoder
 from spectral_tl_bench.methods.uda.teacher import Teacher
 from spectral_tl_bench.models.segmenter import ViTSegmenter, build_segmenter
 
@@ -41,7 +42,7 @@ def half_of_the_classes(mask: Tensor, present: Tensor) -> Tensor:
     return chosen.gather(1, labels.flatten(1)).reshape(mask.shape)
 
 
-class SelfTraining(Method):
+class SelfTraining(WithDecoder):
     """Full fine-tuning on the source, and on target images with the labels of a teacher: DAFormer without its network.
 
     The teacher is the moving average of the student's weights. On target windows, into which half of the classes of a
@@ -53,6 +54,7 @@ class SelfTraining(Method):
     numerics_version = 1
 
     family: ClassVar[str] = "uda"
+    recipe: ClassVar[Recipe] = FINE_TUNING
     reference: ClassVar[str] = "Hoyer et al., DAFormer, CVPR 2022; ClassMix: Tranheden et al., DACS, WACV 2021"
     source_code: ClassVar[str] = "lhoyer/DAFormer, from memory: not checked against the code"
     differs: ClassVar[tuple[str, ...]] = (
@@ -67,7 +69,6 @@ class SelfTraining(Method):
     )
     target_images: ClassVar[bool] = True
 
-    decoder: Decoder = Field("upernet", description=DECODER_TEXT)
     decay: float = Field(0.999, ge=0, lt=1, description="share of the teacher that stays in a step")
     threshold: float = Field(0.968, ge=0, le=1, description="probability from which the teacher is sure of a pixel")
     classmix: bool = Field(True, description="paste half of the classes of a source window into the target window")
@@ -126,7 +127,7 @@ class SelfTraining(Method):
         first = student.teacher.first_features(batch["image"])
         if first is None:
             return loss
-        return loss + self.feature_weight * (features[-1] - first).float().norm(dim=1).mean()
+        return loss + self.feature_weight * (features[len(student.levels) - 1] - first).float().norm(dim=1).mean()
 
 
 def teacher_of(module: nn.Module) -> Teacher:

@@ -7,17 +7,20 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from spectral_tl_bench.errors import UserError, nearest
+from spectral_tl_bench.models.decoders.choice import AUTO, PIXELS, check_name, resolved, split_pixels
+from spectral_tl_bench.models.decoders.levels import Light, LinearLevels
 from spectral_tl_bench.models.decoders.neck import STRIDES, PyramidNeck, four
+from spectral_tl_bench.models.decoders.pixels import WithPixels, takes_images
 from spectral_tl_bench.models.decoders.pyramid import DPT, FPN, UPerNet
 from spectral_tl_bench.models.decoders.single import FCN, Linear
 
-DecoderName = Literal["linear", "fcn", "upernet", "fpn", "dpt"]
+DecoderName = Literal["linear", "fcn", "upernet", "fpn", "dpt", "light", "linear-levels", "upernet-small"]
 """Type of an option that chooses a decoder."""
 
 DECODERS: tuple[str, ...] = get_args(DecoderName)
 """``linear``: a 1x1 convolution on the last map; ``fcn``: two 3x3 convolutions on it; ``upernet``, ``fpn``, ``dpt``:
-fusions of all four maps."""
+fusions of all four maps. ``light``: a 1x1 and a 3x3 convolution on all four joined; ``linear-levels``: a 1x1
+convolution on them; ``upernet-small``: ``upernet`` with few channels."""
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever the weights that a decoder starts with, or what it computes, may change."""
@@ -25,12 +28,19 @@ NUMERICS_VERSION = 1
 CHANNELS = {"fcn": 512, "upernet": 512, "fpn": 256, "dpt": 256}
 """Inner channels for wide backbones: those of the papers, and for ``fcn`` those of MMSegmentation."""
 
+ALWAYS = {"light": 128, "upernet-small": 64}
+"""Inner channels of decoders that have the same on every backbone."""
+
+PLAIN = ("linear", "linear-levels")
+"""Decoders without inner channels."""
+
 WIDE, NARROW_CHANNELS = 384, 32
 
 
 def build_decoder(
-    width: int | Sequence[int], num_classes: int, channels: int | None = None, kind: str = "upernet"
-) -> nn.Module:
+    width: int | Sequence[int], num_classes: int, channels: int | None = None, kind: str = "upernet",
+    bands: int | None = None,
+) -> nn.Module:  # fmt: skip
     """A decoder for four feature maps.
 
     The maps may all have one size, as a plain vision transformer gives them, or fall in size by factors of two, as
@@ -39,36 +49,56 @@ def build_decoder(
     Args:
         width: Channels of the maps: one number for all (the token width), or four.
         num_classes: Number of logit channels.
-        channels: Inner channels; by default ``CHANNELS`` for backbones with a map of ``WIDE`` channels or more, and
-            ``NARROW_CHANNELS`` for smaller ones. ``linear`` has none.
-        kind: One of ``DECODERS``.
+        channels: Inner channels; by default those of ``ALWAYS``, or ``CHANNELS`` for backbones with a map of ``WIDE``
+            channels or more, and ``NARROW_CHANNELS`` for smaller ones. Those in ``PLAIN`` have none.
+        kind: One of ``DECODERS``, with ``+pixels`` for a pixel path beside it.
+        bands: Image channels, which a pixel path needs.
 
     Returns:
-        A module called as ``decoder(features, image_size)``.
+        A module called as ``decoder(features, image_size)``; where it ``takes_images``, these are the last feature.
 
     Raises:
         UserError: If there is no decoder of that name.
-        ValueError: If ``width`` is neither one number nor four.
+        ValueError: If ``width`` is neither one number nor four, or a pixel path is not told the bands.
     """
-    if kind not in DECODERS:
-        raise UserError(f"there is no decoder {kind!r}", expected=nearest(kind, DECODERS))
-    if kind == "linear":
-        return Linear(width, num_classes)
-    inner = channels or (CHANNELS[kind] if max(four(width)) >= WIDE else NARROW_CHANNELS)
-    made = {"fcn": FCN, "upernet": UPerNet, "fpn": FPN, "dpt": DPT}[kind]
+    base, pixels = split_pixels(check_name(kind, DECODERS))
+    maps = _of_maps(width, num_classes, channels, base)
+    if not pixels:
+        return maps
+    if bands is None:
+        raise ValueError(f"decoder {kind!r} needs the number of bands")
+    return WithPixels(maps, bands, num_classes)
+
+
+def _of_maps(width: int | Sequence[int], num_classes: int, channels: int | None, kind: str) -> nn.Module:
+    if kind in PLAIN:
+        return Linear(width, num_classes) if kind == "linear" else LinearLevels(width, num_classes)
+    usual = CHANNELS.get(kind, 0) if max(four(width)) >= WIDE else NARROW_CHANNELS
+    inner = channels or ALWAYS.get(kind, usual)
+    made = {"fcn": FCN, "upernet": UPerNet, "upernet-small": UPerNet, "fpn": FPN, "dpt": DPT, "light": Light}[kind]
     return made(width, num_classes, inner)
 
 
 __all__ = [
+    "AUTO",
     "CHANNELS",
     "DECODERS",
     "DPT",
     "FCN",
     "FPN",
+    "PIXELS",
+    "PLAIN",
     "STRIDES",
     "DecoderName",
+    "Light",
     "Linear",
+    "LinearLevels",
     "PyramidNeck",
     "UPerNet",
+    "WithPixels",
     "build_decoder",
+    "check_name",
+    "resolved",
+    "split_pixels",
+    "takes_images",
 ]

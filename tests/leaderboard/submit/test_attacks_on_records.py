@@ -87,6 +87,8 @@ ATTACKS = {
     "more trainable parameters than there are": (
         put("parameters", "trainable", value=901), "more trainable parameters",
     ),
+    "more in the decoder than trains": (put("parameters", "decoder", value=901), "more parameters in the decoder"),
+    "a count that is none": (put("parameters", "decoder", value=-1), "'parameters.decoder'"),
     "times whose mean overflows": (put("seconds", "total", value=1.7e308), "'seconds.total' is 1.7e"),
     "memory without end": (put("peak_memory_mb", value=1e300), "'peak_memory_mb' is 1e"),
     "negative seed": (put("seed", value=-1), "'seed'"),

@@ -1,0 +1,71 @@
+"""Light decoders: all four maps joined at the size of the finest, without a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spectral_tl_bench.models.decoders.head import Head
+from spectral_tl_bench.models.decoders.neck import four
+
+DROPOUT = 0.2
+
+
+def joined(features: Sequence[Tensor]) -> Tensor:
+    """Four maps as one, (B, sum of D, h, w), at the size of the finest of them."""
+    maps = list(features)
+    height, width = (max(one.shape[side] for one in maps) for side in (-2, -1))
+    return torch.cat(
+        [
+            one
+            if one.shape[-2:] == (height, width)
+            else functional.interpolate(one, size=(height, width), mode="bilinear", align_corners=False)
+            for one in maps
+        ],
+        dim=1,
+    )
+
+
+class LinearLevels(Head):
+    """A linear classifier of tokens by all four maps: 1x1 convolution, bilinear upsampling; nothing else.
+
+    Args:
+        width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
+    """
+
+    def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
+        super().__init__(sum(four(width)), num_classes, dropout=0.0)
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from four maps (B, width, h, w)."""
+        return self.classify(joined(features), image_size)
+
+
+class Light(Head):
+    """A 1x1 and a 3x3 convolution of all four maps: the neighbours of a token, at its own size.
+
+    Nothing normalises, so that the size of a pyramid level or of a batch is of no account.
+
+    Args:
+        width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
+        channels: Inner channels.
+    """
+
+    def __init__(self, width: int | Sequence[int], num_classes: int, channels: int) -> None:
+        super().__init__(channels, num_classes, dropout=0.0)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(sum(four(width)), channels, 1),
+            nn.GELU(),
+            nn.Dropout2d(DROPOUT),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from four maps (B, width, h, w)."""
+        return self.classify(self.convolutions(joined(features)), image_size)
