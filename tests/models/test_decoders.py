@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -254,3 +256,14 @@ def test_auto_is_by_backbone_and_budget(backbone, steps, expected):
     task = replace(make_task(steps=steps), backbone=get_backbone(backbone, "none"))
     assert resolved("auto", task) == expected and resolved("auto+pixels", task) == f"{expected}+pixels"
     assert resolved("fpn", task) == "fpn" and resolved("dpt+pixels", task) == "dpt+pixels"
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "decoders.md"
+
+
+@decoders
+def test_the_page_has_every_decoder_with_its_size(kind):
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in build_decoder(width, 9, kind=kind).parameters()) for width in (384, 1024)]
+    (row,) = re.findall(rf"^\| `{kind}` \|.*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert row.endswith(f"| {sizes[0]:,} / {sizes[1]:,} |")
