@@ -77,3 +77,20 @@ def test_a_request_names_all_that_was_chosen(records, root):
     request = request_of(records[0], root, None)
     assert request.methods == ["lora+spectralaug"] and request.backbone_sizes["width"] == 32 and request.oracle
     assert request.overrides.steps == 4 and request.objective_options == records[0].objectives
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"until_plateau": True, "validate_every": 2, "patience": 1, "validations": None, "steps": 8},
+        {"learning_rate": 3e-3, "weight_decay": 0.01, "pretrained_rate": 0.5, "warmup_share": 0.2},
+        {},
+    ],
+)
+def test_a_request_gives_the_rates_and_the_plateau_of_the_record(root, tmp_path, settings):
+    (cell,), _ = plan(make_request(root, "pixel-mlp", **settings), lambda _: None)
+    (outcome,) = execute([cell], tmp_path, Hardware("cpu"), 0, lambda _: None)
+    record = read_record(outcome.record)
+    (again,), broken = plan(request_of(record, root, None), lambda _: None)
+    assert not broken and again.fingerprint() == record.fingerprint
+    assert (record.selection.convergence is not None) == bool(settings.get("until_plateau"))

@@ -439,3 +439,28 @@ def test_records_that_say_nothing_about_time(tree, copied):
 def test_one_request_is_a_plan(tree):
     cells, broken = plan(make_request(tree, "full", seeds=(0, 1, 0)), quiet)
     assert len(cells) == 2 and broken == [] and cells[0].settings.window == CHIP
+
+
+# ---------------------------------------------------------------------------------------------- rates by recipe
+
+
+def test_each_method_has_the_rates_of_its_recipe(tree):
+    """Random weights of a backbone need the whole rate; what a user gives is for all."""
+    cells, _ = plan(make_request(tree, "full", "lora", "pixel-mlp", steps=60), quiet)
+    rates = {cell.method_name: cell.settings.budget for cell in cells}
+    assert {name: budget.learning_rate for name, budget in rates.items()} == {
+        "full": 2e-3, "lora": 2e-3, "pixel-mlp": 4e-3,
+    }  # fmt: skip
+    assert rates["full"].weight_decay == 0.05 and rates["full"].pretrained_rate == 1.0
+    assert cells[0].identity(cells[0].split()).settings["budget"]["learning_rate"] == 2e-3
+    same, _ = plan(make_request(tree, "full", "lora", "pixel-mlp", steps=60, learning_rate=3e-3), quiet)
+    assert {cell.settings.budget.learning_rate for cell in same} == {3e-3}
+
+
+def test_pretrained_weights_that_train_have_a_share_of_the_rate(tree):
+    request = make_request(tree, "full", "lora", steps=60, backbone="rgb-mini", backbone_sizes={})
+    cells, _ = plan(request, quiet)
+    shares = {
+        cell.method_name: cell.settings.model_dump(mode="json")["budget"].get("pretrained_rate") for cell in cells
+    }
+    assert shares == {"full": 0.1, "lora": None}, "what is one for all is not written, as before"

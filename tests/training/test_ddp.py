@@ -334,6 +334,18 @@ def test_two_processes_do_what_one_does(plain, tmp_path, passes):
 
 
 @pytest.mark.slow
+def test_two_processes_stop_at_the_same_plateau(plain, tmp_path):
+    """Nothing is learned at this rate, so that plateaus come as soon as they can."""
+    settings = {"learning_rate": 1e-9, "steps": 40, "until_plateau": True, "validate_every": 2, "patience": 2}
+    cells = plain(**settings, validations=None)
+    two = Hardware("cpu", devices=2, checkpoint_steps=2)
+    (outcome,) = execute(cells, tmp_path / "two", two, 0, quiet)
+    assert outcome.state == "done", outcome.message
+    ending = read_record(outcome.record).selection.convergence
+    assert (ending.converged, ending.step, ending.plateaus) == (True, 10, (6, 10))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full+swad", "adalora", "full+spectralaug", "self-training"])
 def test_methods_with_more_to_them_run_on_two(odd, tmp_path, monkeypatch, method):
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
