@@ -107,7 +107,7 @@ def backbone_of(name: str, folder: Path) -> Backbone:
     """A small backbone by name, or with weights of a kind, which are written into a folder."""
     if name in NAMES:
         return with_decoder(name, folder / "weights.pth")
-    return get_backbone(name, "none", width=48, depth=4, heads=2)
+    return get_backbone(name, "none", None, "none", width=48, depth=4, heads=2)
 
 
 def numbers_of(made: Method, what: Task) -> Lines:
