@@ -181,7 +181,8 @@ class _Planner:
         for name, (method, objectives) in chosen.methods.items():
             own = self._own(settings, method, backbone)
             first = Cell(opened, name, method, backbone, chosen.protocol, own, request.seeds[0],
-                         request.oracle, given, objectives, request.variant).resolved()  # fmt: skip
+                         request.oracle, given, objectives, request.variant)  # fmt: skip
+            first = replace(first, method=self._resolved(first))
             cells = [replace(first, seed=seed) for seed in request.seeds]
             able, reason = self.able.cells(cells)
             if reason is not None:
@@ -235,6 +236,11 @@ class _Planner:
             "settings of a method", [id(settings), repr(method.recipe), pretrained],
             lambda: settings.by(method.recipe, pretrained),
         )  # fmt: skip
+
+    def _resolved(self, cell: Cell) -> Method:
+        """The cell's method as it acts here; one object for all cells where that is the same."""
+        found = cell.resolved().method
+        return self._get("resolved", [id(cell.method), found.model_dump(mode="json")], lambda: found)
 
     def _open(self, benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark | UserError:
         """A benchmark whose chips are there and can be cut for all seeds, or the reason why not."""

@@ -295,7 +295,8 @@ def test_nobody_else_s_protocol_may_leak(tree, tmp_path, monkeypatch):
 
 def test_options_that_a_protocol_has():
     usual = {"reading": "released", "no option of it": 3}
-    assert PUBLISHED.options == AS_PUBLISHED.options == {"reading": "released"} and STRICT.options == {}
+    assert PUBLISHED.options == AS_PUBLISHED.options == {"reading": "released", "decoder": "upernet"}
+    assert STRICT.options == {}
     assert make_method("spectralx", {}, {"reading": "paper"}).reading == "paper"
     assert make_method("spectralx@released", {}, {"reading": "paper"}).reading == "released", "a preset wins"
     assert make_method("spectralx@paper", {"reading": "released"}, {}).reading == "released", "the user wins"

@@ -268,8 +268,10 @@ def test_other_networks_are_refused(method):
     strange = vit()
     strange.patch_embed = nn.Conv2d(BANDS, WIDTH, PATCH, PATCH)
     spec = SimpleNamespace(
-        name="swan", kind="vit", width=WIDTH, widths=(WIDTH,) * 4, levels=(0, 1, 2, 3), build=lambda *_: strange
+        name="swan", kind="vit", width=WIDTH, widths=(WIDTH,) * 4, levels=(0, 1, 2, 3), composites=(),
+        input_norm="source", level_norm="none", build=lambda *_: strange,
     )  # fmt: skip
+    spec.alone = lambda: spec
     with pytest.raises(MethodError, match=r"swan has no patch_embed\.dynamic_feat_size"):
         method.build(replace(make_task(), backbone=spec))
 
