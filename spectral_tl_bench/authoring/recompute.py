@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from spectral_tl_bench.benchmarks import read_benchmark
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.files import digest
+from spectral_tl_bench.files import digest, file_digest
 from spectral_tl_bench.later_options import as_recorded
 from spectral_tl_bench.methods.base import Budget
 from spectral_tl_bench.methods.registry import load_method
@@ -79,8 +80,9 @@ def choose(records: Iterable[Record], number: int, seed: int) -> list[Record]:
 
 
 def recompute(
-    record: Record, work: Path, data_root: Path | None, definitions: Path | None, say: Say, trusted: bool = False
-) -> Recomputed:
+    record: Record, work: Path, data_root: Path | None, definitions: Path | None, say: Say, trusted: bool = False,
+    weights: Path | None = None,
+) -> Recomputed:  # fmt: skip
     """Train the cell of a record again and compare.
 
     Args:
@@ -90,12 +92,13 @@ def recompute(
         definitions: Where users' benchmarks are kept, ``docs/examples``.
         say: Prints one line.
         trusted: Whether links and VRTs may lead out of the data root.
+        weights: Folder of files of weights, which are known by their digests.
     """
     known = record.identity()
     if known is None:
         return Recomputed(record, reason="its identity is not known")
     try:
-        cells, broken = plan(replace(request_of(record, data_root, definitions), trust_data=trusted), say)
+        cells, broken = plan(replace(request_of(record, data_root, definitions, weights), trust_data=trusted), say)
         if not cells:
             raise broken[0][1]
         cell = cells[0]
@@ -132,7 +135,9 @@ def moved_pixels(first: Evidence, second: Evidence) -> dict[str, float]:
     return shares
 
 
-def request_of(record: Record, data_root: Path | None, definitions: Path | None) -> Request:
+def request_of(
+    record: Record, data_root: Path | None, definitions: Path | None, weights: Path | None = None
+) -> Request:
     """What a user would ask for to get this record.
 
     Raises:
@@ -157,16 +162,20 @@ def request_of(record: Record, data_root: Path | None, definitions: Path | None)
         overrides=Overrides.model_validate(chosen),
         oracle=record.scores is not None and record.scores.oracle is not None,
         objective_options={key: as_recorded(load_objective(key), own) for key, own in record.objectives.items()},
-        **(_backbone(record.backbone) if record.backbone is not None else {}),
+        **(_backbone(record.backbone, weights) if record.backbone is not None else {}),
     )
 
 
-def _backbone(facts: BackboneFacts) -> dict[str, Any]:
+def _backbone(facts: BackboneFacts, folder: Path | None) -> dict[str, Any]:
     weights = "none"
     if facts.weights is not None:
         weights = facts.weights.source
         if weights == "file":
-            raise UserError(f"the weights of {facts.name} were a file of the user's")
+            found = next((path for path, known in _digests(folder) if known == facts.weights.digest), None)
+            if found is None:
+                missing = f"the weights of {facts.name} were a file with SHA-256 {facts.weights.digest[:12]}"
+                raise UserError(f"{missing}, which is not {f'in {folder}' if folder else 'known (--weights-root)'}")
+            weights = str(found)
     sizes = {name: getattr(facts, name) for name in load_backbone(facts.name).sizes}
     return {
         "backbone": facts.name,
@@ -177,6 +186,13 @@ def _backbone(facts: BackboneFacts) -> dict[str, Any]:
         "level_norm": facts.level_norm,
         "input_norm": facts.input_norm,
     }
+
+
+@functools.cache
+def _digests(folder: Path | None) -> list[tuple[Path, str]]:
+    """The files of a folder with their digests."""
+    files = sorted(folder.iterdir()) if folder is not None else []
+    return [(path, file_digest(path)) for path in files if path.is_file()]
 
 
 def _definition(record: Record, folder: Path | None) -> str:

@@ -56,6 +56,10 @@ def submit(
     data_root: Annotated[
         Path | None, typer.Option(help="With --write-truth and --recompute: where the data are.")
     ] = None,
+    weights_root: Annotated[
+        Path | None,
+        typer.Option(help="With --recompute: folder of files of pretrained weights, which are known by their digests."),
+    ] = None,
     trust_data: Annotated[
         bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
     ] = False,
@@ -73,10 +77,7 @@ def submit(
             raise UserError(
                 "there is no such run", where=path, expected="a record.json, its folder, or a folder of runs"
             )
-    if (changed_from is not None or recompute) and not check:
-        raise UserError(f"{'--recompute' if recompute else '--changed-from'} belongs to --check")
-    if write_truth and (check or runs):
-        raise UserError("--write-truth stands by itself", fix="write the ground truth first, submit runs after it")
+    _contradictions(check, bool(runs), changed_from, recompute, write_truth, weights_root)
     truth = truth or results.parent / "truth"
     if write_truth:
         _write(write_truth, data_root, trust_data, truth)
@@ -100,7 +101,7 @@ def submit(
         say(f"{len(tree.checked)} records: " + ("nothing has to be refused" if tree.ok else "refused"))
         records = [entry.record for entry in tree.checked if entry.record is not None]
         same = not recompute or (
-            tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder, trust_data)
+            tree.ok and _recompute(records, recompute, recompute_seed, data_root, folder, trust_data, weights_root)
         )
         raise typer.Exit(0 if tree.ok and same else 1)
     done = submit_runs(runs, results, checker, replace)
@@ -135,9 +136,22 @@ def _write(names: Sequence[str], data_root: Path | None, trusted: bool, truth: P
         say(f"{write_truth(measured, truth)}: {len(measured.rows)} target chips")
 
 
+def _contradictions(
+    check: bool, runs: bool, changed_from: str | None, recompute: int, write_truth: list[str] | None,
+    weights_root: Path | None,
+) -> None:  # fmt: skip
+    if (changed_from is not None or recompute) and not check:
+        raise UserError(f"{'--recompute' if recompute else '--changed-from'} belongs to --check")
+    if weights_root is not None and not weights_root.is_dir():
+        raise UserError("--weights-root is no folder", where=weights_root, expected="a folder with files of weights")
+    if write_truth and (check or runs):
+        raise UserError("--write-truth stands by itself", fix="write the ground truth first, submit runs after it")
+
+
 def _recompute(
-    records: list[Record], number: int, seed: int, data_root: Path | None, definitions: Path, trusted: bool
-) -> bool:
+    records: list[Record], number: int, seed: int, data_root: Path | None, definitions: Path, trusted: bool,
+    weights: Path | None,
+) -> bool:  # fmt: skip
     """Train some of the records again and say how far they lie from what is stored."""
     import tempfile
 
@@ -147,7 +161,7 @@ def _recompute(
     for record in choose(records, number, seed):
         name = f"{record.track}/{record.method} on {record.benchmark}, seed {record.seed}, {record.fingerprint[:16]}"
         with tempfile.TemporaryDirectory() as work:
-            result = recompute(record, Path(work), data_root, definitions, lambda _: None, trusted)
+            result = recompute(record, Path(work), data_root, definitions, lambda _: None, trusted, weights)
         results.append(result)
         if result.reason:
             say(f"{'failed' if result.failed else 'not recomputed'}: {name}: {result.reason}")

@@ -6,9 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import make_request, make_tree
+from safetensors.torch import save_file
+from tiny import SIZES, make_request, make_tree
 
 from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, moved_pixels, recompute, request_of
+from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.results.store import load_evidence, read_record
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware
@@ -94,3 +97,20 @@ def test_a_request_gives_the_rates_and_the_plateau_of_the_record(root, tmp_path,
     (again,), broken = plan(request_of(record, root, None), lambda _: None)
     assert not broken and again.fingerprint() == record.fingerprint
     assert (record.selection.convergence is not None) == bool(settings.get("until_plateau"))
+
+
+def test_weights_of_a_file_are_found_by_their_digest(root, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_file(get_backbone("compact", "none", **SIZES).build(10, 16).state_dict(), folder / "mine.safetensors")
+    (folder / "other.txt").write_text("no weights")
+    chosen = {"weights": str(folder / "mine.safetensors"), "patch_embedding": "mean", "steps": 2}
+    (cell,), broken = plan(make_request(root, "lora", **chosen), lambda _: None)
+    (outcome,) = execute([cell], tmp_path / "runs", Hardware("cpu"), 0, lambda _: None)
+    record = read_record(outcome.record)
+    (folder / "mine.safetensors").rename(folder / "renamed.safetensors")
+    (again,), broken = plan(request_of(record, root, None, folder), lambda _: None)
+    assert not broken and again.fingerprint() == record.fingerprint
+    for place in (None, tmp_path):
+        with pytest.raises(UserError, match=f"SHA-256 {record.backbone.weights.digest[:12]}"):
+            request_of(record, root, None, place)
