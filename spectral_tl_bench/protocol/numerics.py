@@ -18,12 +18,13 @@ from spectral_tl_bench.objectives.registry import objective_entries
 from spectral_tl_bench.plugins import package_of
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.strict import STRICT
-from spectral_tl_bench.training import task
+from spectral_tl_bench.training import plateau, task
 
 
 def numerics_of(
-    protocol: Protocol, method_name: str, method: Method, objectives: Mapping[str, Objective], backbone: Backbone
-) -> dict[str, str]:
+    protocol: Protocol, method_name: str, method: Method, objectives: Mapping[str, Objective], backbone: Backbone,
+    until_plateau: bool = False,
+) -> dict[str, str]:  # fmt: skip
     """The numerics version of every component that takes part.
 
     Args:
@@ -32,6 +33,7 @@ def numerics_of(
         method: The method.
         objectives: By name.
         backbone: The backbone; counted where the method uses one.
+        until_plateau: Whether training ends at a plateau.
     """
     versions = {
         "data": str(rasters.NUMERICS_VERSION),
@@ -44,6 +46,8 @@ def numerics_of(
         versions["kept features"] = str(kept.NUMERICS_VERSION)
     if method.uses_backbone:
         versions |= backbone_versions(backbone)
+    if until_plateau:
+        versions["plateau"] = str(plateau.NUMERICS_VERSION)
     entries = objective_entries()
     for name, objective in objectives.items():
         versions[f"objective {name}"] = version_of(type(objective), *package_of(entries[name]))

@@ -24,7 +24,6 @@ from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.results.tuning import Tuning
-from spectral_tl_bench.training import plateau
 from spectral_tl_bench.training.stage_store import StageCard
 
 
@@ -212,9 +211,9 @@ class Cell:
 
     def numerics(self) -> dict[str, str]:
         """The numerics version of every component that takes part."""
-        versions = numerics_of(self.protocol, self.method_name, self.method, self.objectives, self.backbone)
-        if self._plateau():
-            versions["plateau"] = str(plateau.NUMERICS_VERSION)
+        versions = numerics_of(
+            self.protocol, self.method_name, self.method, self.objectives, self.backbone, self._plateau()
+        )
         # Only there has the rule for constant bands moved a number; results on all other data stay what they are.
         return {**versions, "normalisation": f"{versions['normalisation']}, tiny bands"} if self._tiny() else versions
 

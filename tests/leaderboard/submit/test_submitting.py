@@ -332,3 +332,19 @@ def test_a_machine_that_stops_in_between_leaves_no_line_without_rows(world, reco
         assert verify(published)
     assert world.submit(more, replace=True).ok
     assert world.check().ok, reasons(world.check())
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("pixel-mlp", {"until_plateau": True, "steps": 100, "validations": None}),
+        ("frozen", {"backbone": "rgb-mini", "backbone_sizes": {}, "input_scale": "2", "level_norm": "plain"}),
+    ],
+)
+def test_what_takes_part_only_sometimes_is_known(world, method, more):
+    """Training until a plateau, and a backbone that reads images otherwise, have numerics versions of their own."""
+    (cell,) = cells_of(method, **more)
+    write_cell(world.runs, cell)
+    done = world.submit()
+    assert done.ok, reasons(done)
+    assert set(cell.numerics()) & {"plateau", "backbone reading"}
