@@ -166,7 +166,7 @@ def request_of(
     )
 
 
-def _backbone(facts: BackboneFacts, folder: Path | None) -> dict[str, Any]:
+def _backbone(facts: BackboneFacts, folder: Path | None = None) -> dict[str, Any]:
     weights = "none"
     if facts.weights is not None:
         weights = facts.weights.source
