@@ -22,7 +22,6 @@ from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.models.backbones.input_scale import check_window
-from spectral_tl_bench.models.backbones.spec import LATER_FACTS
 from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import BackboneFacts
@@ -162,7 +161,7 @@ def _recorded_backbone(facts: BackboneFacts, request: ProbeRequest, path: Path) 
             f"the weights of {facts.name} are not those of the record", where=backbone.weights.path,
             expected=f"a file with sha256 {facts.weights.digest}",
         )  # fmt: skip
-    return replace(backbone, **{name: getattr(facts, name) for name in LATER_FACTS})
+    return backbone.reading_as(facts)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
-from spectral_tl_bench.models.backbones.spec import LATER_FACTS, InputNorm, LevelNorm
+from spectral_tl_bench.models.backbones.spec import LATER_FACTS, InputNorm, LevelNorm, unusual
 from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
 
@@ -80,7 +80,7 @@ class BackboneFacts(_Strict):
     @property
     def reading(self) -> str:
         """Its patch embedding, and all else that is not the usual about what it is given and gives, in words."""
-        said = {name: getattr(self, name) for name, usual in LATER_FACTS.items() if getattr(self, name) != usual}
+        said = unusual(self)
         groups = " ".join("-".join(map(str, group)) for group in said.get("composites", ()))
         said |= {"composites": groups} if groups else {}
         return ", ".join([self.patch_embedding, *(f"{name.replace('_', ' ')} {value}" for name, value in said.items())])
@@ -88,7 +88,7 @@ class BackboneFacts(_Strict):
     @model_serializer(mode="wrap")
     def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without facts that came later and have their earlier value: published records are compared byte by byte."""
-        earlier = {name for name, value in LATER_FACTS.items() if getattr(self, name) == value}
+        earlier = LATER_FACTS.keys() - unusual(self).keys()
         return {key: value for key, value in values(self).items() if key not in earlier}
 
 

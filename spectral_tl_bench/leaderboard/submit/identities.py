@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import replace
 from typing import Any, cast
 
 from spectral_tl_bench.benchmarks import Benchmark
@@ -15,12 +14,11 @@ from spectral_tl_bench.leaderboard.submit.findings import Finding, refused, warn
 from spectral_tl_bench.leaderboard.submit.text import quoted
 from spectral_tl_bench.methods.base import Method
 from spectral_tl_bench.methods.registry import distribution_of, load_method, make_method, method_entries, split_name
-from spectral_tl_bench.models.backbones import Backbone, load_backbone
-from spectral_tl_bench.models.backbones.spec import LATER_FACTS
+from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.objectives.registry import load_objective, make_objectives
 from spectral_tl_bench.protocol.numerics import numerics_of
 from spectral_tl_bench.protocol.registry import get_protocol
-from spectral_tl_bench.results.schema import BackboneFacts, Record
+from spectral_tl_bench.results.schema import Record
 
 SUITE = "spectral-tl-bench"
 _NEEDED = ("python", "platform", SUITE, "suite code", "torch")
@@ -68,7 +66,8 @@ def check_identity(record: Record, benchmark: Benchmark, where: str) -> list[Fin
 def _other_versions(record: Record, method: Method, objectives: dict[str, Any], where: str) -> list[Finding]:
     """Whether other components took part than here, or in other versions."""
     try:
-        backbone = _read_as(record.backbone) if record.backbone is not None else cast(Any, None)
+        facts = record.backbone
+        backbone = load_backbone(facts.name).reading_as(facts) if facts is not None else cast(Any, None)
         until_plateau = "plateau" in cast(dict[str, Any], record.settings["budget"])
         protocol = get_protocol(record.protocol)
         installed = numerics_of(protocol, record.method, method, objectives, backbone, until_plateau)
@@ -84,11 +83,6 @@ def _other_versions(record: Record, method: Method, objectives: dict[str, Any], 
         if versions[name] != installed[name]
     ]
     return [warning(where, f"made by other numerics versions: {'; '.join(other)}")] if other else []
-
-
-def _read_as(facts: BackboneFacts) -> Backbone:
-    """The backbone by name, reading images as the record says."""
-    return replace(load_backbone(facts.name), **{name: getattr(facts, name) for name in LATER_FACTS})
 
 
 @functools.lru_cache(maxsize=512)

@@ -114,6 +114,11 @@ class Weights:
         return {key: kept[key] for key in ("source", "digest", "matched", "missing", "unexpected")}
 
 
+def unusual(backbone: object) -> dict[str, Any]:
+    """The facts of ``LATER_FACTS`` that are not what earlier results had, of a backbone or of what a record keeps."""
+    return {name: getattr(backbone, name) for name, usual in LATER_FACTS.items() if getattr(backbone, name) != usual}
+
+
 def _plain(value: Any) -> Any:
     """As JSON has it."""
     return [list(group) for group in value] if isinstance(value, tuple) else value
@@ -224,6 +229,10 @@ class BackboneSpec:
         colours = tuple(sorted(self.card.bands, reverse=True))  # red, green, blue, as the weights have them
         return replace(self, patch_embedding=strategy, wavelengths=colours, composites=(), input_norm="source")
 
+    def reading_as(self, facts: object) -> Self:
+        """The same backbone, given images and read as ``facts`` say, which a record keeps."""
+        return replace(self, **{name: getattr(facts, name) for name in LATER_FACTS})
+
     def facts(self) -> dict[str, Any]:
         """Name and sizes, and which pretrained weights: what a record says about a backbone."""
         return {
@@ -232,13 +241,13 @@ class BackboneSpec:
             "pretrained": self.pretrained,
             "patch_embedding": self.patch_embedding,
             "weights": self.weights and self.weights.facts(),
-            **{name: _plain(getattr(self, name)) for name in LATER_FACTS if getattr(self, name) != LATER_FACTS[name]},
+            **{name: _plain(value) for name, value in unusual(self).items()},
         }
 
     @property
     def reads_otherwise(self) -> bool:
         """Whether a fact of ``LATER_FACTS`` has another value than results had before there was any."""
-        return any(getattr(self, name) != earlier for name, earlier in LATER_FACTS.items())
+        return bool(unusual(self))
 
     @property
     def token(self) -> int:
