@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from cluster import Cluster
 
 from spectral_tl_bench.results import store
+from spectral_tl_bench.runner.slurm import submit
 from spectral_tl_bench.runner.slurm.queue import FOLDER, LOGS, queue_states
 from tests.tiny import SIZES, make_tree, run_main
 
@@ -202,4 +204,16 @@ def test_a_plain_script_runs_an_array_and_pauses_one_element(cluster, stbench, s
     cluster.wait("it is queued again", lambda: requeued(cluster, jobs[0]) == 1)
     cluster.wait("all have ended", lambda: set(queue_states(jobs).values()) == {"COMPLETED"}, 90)
     assert requeued(cluster, jobs[1]) == 0
+    assert len(results(out)) == 2
+
+
+def test_a_job_that_is_ended_before_its_python_runs_is_queued_again(cluster, stbench, tmp_path, monkeypatch):
+    """As SLURM ends one that it preempts in the first milliseconds, before anything can hold the signal back."""
+    once = shlex.quote(f'mkdir {tmp_path}/once 2>/dev/null && kill -TERM $$; exec "$@"')
+    monkeypatch.setattr(submit, "PYTHON", f"sh -c {once} sh {submit.PYTHON}")
+    out = tmp_path / "runs"
+    assert stbench("-m", "majority", "-s", "0", "-s", "1", f"--out={out}", "--executor=slurm") == 0
+    jobs = sorted(entries(out))
+    cluster.wait("both have ended", lambda: set(queue_states(jobs).values()) == {"COMPLETED"}, 120)
+    assert sorted(requeued(cluster, job) for job in jobs) == [0, 1]
     assert len(results(out)) == 2

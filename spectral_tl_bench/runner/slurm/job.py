@@ -52,7 +52,8 @@ class Batch:
         """Run, and have this job queued again if the cells could not be finished.
 
         Raises:
-            SystemExit: With the exit code of the command, unless all went well.
+            SystemExit: With the exit code of the command, unless all went well; never with 143, by which the job's
+                script knows that SLURM's signal came before anybody took it.
         """
         job, is_first = job_of_process(), _is_first()
         before = self._progress()
@@ -64,7 +65,7 @@ class Batch:
             self._tell(f"{reason}, {'queued again' if again else SUBMIT_AGAIN}")
             if again and (refused := requeue(job)):
                 self._tell(f"{reason}, but SLURM would not queue it again ({refused}): {SUBMIT_AGAIN}")
-        sys.exit(code if code > 0 else 128 - code)
+        sys.exit({-signal.SIGTERM: 1, 128 + signal.SIGTERM: 1}.get(code, code if code > 0 else 128 - code))
 
     def _what_next(self, job: str, code: int, asked: set[int], progress: bool) -> tuple[str, bool]:
         """Why the command has ended, and whether this job is to be queued again."""

@@ -31,6 +31,12 @@ _HOLD = (
 PYTHON = f"{shlex.quote(sys.executable)} -I -S -c {shlex.quote(_HOLD)}"
 """Python that holds SLURM's signals back until ``Batch`` takes them: a job that is preempted while it starts would end
 as failed, and nobody would queue it again."""
+_AFTER = r"""code=$?
+# Preempted so early that nobody had yet held the signal back: what has taken it ends with another code.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
+if [ "$code" = 143 ] && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then scontrol requeue "$job"; fi
+exit "$code"
+"""
 _ROUND = 5.0  # seconds between two looks at what has ended
 
 
@@ -153,7 +159,8 @@ class Submission:
         executor = submitit.SlurmExecutor(folder=out / LOGS, python=PYTHON)
         executor.update_parameters(
             job_name=name, nodes=profile.nodes, ntasks_per_node=profile.tasks_per_node, setup=list(profile.setup),
-            signal_delay_s=profile.lead, stderr_to_stdout=True, array_parallelism=profile.array_limit or LARGEST_ARRAY,
+            teardown=_AFTER.splitlines(), signal_delay_s=profile.lead, stderr_to_stdout=True,
+            array_parallelism=profile.array_limit or LARGEST_ARRAY,
             srun_args=["--open-mode=append", *([f"--cpus-per-task={profile.cpus}"] if profile.cpus else [])],
             additional_parameters={**flags, "requeue": True}, time=None, wckey=None,
         )  # fmt: skip
