@@ -162,7 +162,7 @@ def write_dfc2020(
             rng = rng_for("dfc2020", name, place, chip)
             steps = HALF_STEPS[:count]
             height, width = ((2 + max(step[axis] for step in steps)) * chip // 2 for axis in (0, 1))
-            scene = make_scene(rng, (height, width), draw_shares(rng, city.covers, most=13, spread=0.5))
+            scene = make_scene(rng, (height, width), draw_shares(rng, city.covers, most=8, spread=0.5))
             image = render(scene, [city.view], SENTINEL2_L1C, rng)
             raw = np.asarray([LABEL_OF_COVER[cover] for cover in scene.covers], dtype=np.uint8)[scene.chosen]
             raw[unlabelled(rng, raw.shape, 0.03)] = 0

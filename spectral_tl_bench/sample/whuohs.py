@@ -176,7 +176,7 @@ def write_whu_ohs(
         for turn in range(chips_per_city):
             number = turn + (100 if layout == "official" else 0)
             rng = rng_for("whu-ohs", code, number, chip)
-            scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=11))
+            scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=6))
             image = render(scene, [view], WHU_OHS, rng)
             classes = np.asarray([COVER_OF_CLASS.index(name) + 1 for name in scene.covers], dtype=np.uint8)
             label = classes[scene.chosen]
