@@ -46,7 +46,7 @@ class Cover:
     patch: float = 0.12
     texture: float = 0.4
     pattern: Pattern = "grain"
-    rough: float = 0.8
+    rough: float = 0.9
     mixed: float = 1.6
     shade: float = 0.0
     streets: bool = False
@@ -107,14 +107,18 @@ COVERS: dict[str, Cover] = {
         texture=1.05, pattern="clumps", mixed=1.8,
     ),
     # Water
-    "river": Cover({"turbid": 1.0}, likes={"river": 4.0}, patch=0.05, texture=0.05, mixed=0.6, rough=0.5),
+    "river": Cover(
+        {"turbid": 0.75, "clear": 0.25}, likes={"river": 4.0}, texture=0.05, rough=0.8, mixed=1.2
+    ),
     "lake": Cover(
-        {"algae": 0.85, "clear": 0.15}, likes={"wet": 1.2, "high": -1.6}, patch=0.1, texture=0.05, mixed=0.6, rough=0.5
+        {"algae": 0.65, "clear": 0.35}, likes={"wet": 1.2, "high": -1.6}, texture=0.05, rough=0.8, mixed=1.2
     ),
     "reservoir": Cover(
-        {"clear": 0.9, "algae": 0.1}, likes={"wet": 1.4, "high": -0.4}, patch=0.1, texture=0.05, mixed=0.6, rough=0.5
+        {"clear": 0.7, "algae": 0.3}, likes={"wet": 1.4, "high": -0.4}, texture=0.05, rough=0.8, mixed=1.2
     ),
-    "ocean": Cover({"ocean": 1.0}, likes={"coast": 4.0}, patch=0.05, texture=0.05, mixed=0.6, rough=0.5),
+    "ocean": Cover(
+        {"ocean": 0.7, "clear": 0.15, "turbid": 0.15}, likes={"coast": 4.0}, texture=0.05, rough=0.8, mixed=1.2
+    ),
     # Shores
     "tidal_flat": Cover(
         {"wetsoil": 0.6, "turbid": 0.4}, likes={"coast": 2.0, "high": -0.3}, patch=0.1, texture=0.25, pattern="clumps"
