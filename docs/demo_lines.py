@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
+from spectral_tl_bench.console import say
+
 
 def lines(table: Path) -> tuple[str, str]:
     """The order of the methods on the targets, and what leaving the source costs the first of them.
@@ -16,9 +18,11 @@ def lines(table: Path) -> tuple[str, str]:
         table: ``board-sample.csv`` of a report, one line per cell.
     """
     target, source = defaultdict(list), defaultdict(list)
+    benchmarks = set()
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["status"] == "completed":
+                benchmarks.add(row["benchmark"])
                 target[row["method"]].append(float(row["selected_miou"]))
                 source[row["method"]].append(float(row["selected_value"] or "nan"))
     if not target:
@@ -28,11 +32,12 @@ def lines(table: Path) -> tuple[str, str]:
     best = order[0]
     told = ", ".join(f"{name} {scores[name]:.3f}" for name in order)
     return (
-        f"Synthetic sample, mean mIoU over {len(target[best])} benchmarks on places not trained on: {told}.",
+        f"Synthetic sample, mean mIoU over {len(benchmarks)} benchmarks, on places not trained on: {told}.",
         f"At home (source validation) {best} has {mean(source[best]):.3f}. Invented scenes and a short training: "
         "this shows how the suite works, not how good a method is.",
     )
 
 
 if __name__ == "__main__":
-    print(*lines(Path(sys.argv[1])), sep="\n")
+    for line in lines(Path(sys.argv[1])):
+        say(line)
