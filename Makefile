@@ -9,9 +9,10 @@ TEST_JOBS ?= 2
 .PHONY: demo test quick lint slow newer golden clean
 
 demo: $(VENV)/.installed
-	$(BIN)/stbench run --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
+	$(BIN)/stbench run --method majority --method nearest-mean --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
 	$(BIN)/stbench report --records $(OUT)
 	@echo; echo "The board (synthetic sample): $(OUT)/tables/board-sample.md, and $(OUT)/site/index.html"
+	@$(BIN)/python docs/demo_lines.py $(OUT)/tables/board-sample.csv
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS)

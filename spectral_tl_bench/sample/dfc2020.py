@@ -54,8 +54,8 @@ class City:
 
 
 _COMMON = {
-    "shrubs": 1.6, "dense_grass": 1.1, "medium_grass": 0.9, "marsh": 1.6, "dry_farm": 2.6, "urban": 1.6,
-    "village": 0.9, "works": 0.6, "bare_soil": 1.0, "bare_rock": 0.7, "river": 1.0, "lake": 1.0,
+    "shrubs": 1.4, "dense_grass": 1.1, "medium_grass": 0.9, "marsh": 1.4, "dry_farm": 3.4, "urban": 2.6,
+    "village": 1.0, "works": 0.6, "bare_soil": 1.4, "bare_rock": 0.8, "river": 0.8, "lake": 2.0, "broad_wood": 2.4,
 }  # fmt: skip
 
 CITIES: dict[str, City] = {
@@ -162,7 +162,7 @@ def write_dfc2020(
             rng = rng_for("dfc2020", name, place, chip)
             steps = HALF_STEPS[:count]
             height, width = ((2 + max(step[axis] for step in steps)) * chip // 2 for axis in (0, 1))
-            scene = make_scene(rng, (height, width), draw_shares(rng, city.covers, most=13, spread=0.5))
+            scene = make_scene(rng, (height, width), draw_shares(rng, city.covers, most=8, spread=0.5))
             image = render(scene, [city.view], SENTINEL2_L1C, rng)
             raw = np.asarray([LABEL_OF_COVER[cover] for cover in scene.covers], dtype=np.uint8)[scene.chosen]
             raw[unlabelled(rng, raw.shape, 0.03)] = 0

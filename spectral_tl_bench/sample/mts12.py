@@ -111,7 +111,7 @@ def write_mts12(root: Path, *, chip: int = 96, north: int = 36, south: int = 20)
         is_north = row >= FIRST_NORTHERN_ROW
         priors: Mapping[str, float] = _NORTH if is_north else _SOUTH
         rng = rng_for("mts12", column, row, chip)
-        scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=10))
+        scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=6))
         image = render(scene, dates(column, row), SENTINEL2_SIX, rng)
         label = np.asarray([LABEL_OF_COVER[cover] for cover in scene.covers], dtype=np.uint8)[scene.chosen]
         label[unlabelled(rng, label.shape, 0.03)] = 0

@@ -13,13 +13,19 @@ from spectral_tl_bench.sample.covers import COVERS, Cover
 from spectral_tl_bench.sample.phenology import View, crops, grass, rice, trees, vigour
 from spectral_tl_bench.sample.sensors import Sensor, observe
 from spectral_tl_bench.sample.spectra import MATERIALS, Array, material_table
-from spectral_tl_bench.sample.terrain import Ground, lay_covers, make_ground, noise
+from spectral_tl_bench.sample.terrain import Ground, lay_covers, make_ground, make_patterns, noise
 
-SAMPLE_VERSION = "1"
+SAMPLE_VERSION = "2"
 """Raised whenever the generator would write other bytes."""
 
 EXTINCTION = 0.6
 """Light that a unit of leaf area takes away, in exp(-k LAI)."""
+
+MIXTURE_SCALE = 1.0
+"""Correlation length of the mixture of materials, in pixels."""
+
+LIGHT, SHADOW = 0.6, 0.08
+"""Spread (log) of brightness for one of leaf area in a pattern, and of slow shadows over a canvas."""
 
 TOWN_MATERIALS = ("asphalt", "concrete", "metal", "tile")
 
@@ -41,8 +47,9 @@ class Scene:
         crop: Uniform draw per parcel that picks its crop, (parcels,).
         sown: Standard normal draw per parcel for its sowing date, (parcels,).
         drift: Slow variation of leaf area over the canvas, unit spread, (H, W).
-        leaf_grain: Pixel-to-pixel variation of leaf area, unit spread, (H, W).
-        light_grain: Pixel-to-pixel variation of brightness, unit spread, (H, W).
+        shadows: Slow variation of light over the canvas, unit spread, (H, W).
+        patterns: What stands where inside a cover, unit spread, one (H, W) per name in `covers.PATTERNS`.
+        mixture: Variation of each material's amount from pixel to pixel, unit spread, (H, W, materials).
     """
 
     ground: Ground
@@ -52,8 +59,9 @@ class Scene:
     crop: Array
     sown: Array
     drift: Array
-    leaf_grain: Array
-    light_grain: Array
+    shadows: Array
+    patterns: Mapping[str, Array]
+    mixture: Array
 
 
 def make_scene(rng: np.random.Generator, shape: tuple[int, int], shares: Mapping[str, float]) -> Scene:
@@ -78,8 +86,9 @@ def make_scene(rng: np.random.Generator, shape: tuple[int, int], shares: Mapping
         crop=rng.uniform(size=number),
         sown=rng.standard_normal(number),
         drift=noise(rng, shape, 9.0)[0],
-        leaf_grain=rng.standard_normal(shape),
-        light_grain=rng.standard_normal(shape),
+        shadows=noise(rng, shape, 14.0)[0],
+        patterns=make_patterns(rng, ground.parcels),
+        mixture=noise(rng, shape, MIXTURE_SCALE, count=len(MATERIALS)).transpose(1, 2, 0),
     )
 
 
@@ -111,7 +120,12 @@ def _leaf_area(scene: Scene, covers: Sequence[Cover], view: View) -> Array:
         np.asarray([getattr(cover, name) for cover in covers])[scene.chosen] for name in ("patch", "texture", "parcel")
     )
     between = np.where(parcel, scene.patches[parcels, 0], scene.drift)
-    return view.lushness * green * np.exp(patch * between + texture * scene.leaf_grain)
+    return view.lushness * green * np.exp(patch * between + texture * _pattern(scene, covers))
+
+
+def _pattern(scene: Scene, covers: Sequence[Cover]) -> Array:
+    """Each pixel's value of the pattern of its own cover, (H, W)."""
+    return np.select([scene.chosen == k for k in range(len(covers))], [scene.patterns[c.pattern] for c in covers])
 
 
 def reflectance(scene: Scene, view: View, sensor: Sensor) -> Array:
@@ -135,7 +149,9 @@ def reflectance(scene: Scene, view: View, sensor: Sensor) -> Array:
     spectra = (material_table(tint) @ sensor.response())[used]
 
     patch = np.asarray([cover.patch for cover in covers])[chosen]
-    amounts = table[:, used][chosen] * np.exp(patch[..., None] * scene.patches[:, used][parcels])
+    mixed = np.asarray([cover.mixed for cover in covers])[chosen]
+    spread = patch[..., None] * scene.patches[:, used][parcels] + mixed[..., None] * scene.mixture[..., used]
+    amounts = table[:, used][chosen] * np.exp(spread)
     road = scene.ground.streets * np.asarray([cover.streets for cover in covers], dtype=float)[chosen]
     amounts[..., column_of["asphalt"]] += 0.8 * road
     amounts /= amounts.sum(axis=-1, keepdims=True)
@@ -152,8 +168,9 @@ def reflectance(scene: Scene, view: View, sensor: Sensor) -> Array:
     amounts[row, column, leaves] += cover_green
 
     texture, shade = (np.asarray([getattr(cover, name) for cover in covers])[chosen] for name in ("texture", "shade"))
-    light = (1.0 - shade) * np.exp(0.6 * texture * scene.light_grain + 0.25 * patch * scene.patches[parcels, 1])
-    light = light * _hillshade(scene, view)
+    light = (1.0 - shade) * np.exp(LIGHT * texture * _pattern(scene, covers) + 0.25 * patch * scene.patches[parcels, 1])
+    rough = np.asarray([cover.rough for cover in covers])[chosen] * scene.mixture[..., MATERIALS.index("shadow")]
+    light = light * _hillshade(scene, view) * np.exp(SHADOW * scene.shadows + rough)
     return _blur((amounts * light[..., None]) @ spectra)
 
 

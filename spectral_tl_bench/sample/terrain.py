@@ -15,8 +15,11 @@ from spectral_tl_bench.sample.spectra import Array
 FIELDS = ("high", "wet", "river", "coast", "town", "village")
 """Fields of the ground that covers may like: larger values are more of it."""
 
-PARCEL_PIXELS = 110
-"""Mean area of a parcel in pixels (about a hectare)."""
+PARCEL_PIXELS = 800
+"""Mean area of a parcel in pixels (eight hectares)."""
+
+PATCH_SCALE = 20.0
+"""Correlation length of covers without parcels, in pixels."""
 
 LAYOUT_ROUNDS = 11
 
@@ -92,8 +95,8 @@ def make_ground(rng: np.random.Generator, shape: tuple[int, int]) -> Ground:
     coast = 3.0 * slope + 0.3 * noise(rng, shape, 12.0, rough=True)[0]
 
     ragged = noise(rng, shape, 5.0, count=2)
-    town = 2.5 * _blobs(rng, rows, columns, max(1, round(size / 96)), 17.0) - 1.0 + 0.3 * ragged[0]
-    village = 2.5 * _blobs(rng, rows, columns, max(3, round(6 * height * width / 9216)), 5.0) - 1.0 + 0.3 * ragged[1]
+    town = 2.5 * _blobs(rng, rows, columns, max(1, round(size / 96)), 19.0) - 1.0 + 0.3 * ragged[0]
+    village = 2.5 * _blobs(rng, rows, columns, max(2, round(2 * height * width / 9216)), 11.0) - 1.0 + 0.3 * ragged[1]
 
     turn, step = rng.uniform(0, np.pi / 2), rng.uniform(8.0, 12.0)
     first = rows * np.cos(turn) + columns * np.sin(turn)
@@ -138,7 +141,7 @@ def lay_covers(rng: np.random.Generator, ground: Ground, shares: Mapping[str, fl
     shape = ground.parcels.shape
     wanted = np.asarray([shares[name] for name in names])
     wanted = wanted / wanted.sum()
-    soft = noise(rng, (shape[0], shape[1]), 7.0, count=len(names))
+    soft = noise(rng, (shape[0], shape[1]), PATCH_SCALE, count=len(names))
     hard = rng.standard_normal((len(names), int(ground.parcels.max()) + 1))[:, ground.parcels]
     scores = np.empty((len(names), shape[0] * shape[1]))
     for k, name in enumerate(names):
@@ -154,3 +157,32 @@ def lay_covers(rng: np.random.Generator, ground: Ground, shares: Mapping[str, fl
         bias = bias + 0.6 * 0.93**turn * np.log((wanted + 0.002) / (frequency + 0.002))
         chosen = (scores + bias[:, None]).argmax(axis=0)
     return chosen.reshape(shape)
+
+
+def make_patterns(rng: np.random.Generator, parcels: NDArray[np.int64]) -> dict[str, Array]:
+    """What stands where inside covers: grain, clumps, crowns, rows along a parcel, trees on a grid, blocks of houses.
+
+    Args:
+        rng: Source of randomness.
+        parcels: Number of the parcel per pixel, (H, W): rows and grids turn from parcel to parcel.
+
+    Returns:
+        One array (H, W) of unit spread per name in `covers.PATTERNS`.
+    """
+    shape = (parcels.shape[0], parcels.shape[1])
+    rows, columns = np.indices(shape)
+    number = int(parcels.max()) + 1
+    turn = rng.uniform(0, np.pi, number)[parcels]
+    period = rng.uniform(4.0, 6.0, number)[parcels]
+    along = (rows * np.cos(turn) + columns * np.sin(turn)) * 2 * np.pi / period
+    across = (columns * np.cos(turn) - rows * np.sin(turn)) * 2 * np.pi / period
+    houses = np.sign(noise(rng, shape, 1.6)[0])
+    fields = {
+        "grain": noise(rng, shape, 0.6)[0],
+        "clumps": noise(rng, shape, 3.0)[0],
+        "crowns": -np.abs(noise(rng, shape, 1.5)[0]),
+        "rows": np.sin(along),
+        "grid": np.cos(along) * np.cos(across),
+        "blocks": houses,
+    }
+    return {name: (field - field.mean()) / field.std() for name, field in fields.items()}
