@@ -1,7 +1,7 @@
 """A foundation model in miniature: a small ViT that was pretrained on RGB images only, shipped with the suite.
 
-`landscapes` makes the images, `pretrain` trains on them; ``rgb-mini.safetensors`` is the result and ``rgb-mini.json``
-says how it came about.
+`landscapes` makes the images, `learner` says what is learnt from them, `pretrain` trains; ``rgb-mini.safetensors`` is
+the result and ``rgb-mini.json`` says how it came about.
 """
 
 from spectral_tl_bench.models.backbones.backbone import Backbone
@@ -13,9 +13,9 @@ RGB_MINI = Backbone(
     "rgb-mini", width=96, depth=4, heads=4, patch=8, make=make_vit, tag="rgb-mini",
     bundled="spectral_tl_bench.models.miniature:rgb-mini.safetensors",
     card=Card(
-        data="RGB images of invented landscapes (synthetic), masked autoencoder", bands=RGB,
+        data="RGB images of invented landscapes (synthetic), covers and pixels of patches", bands=RGB,
         normalisation="mean and standard deviation per channel", image_size=64, licence="MIT",
-        citation="method: He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
+        citation="this suite",
         how="bundled with the suite; python -m spectral_tl_bench.models.miniature.pretrain makes them again",
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ pretrained on these images has seen red, green and blue light only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,19 @@ def draw_view(rng: np.random.Generator) -> View:
     )
 
 
-def composites(seed: int, number: int, size: int, views: int) -> NDArray[np.float32]:
+class Images(NamedTuple):
+    """Images with what lies on the ground.
+
+    Attributes:
+        colours: Reflectance of red, green and blue, (N, 3, H, W).
+        covers: Number of the cover per pixel, in the order of ``COVERS``, (N, H, W).
+    """
+
+    colours: NDArray[np.float32]
+    covers: NDArray[np.int64]
+
+
+def landscape(seed: int, number: int, size: int, views: int) -> Images:
     """RGB images of one invented landscape, each on another date and by another sensor.
 
     Args:
@@ -90,27 +102,26 @@ def composites(seed: int, number: int, size: int, views: int) -> NDArray[np.floa
         number: Which landscape of the collection.
         size: Side in pixels of 10 m.
         views: How many images, at most as many as `SENSORS`.
-
-    Returns:
-        Reflectance of red, green and blue, shape (views, 3, size, size).
     """
     rng = rng_for(NAMESPACE, seed, number, size)
     scene = make_scene(rng, (size, size), draw_landscape(rng))
     names = list(SENSORS)
     chosen = [names[k] for k in rng.permutation(len(names))[:views]]
     numbers = [render(scene, [draw_view(rng)], SENSORS[name], rng) for name in chosen]
-    return (np.stack(numbers) / REFLECTANCE_SCALE).astype(np.float32)
+    covers = np.asarray([list(COVERS).index(name) for name in scene.covers])[scene.chosen]
+    return Images((np.stack(numbers) / REFLECTANCE_SCALE).astype(np.float32), np.stack([covers] * views))
 
 
-def collection(seed: int, landscapes: int, size: int, views: int) -> NDArray[np.float32]:
-    """Images of so many landscapes, shape (landscapes * views, 3, size, size)."""
-    return np.concatenate([composites(seed, number, size, views) for number in range(landscapes)])
+def collection(seed: int, landscapes: int, size: int, views: int) -> Images:
+    """The images of so many landscapes."""
+    each = [landscape(seed, number, size, views) for number in range(landscapes)]
+    return Images(*(np.concatenate(parts) for parts in zip(*each, strict=True)))
 
 
 def describe(seed: int, landscapes: int, size: int, views: int) -> dict[str, Any]:
     """What the images are, for the card of a model."""
     return {
-        "kind": "synthetic RGB images of invented landscapes, made by the generator of the bundled sample",
+        "kind": "synthetic RGB images of invented landscapes and their covers, made by the generator of the bundled sample",
         "seeds": f"names beginning with {NAMESPACE!r}; no chip, place or date of the bundled sample",
         "seed": seed,
         "landscapes": landscapes,

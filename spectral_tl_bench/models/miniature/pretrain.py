@@ -1,4 +1,4 @@
-"""Pretrain the miniature foundation model by masked reconstruction (He et al., MAE, CVPR 2022), on the CPU.
+"""Pretrain the miniature foundation model on invented landscapes whose covers are known, on the CPU.
 
 ``python -m spectral_tl_bench.models.miniature.pretrain --out FILE`` writes the weights and, beside them, a card in
 JSON. It runs on one thread and draws everything from one seed: the same command gives the same file on the same kind
@@ -13,21 +13,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from spectral_tl_bench.console import say
 from spectral_tl_bench.files import atomic_path, file_digest, seed_from, write_json
 from spectral_tl_bench.models.miniature.landscapes import NAMESPACE, collection, describe
-from spectral_tl_bench.models.miniature.masked import ReconstructionDecoder, draw_mask, grid_positions, masked_error
+from spectral_tl_bench.models.miniature.learner import Learner, whitening
 from spectral_tl_bench.models.patch_embedding import RGB
+from spectral_tl_bench.sample.covers import COVERS
 
 WINDOW = 64
 """Side of the training windows in pixels."""
+
+SIDES = (WINDOW, WINDOW, WINDOW // 2, 2 * WINDOW)
+"""Sides of the cuts that become windows, each as likely: images come enlarged, as they are, and coarser."""
+
+THINNED = 37
+"""Of so many pixels one is looked at for the covariance of the colours."""
 
 
 @dataclass(frozen=True)
@@ -41,94 +48,87 @@ class Recipe:
         patch: Patch side in pixels.
         landscapes: Invented landscapes to draw images of.
         views: Images per landscape, each of another date and sensor.
-        size: Side of an image in pixels, at least the window's.
+        size: Side of an image in pixels, at least twice the window's.
         steps: Optimiser steps.
         warmup: Share of the steps in which the learning rate rises; then it falls as a half cosine.
         batch: Windows per step.
         learning_rate: Largest learning rate of AdamW.
-        weight_decay: Decay of matrices; biases, norms and the mask token have none.
-        mask_ratio: Share of hidden patches.
-        decoder_width: Token width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        brightness: Spread (log) of the brightness factor of a window.
-        seed: Seed of images, weights, windows and masks.
+        weight_decay: Decay of matrices; biases, norms and the class token have none.
+        pixels: Weight of the error of the pixels beside that of the covers.
+        positions: Amplitude of the position table.
+        mixing: Spread of the random mixing of the colours of a window.
+        seed: Seed of images, weights and windows.
     """
 
     width: int = 96
     depth: int = 4
     heads: int = 4
     patch: int = 8
-    landscapes: int = 1000
+    landscapes: int = 500
     views: int = 2
     size: int = 128
-    steps: int = 1600
+    steps: int = 1500
     warmup: float = 0.05
-    batch: int = 64
+    batch: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    mask_ratio: float = 0.75
-    decoder_width: int = 64
-    decoder_depth: int = 1
-    brightness: float = 0.15
+    pixels: float = 0.5
+    positions: float = 0.2
+    mixing: float = 0.1
     seed: int = 0
 
 
-class MaskedAutoencoder(nn.Module):
-    """A ViT that sees the visible patches only, and a light decoder that fills in the others.
+class Windows(NamedTuple):
+    """Standardised images (B, 3, 64, 64), and the share of each cover in each patch, (B, K, h, w)."""
 
-    Positions are fixed sines and cosines of row and column, and weights start as in the original (Xavier); timm's
-    standard deviation of .02 is for wide models and leaves a narrow one near the identity for long.
+    images: Tensor
+    shares: Tensor
+
+
+def windows(images: Tensor, covers: Tensor, recipe: Recipe, generator: Generator) -> Iterator[Windows]:
+    """Batches without end, of random places, three scales and the symmetries of the square.
+
+    Colours are standardised by statistics that lie at random between those of all images and those of the window, as
+    a data set may be as varied as all landscapes or as uniform as one, and then mixed a little.
+
+    Args:
+        images: Reflectance, (N, 3, S, S).
+        covers: Number of the cover per pixel, (N, S, S).
+        recipe: Batch size, patch and mixing.
+        generator: Source of randomness.
     """
+    count, bands, size, _ = images.shape
+    mean, spread = images.mean((0, 2, 3)), images.std((0, 2, 3)).log()
+    grid = WINDOW // recipe.patch
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.patch, self.mask_ratio = recipe.patch, recipe.mask_ratio
-        grid = WINDOW // recipe.patch
-        self.encoder = VisionTransformer(
-            img_size=WINDOW, patch_size=recipe.patch, in_chans=len(RGB), num_classes=0, global_pool="",
-            embed_dim=recipe.width, depth=recipe.depth, num_heads=recipe.heads,
-        )  # fmt: skip
-        table = torch.cat([torch.zeros(1, recipe.width), grid_positions(recipe.width, grid)])
-        self.encoder.pos_embed.data.copy_(table[None])
-        self.encoder.pos_embed.requires_grad_(False)
-        outputs = len(RGB) * recipe.patch**2
-        self.decoder = ReconstructionDecoder(recipe.width, recipe.decoder_width, recipe.decoder_depth, grid, outputs)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                _uniform(module)
+    def draw(below: int) -> int:
+        return int(torch.randint(below, (), generator=generator))
 
-    def forward(self, images: Tensor, generator: Generator) -> Tensor:
-        """Error on the hidden patches of standardised images (B, 3, 64, 64), a scalar."""
-        encoder = self.encoder
-        table = encoder.pos_embed
-        tokens = encoder.patch_embed(images) + table[:, 1:]
-        mask = draw_mask(len(images), tokens.shape[1], self.mask_ratio, generator)
-        first = (encoder.cls_token + table[:, :1]).expand(len(images), -1, -1)
-        visible = tokens.gather(1, mask.visible[..., None].expand(-1, -1, tokens.shape[-1]))
-        seen = encoder.norm(encoder.blocks(torch.cat([first, visible], dim=1)))
-        return masked_error(self.decoder(seen[:, 1:], mask), images, mask.hidden, self.patch)
+    def one() -> tuple[Tensor, Tensor]:
+        number, side, symmetry = draw(count), SIDES[draw(len(SIDES))], draw(8)
+        row, column = draw(size - side + 1), draw(size - side + 1)
+        place = (number, ..., slice(row, row + side), slice(column, column + side))
+        image = images[place]
+        if side < WINDOW:
+            image = functional.interpolate(image[None], size=WINDOW, mode="bicubic", align_corners=False)[0]
+        elif side > WINDOW:
+            image = functional.adaptive_avg_pool2d(image, WINDOW)
+        kinds = functional.one_hot(covers[place], len(COVERS)).movedim(-1, 0).float()
+        shares = functional.adaptive_avg_pool2d(kinds, grid)
+        image, shares = (part.rot90(symmetry % 4, (1, 2)) for part in (image, shares))
+        if symmetry >= 4:
+            image, shares = image.flip(2), shares.flip(2)
+        of_mean, of_spread = torch.rand(2, generator=generator)
+        own_mean, own_spread = image.mean((1, 2)), (image.std((1, 2)) + 1e-3).log()
+        own_spread = torch.maximum(own_spread, spread - 1.2)  # still water has no contrast to be stretched
+        image = image - torch.lerp(mean, own_mean, of_mean)[:, None, None]
+        image = image / torch.lerp(spread, own_spread, of_spread).exp()[:, None, None]
+        mixer = torch.eye(bands) + recipe.mixing * torch.randn(bands, bands, generator=generator)
+        return (mixer @ image.flatten(1)).view_as(image), shares
 
-
-def _uniform(module: nn.Linear | nn.Conv2d) -> None:
-    nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-def windows(images: Tensor, recipe: Recipe, generator: Generator) -> Iterator[Tensor]:
-    """Batches (B, 3, 64, 64) without end: random places, one symmetry of the square each, brightness varied."""
-    count, _, size, _ = images.shape
-    span = size - WINDOW + 1
     while True:
-        which = torch.randint(count, (recipe.batch,), generator=generator).tolist()
-        corners = torch.randint(span, (recipe.batch, 2), generator=generator).tolist()
-        symmetries = torch.randint(8, (recipe.batch,), generator=generator).tolist()
-        gains = (recipe.brightness * torch.randn(recipe.batch, generator=generator)).exp()
-        cut = []
-        for number, (row, column), symmetry in zip(which, corners, symmetries, strict=True):
-            window = images[number, :, row : row + WINDOW, column : column + WINDOW].rot90(symmetry % 4, (1, 2))
-            cut.append(window.flip(2) if symmetry >= 4 else window)
-        yield torch.stack(cut) * gains[:, None, None, None]
+        cut = [one() for _ in range(recipe.batch)]
+        yield Windows(*(torch.stack(parts) for parts in zip(*cut, strict=True)))
 
 
 def pretrain(recipe: Recipe, report: Callable[[str], None] = say) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -153,35 +153,40 @@ def pretrain(recipe: Recipe, report: Callable[[str], None] = say) -> tuple[dict[
 
 
 def _pretrain(recipe: Recipe, report: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    images = torch.from_numpy(collection(recipe.seed, recipe.landscapes, recipe.size, recipe.views))
+    images, covers = map(torch.from_numpy, collection(recipe.seed, recipe.landscapes, recipe.size, recipe.views))
     mean, std = images.double().mean((0, 2, 3)).float(), images.double().std((0, 2, 3)).float()
     report(f"{len(images)} images; mean {_rounded(mean)}, standard deviation {_rounded(std)}")
-    model = MaskedAutoencoder(recipe)
+    thinned = ((images - mean[:, None, None]) / std[:, None, None]).flatten(2)[..., ::THINNED, None]
+    model = Learner(
+        recipe.width, recipe.depth, recipe.heads, recipe.patch, WINDOW, len(COVERS), recipe.positions,
+        whitening(thinned),
+    )  # fmt: skip
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    plain.append(model.encoder.cls_token)
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2 and p is not model.encoder.cls_token]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95))
+    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.steps + 1, pct_start=recipe.warmup, cycle_momentum=False
     )
     generator = Generator().manual_seed(seed_from(NAMESPACE, "windows", recipe.seed))
-    batches = windows(images, recipe, generator)
+    batches = windows(images, covers, recipe, generator)
     every = max(1, recipe.steps // 20)
-    trace: list[tuple[int, float]] = []
-    losses: list[float] = []
+    trace: list[tuple[int, float, float]] = []
+    errors: list[tuple[float, float]] = []
     for step in range(1, recipe.steps + 1):
-        batch = (next(batches) - mean[:, None, None]) / std[:, None, None]
-        loss = model(batch, generator)
+        of_covers, of_pixels = model(*next(batches))
         optimiser.zero_grad()
-        loss.backward()
+        (of_covers + recipe.pixels * of_pixels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        losses.append(loss.item())
+        errors.append((of_covers.item(), of_pixels.item()))
         if step % every == 0 or step == recipe.steps:
-            trace.append((step, round(sum(losses) / len(losses), 4)))
-            report(f"step {step}: error {trace[-1][1]:.4f}")
-            losses = []
+            covers_error, pixels_error = (round(sum(part) / len(part), 4) for part in zip(*errors, strict=True))
+            trace.append((step, covers_error, pixels_error))
+            report(f"step {step}: covers {covers_error:.4f}, pixels {pixels_error:.4f}")
+            errors = []
     weights = {name: value.detach().clone().contiguous() for name, value in model.encoder.state_dict().items()}
     return weights, {"mean": _rounded(mean), "std": _rounded(std), "loss": trace}
 
@@ -198,8 +203,7 @@ def write(out: Path, recipe: Recipe, report: Callable[[str], None] = say) -> Non
     card = {
         "name": out.stem,
         "licence": "MIT",
-        "what": "vision transformer pretrained by masked reconstruction on synthetic RGB images only",
-        "reference": "He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
+        "what": "vision transformer pretrained on synthetic RGB images only: covers and pixels of every patch",
         "command": _command(out, recipe),
         "sha256": file_digest(out),
         "parameters": sum(value.numel() for value in weights.values()),
