@@ -121,7 +121,7 @@ def collection(seed: int, landscapes: int, size: int, views: int) -> Images:
 def describe(seed: int, landscapes: int, size: int, views: int) -> dict[str, Any]:
     """What the images are, for the card of a model."""
     return {
-        "kind": "synthetic RGB images of invented landscapes and their covers, made by the generator of the bundled sample",
+        "kind": "synthetic RGB images of invented landscapes, and their covers, by the generator of the bundled sample",
         "seeds": f"names beginning with {NAMESPACE!r}; no chip, place or date of the bundled sample",
         "seed": seed,
         "landscapes": landscapes,
