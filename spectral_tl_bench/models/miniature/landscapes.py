@@ -35,6 +35,9 @@ def rgb_of(sensor: Sensor) -> Sensor:
     )
 
 
+KINDS = tuple(COVERS)
+"""The covers in the order of their numbers."""
+
 RARE = {"snow": 0.05, "salt_flat": 0.2}
 """Covers so bright that, were they common, the contrast of all others would vanish in the standardisation."""
 
@@ -87,7 +90,7 @@ class Images(NamedTuple):
 
     Attributes:
         colours: Reflectance of red, green and blue, (N, 3, H, W).
-        covers: Number of the cover per pixel, in the order of ``COVERS``, (N, H, W).
+        covers: Number of the cover per pixel, in the order of ``KINDS``, (N, H, W).
     """
 
     colours: NDArray[np.float32]
@@ -108,7 +111,7 @@ def landscape(seed: int, number: int, size: int, views: int) -> Images:
     names = list(SENSORS)
     chosen = [names[k] for k in rng.permutation(len(names))[:views]]
     numbers = [render(scene, [draw_view(rng)], SENSORS[name], rng) for name in chosen]
-    covers = np.asarray([list(COVERS).index(name) for name in scene.covers])[scene.chosen]
+    covers = np.asarray([KINDS.index(name) for name in scene.covers])[scene.chosen]
     return Images((np.stack(numbers) / REFLECTANCE_SCALE).astype(np.float32), np.stack([covers] * views))
 
 

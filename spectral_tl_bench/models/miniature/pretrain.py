@@ -22,10 +22,9 @@ from torch.nn import functional
 
 from spectral_tl_bench.console import say
 from spectral_tl_bench.files import atomic_path, file_digest, seed_from, write_json
-from spectral_tl_bench.models.miniature.landscapes import NAMESPACE, collection, describe
+from spectral_tl_bench.models.miniature.landscapes import KINDS, NAMESPACE, collection, describe
 from spectral_tl_bench.models.miniature.learner import Learner, whitening
 from spectral_tl_bench.models.patch_embedding import RGB
-from spectral_tl_bench.sample.covers import COVERS
 
 WINDOW = 64
 """Side of the training windows in pixels."""
@@ -89,8 +88,8 @@ def shares_of(covers: Tensor, grid: int) -> Tensor:
     """The share of each cover in each cell of a grid, (K, grid, grid), of the numbers of covers (S, S)."""
     side = len(covers) // grid
     cells = torch.arange(grid).repeat_interleave(side)
-    numbers = (cells[:, None] * grid + cells) * len(COVERS) + covers
-    counts = torch.bincount(numbers.flatten(), minlength=grid**2 * len(COVERS))
+    numbers = (cells[:, None] * grid + cells) * len(KINDS) + covers
+    counts = torch.bincount(numbers.flatten(), minlength=grid**2 * len(KINDS))
     return counts.view(grid, grid, -1).movedim(-1, 0) / side**2
 
 
@@ -166,7 +165,7 @@ def _pretrain(recipe: Recipe, report: Callable[[str], None]) -> tuple[dict[str, 
     report(f"{len(images)} images; mean {_rounded(mean)}, standard deviation {_rounded(std)}")
     thinned = ((images - mean[:, None, None]) / std[:, None, None]).flatten(2)[..., ::THINNED, None]
     model = Learner(
-        recipe.width, recipe.depth, recipe.heads, recipe.patch, WINDOW, len(COVERS), recipe.positions,
+        recipe.width, recipe.depth, recipe.heads, recipe.patch, WINDOW, len(KINDS), recipe.positions,
         whitening(thinned),
     )  # fmt: skip
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
