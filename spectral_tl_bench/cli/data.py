@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.errors import DataError
 
 data_app = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,15 +37,25 @@ def check(
     trust_data: Annotated[
         bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
     ] = False,
+    domains: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns chip and domain, for files whose names and places tell no domain; checked, "
+            "and copied into the dataset's folder, where every run looks for it."
+        ),
+    ] = None,
 ) -> None:
     """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
     from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.domains import TABLE
     from spectral_tl_bench.data.source import locate, open_index
     from spectral_tl_bench.data.splits import make_split
 
     for number, (chosen, own_folder) in enumerate(resolve(benchmark)):
-        source = replace(locate(chosen, own_folder, data_root), trusted=trust_data)
+        source = replace(locate(chosen, own_folder, data_root), trusted=trust_data, domains=domains)
         index, track, notes = open_index(chosen, source, own_folder is not None, allow_partial)
+        if domains is not None:
+            _keep_table(domains, index.root / TABLE)
         split = make_split(chosen, index, seed)
         say(("\n" if number else "") + f"{chosen.id}  {chosen.title}")
         say(source.line)
@@ -61,3 +72,16 @@ def check(
         print_rows(rows, right=(2, 3, 4))
         for note in (*notes, *split.notes):
             say(note)
+
+
+def _keep_table(table: Path, target: Path) -> None:
+    """Put a table that was found right where every run looks for it."""
+    from spectral_tl_bench.files import write_bytes
+
+    try:
+        write_bytes(target, table.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"the table of domains is right, and cannot be copied: {error.strerror}", where=target,
+            fix="have somebody who may write there copy it; runs look for it there",
+        ) from None  # fmt: skip

@@ -24,7 +24,9 @@ from spectral_tl_bench.console import complain
 from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, fail, notes_on
 from spectral_tl_bench.data.chip import ReadingRules
 from spectral_tl_bench.data.copies import check_copies, check_one_file_each
-from spectral_tl_bench.data.layouts import ChipFiles, find_chips
+from spectral_tl_bench.data.domains import with_domains
+from spectral_tl_bench.data.layouts import ChipFiles, check_sides, find_chips
+from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.stamps import stamp_chips
 from spectral_tl_bench.data.units import suspicions, unit_line
@@ -33,8 +35,6 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 3
-LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
-"""An engineering CRS: coordinates are pixels, positions mean nothing but 'another chip'."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
     return (digest(content, int(row["valid_pixels"])) if row["nodata_pixels"] else content)[:digits]
 
 
-def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False) -> ChipIndex:
+def build_index(
+    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False, domains: Path | None = None
+) -> ChipIndex:
     """Find, open and check every chip of a benchmark.
 
     Args:
@@ -99,6 +101,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *,
         root: Data root.
         workers: Threads that read; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
+        domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
 
     Returns:
         The index.
@@ -110,10 +113,12 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *,
     check_one_file_each(base, chips)
     rules = ReadingRules.of(benchmark)
     frame = _kept_scan(base, chips, rules, workers, root, trusted).set_index("chip")
+    frame, found = with_domains(benchmark, base, frame, domains)
+    check_sides(benchmark, base, frame["domain"])
     check(benchmark, base, frame)
     copies = check_copies(benchmark, base, frame)
     frame, skipped, notes = drop_void_chips(benchmark, base, frame)
-    notes += [*copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    notes += [*found, *copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
     if trusted:
         notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
