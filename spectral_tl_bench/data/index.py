@@ -8,6 +8,7 @@ come from.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -132,24 +133,46 @@ def _kept_scan(
     refused = [(chip.chip, stamp.problem) for chip, stamp in zip(chips, stamps, strict=True) if stamp.problem]
     if refused:  # before GDAL sees any of them
         fail(f"{len(refused)} of {len(chips)} chips are not read", base, *zip(*refused, strict=True))
-    names = [[chip.chip, chip.domain, chip.site, chip.image, chip.label] for chip in chips]
-    files = [(stamp.image, stamp.label) for stamp in stamps]
-    key = digest(INDEX_VERSION, str(base.resolve()), names, files, asdict(rules))
+    about = digest(INDEX_VERSION, str(base.resolve()), asdict(rules))[:16]
+    marks = [
+        digest([chip.chip, chip.domain, chip.site, chip.image, chip.label], stamp.image, stamp.label)
+        for chip, stamp in zip(chips, stamps, strict=True)
+    ]
+    key = about + digest(marks)[:16]
 
     def scan() -> pd.DataFrame:
+        kept = _latest(about)
+        kept = kept[kept["mark"].isin(marks)]
+        new = [index for index, mark in enumerate(marks) if mark not in set(kept["mark"])]
         with ThreadPoolExecutor(workers) as pool:
-            frame = pd.DataFrame(pool.map(lambda chip: scan_chip(base, chip, rules), chips))
-        check_readable(base, frame)  # before anything is kept: what is mended need not look different
+            read = pd.DataFrame(pool.map(lambda index: scan_chip(base, chips[index], rules), new))
+        read["mark"] = [marks[index] for index in new]
+        frame = pd.concat([part for part in (kept, read) if len(part)]).set_index("mark").loc[marks].reset_index()
+        good = frame[frame["fault"] == ""]
+        if len(good) < len(frame):  # what can be read need not be read again when the others are mended
+            part = about + digest(good["mark"].tolist())[:16]
+            obtain(INDEX, part, pd.read_parquet, good.to_parquet, damaged=(Exception,))
+        check_readable(base, frame)
         return frame
 
     try:
-        frame = obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
+        frame = obtain(INDEX, key, pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
     except StorageError as error:  # it only takes longer
         complain(f"what the chips of {base} hold is not kept, and found again by the next run: {error.what}")
         frame = scan()
     image_files: list[Any] = [stamp.image for stamp in stamps]
     label_files: list[Any] = [stamp.label for stamp in stamps]
-    return frame.assign(image_files=image_files, label_files=label_files)
+    return frame.drop(columns="mark").assign(image_files=image_files, label_files=label_files)
+
+
+def _latest(about: str) -> pd.DataFrame:
+    """What was last found of a folder that is read by the same rules; empty where that is not kept."""
+    with contextlib.suppress(OSError, StorageError):
+        for entry in reversed(INDEX.entries()):
+            if entry.path.name.startswith(about):
+                with contextlib.suppress(Exception):  # a damaged one is made again by whoever wants it
+                    return pd.read_parquet(entry.path)
+    return pd.DataFrame({"mark": pd.Series(dtype=str)})
 
 
 def _place_local(frame: pd.DataFrame) -> pd.DataFrame:
