@@ -143,17 +143,18 @@ def _kept_scan(
     def scan() -> pd.DataFrame:
         kept = _latest(about)
         kept = kept[kept["mark"].isin(marks)]
-        new = [index for index, mark in enumerate(marks) if mark not in set(kept["mark"])]
+        known = set(kept["mark"])
+        new = [index for index, mark in enumerate(marks) if mark not in known]
         with ThreadPoolExecutor(workers) as pool:
             read = pd.DataFrame(pool.map(lambda index: scan_chip(base, chips[index], rules), new))
         read["mark"] = [marks[index] for index in new]
-        frame = pd.concat([part for part in (kept, read) if len(part)]).set_index("mark").loc[marks].reset_index()
-        good = frame[frame["fault"] == ""]
-        if len(good) < len(frame):  # what can be read need not be read again when the others are mended
+        good = _in_order([kept, read[read["fault"] == ""]] if new else [kept], marks)
+        if len(good) < len(marks):  # what can be read need not be read again when the others are mended
             part = about + digest(good["mark"].tolist())[:16]
-            obtain(INDEX, part, pd.read_parquet, good.to_parquet, damaged=(Exception,))
-        check_readable(base, frame)
-        return frame
+            with contextlib.suppress(StorageError):
+                obtain(INDEX, part, pd.read_parquet, good.to_parquet, damaged=(Exception,))
+            check_readable(base, _in_order([kept, read], marks))
+        return good
 
     try:
         frame = obtain(INDEX, key, pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
@@ -163,6 +164,12 @@ def _kept_scan(
     image_files: list[Any] = [stamp.image for stamp in stamps]
     label_files: list[Any] = [stamp.label for stamp in stamps]
     return frame.drop(columns="mark").assign(image_files=image_files, label_files=label_files)
+
+
+def _in_order(parts: list[pd.DataFrame], marks: list[str]) -> pd.DataFrame:
+    """Rows of several frames in the order of their marks."""
+    frame = pd.concat([part for part in parts if len(part)] or parts).set_index("mark")
+    return frame.loc[[mark for mark in marks if mark in frame.index]].reset_index()
 
 
 def _latest(about: str) -> pd.DataFrame:
