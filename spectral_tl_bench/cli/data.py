@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.errors import DataError, UserError
 
 data_app = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,15 +37,25 @@ def check(
     trust_data: Annotated[
         bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
     ] = False,
+    domains: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns chip and domain, for files whose names and places tell no domain; checked, "
+            "and copied into the dataset's folder, where every run looks for it."
+        ),
+    ] = None,
 ) -> None:
     """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
     from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.domains import TABLE
     from spectral_tl_bench.data.source import locate, open_index
     from spectral_tl_bench.data.splits import make_split
 
     for number, (chosen, own_folder) in enumerate(resolve(benchmark)):
-        source = replace(locate(chosen, own_folder, data_root), trusted=trust_data)
+        source = replace(locate(chosen, own_folder, data_root), trusted=trust_data, domains=domains)
         index, track, notes = open_index(chosen, source, own_folder is not None, allow_partial)
+        if domains is not None:
+            _keep_table(domains, index.root / TABLE)
         split = make_split(chosen, index, seed)
         say(("\n" if number else "") + f"{chosen.id}  {chosen.title}")
         say(source.line)
@@ -61,3 +72,68 @@ def check(
         print_rows(rows, right=(2, 3, 4))
         for note in (*notes, *split.notes):
             say(note)
+
+
+@data_app.command("verify")
+def verify_data(
+    benchmark: Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+    ] = None,
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
+    ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Where to write what a sound copy holds; default: into the dataset's folder."),
+    ] = None,
+) -> None:
+    """Open every file of a copy: list all that are broken, count, and hold the bands against what they are called."""
+    from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.source import locate
+    from spectral_tl_bench.data.verify import MANIFEST, verify, write_manifest
+
+    chosen = resolve(benchmark)
+    if manifest is not None and len(chosen) > 1:
+        raise UserError("--manifest is for one benchmark", fix="leave it out, or name one benchmark")
+    sound = True
+    for number, (definition, own_folder) in enumerate(chosen):
+        source = replace(locate(definition, own_folder, data_root), trusted=trust_data)
+        say(("\n" if number else "") + f"{definition.id}  {definition.title}\n{source.line}")
+        found = verify(definition, source)
+        for _, row in found.broken.iterrows():
+            say(f"broken: {row['image']}: {row['problem']}")
+        for fault in found.faults:
+            say(f"fault: {fault}")
+        rows = [("domain", "chips", "published", "bands")]
+        bands = {finding.domain: finding.fault or f"{len(finding.held)} rules hold" for finding in found.findings}
+        for domain, count, published in found.counts:
+            rows.append(
+                (domain, str(count), "not known" if published is None else str(published), bands.get(domain, "-"))
+            )
+        print_rows(rows, right=(1, 2))
+        sound &= found.sound
+        if not found.sound:
+            say(f"{definition.id}: not sound, and no manifest was written")
+            continue
+        line = f"{definition.id}: sound; {len(found.frame)} chips; records name them {found.digest[:16]}"
+        path = manifest or found.base / MANIFEST.format(benchmark=definition.id)
+        if manifest is not None or source.kind == "files":
+            write_manifest(found, path)
+            line += f"; written to {path}"
+        say(line)
+    if not sound:
+        raise typer.Exit(2)
+
+
+def _keep_table(table: Path, target: Path) -> None:
+    """Put a table that was found right where every run looks for it."""
+    from spectral_tl_bench.files import write_bytes
+
+    try:
+        write_bytes(target, table.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"the table of domains is right, and cannot be copied: {error.strerror}", where=target,
+            fix="have somebody who may write there copy it; runs look for it there",
+        ) from None  # fmt: skip
