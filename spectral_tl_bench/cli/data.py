@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from spectral_tl_bench.benchmarks import Benchmark
+    from spectral_tl_bench.data.index import ChipIndex
 
 data_app = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -124,6 +130,71 @@ def verify_data(
         say(line)
     if not sound:
         raise typer.Exit(2)
+
+
+_ONE = Annotated[str, typer.Argument(help="Benchmark id or YAML file.")]
+_ROOT = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+]
+
+
+@data_app.command("show")
+def show_chip(
+    benchmark: _ONE,
+    chip: Annotated[str, typer.Argument(help="Name of a chip.")],
+    data_root: _ROOT = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture: .png, .pdf or .svg; default: CHIP.png in this folder.")
+    ] = None,
+) -> None:
+    """Draw a chip: true and false colour, its label, and the mean spectrum of each class."""
+    from spectral_tl_bench.data.pictures import chip_figure
+    from spectral_tl_bench.files import atomic_path
+
+    definition, index = _opened(benchmark, data_root)
+    path = out or Path(f"{chip}.png")
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(
+            f"no picture is written as {path.suffix or 'a file without ending'}", expected=".png, .pdf or .svg"
+        )
+    figure = chip_figure(definition, index, chip)
+    with atomic_path(path) as beside:
+        figure.savefig(beside, format=path.suffix[1:], dpi=150)
+    say(f"wrote {path}")
+
+
+@data_app.command("stats")
+def stats(benchmark: _ONE, data_root: _ROOT = None) -> None:
+    """Print class shares and band statistics by domain."""
+    from spectral_tl_bench.data.pictures import band_statistics, class_shares
+
+    definition, index = _opened(benchmark, data_root)
+    means, deviations = band_statistics(definition, index)
+    _print_frame("share of labelled pixels, %", class_shares(definition, index) * 100, "class")
+    _print_frame(f"\nmean of bands, value x {definition.sensor.scale:g}", means, "band")
+    _print_frame("\nstandard deviation of bands", deviations, "band")
+
+
+def _print_frame(title: str, frame: DataFrame, what: str) -> None:
+    say(title)
+    rows = [(what, *map(str, frame.columns))]
+    for name, values in zip(frame.index, frame.to_numpy(), strict=True):
+        rows.append((str(name), *(f"{value:.4g}" for value in values)))
+    print_rows(rows, right=range(1, len(frame.columns) + 1))
+
+
+def _opened(name: str, data_root: Path | None) -> tuple[Benchmark, ChipIndex]:
+    """A benchmark and the index of its chips, an incomplete copy's, too."""
+    from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.source import locate, open_index
+
+    chosen = resolve([name])
+    if len(chosen) != 1:
+        raise UserError(f"{name} is {len(chosen)} benchmarks", expected="one")
+    definition, own_folder = chosen[0]
+    source = locate(definition, own_folder, data_root)
+    say(source.line)
+    return definition, open_index(definition, source, own_folder is not None, allow_partial=True)[0]
 
 
 def _keep_table(table: Path, target: Path) -> None:
