@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -163,14 +164,9 @@ def get_dataset(
         say(f"would go to {root / dataset.folder}; --dry-run: nothing was downloaded or written")
         return
     if listing.remote and not accept_terms:
-        confirm_terms()
-    try:
+        _confirm_terms()
+    with _ends_told(root):
         known = get(dataset, listing, work, root, keep_archives, say)
-    except KeyboardInterrupt:
-        complain("stopped; what has come is kept, and the same command goes on from there")
-        raise
-    except PermissionError as error:
-        raise UserError(f"the data root cannot be written: {error.strerror}", where=error.filename or root) from None
     say(f"{dataset.dataset} is in {root / dataset.folder}")
     if keep_archives and listing.remote:
         say(f"archives are kept in {work.folder / 'archives'}")
@@ -191,7 +187,23 @@ def _root(data_root: Path | None) -> Path | None:
     return data_root
 
 
-def confirm_terms() -> None:
+@contextlib.contextmanager
+def _ends_told(root: Path) -> Iterator[None]:
+    """Tell a user who stops it that it can go on, and one whose folder is of no use why."""
+    from spectral_tl_bench.storage.room import NO_ROOM
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("stopped; what has come is kept, and the same command goes on from there")
+        raise
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise UserError(f"the data cannot be put here: {error.strerror}", where=error.filename or root) from None
+
+
+def _confirm_terms() -> None:
     """Ask whether the terms are accepted.
 
     Raises:

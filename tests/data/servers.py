@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             if part in path:
                 del self.site.trouble[number]
                 if act(self):
-                    return
+                    return None
                 break
         if hub := re.match(r"^/api/datasets/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?$", path):
             self.hub(hub[1], hub[2], hub[3], parse_qs(parts.query))
@@ -217,6 +217,7 @@ def serving(site: Site) -> Iterator[Site]:
     """Run a site on a port of its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"site": site}))
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # connections that the client gave up
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     site.address = f"http://127.0.0.1:{server.server_address[1]}"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import requests
 
 from spectral_tl_bench.data.sources.names import shown
+from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.errors import UserError
 
 TRIES_BEFORE, TRIES = 3, 8
@@ -47,7 +48,7 @@ class Patience:
         say: Prints one line.
     """
 
-    def __init__(self, address: str, say: Callable[[str], None]) -> None:
+    def __init__(self, address: str, say: Say) -> None:
         self.address, self.say, self.tries, self.ever = shown(address), say, 0, False
 
     def progress(self) -> None:
@@ -81,7 +82,7 @@ class Patience:
         SLEEP(seconds)
 
 
-def patiently(ask: Callable[[], _Answer], address: str, say: Callable[[str], None]) -> _Answer:
+def patiently(ask: Callable[[], _Answer], address: str, say: Say) -> _Answer:
     """Call ``ask`` until it raises no ``AgainError``.
 
     Raises:

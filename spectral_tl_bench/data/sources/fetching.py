@@ -6,53 +6,22 @@ import hashlib
 import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import requests
 import urllib3
 
-from spectral_tl_bench.console import clock
 from spectral_tl_bench.data.sources.asking import AgainError, Patience, broken, check_status, send
-from spectral_tl_bench.data.sources.listing import Say, SourceFile, version_of
+from spectral_tl_bench.data.sources.listing import SourceFile, version_of
 from spectral_tl_bench.data.sources.names import shown
+from spectral_tl_bench.data.sources.progress import Progress, Say
 from spectral_tl_bench.errors import DataError, StorageError
 from spectral_tl_bench.files import fsync_folder, write_json
 from spectral_tl_bench.storage import in_words
 from spectral_tl_bench.storage.room import NO_ROOM
 
 CHUNK = 1 << 16
-INTERVAL = 10.0
-"""Seconds between lines about progress."""
-
-
-class Progress:
-    """Says how much is here, how fast it comes and how long it will take.
-
-    Args:
-        name: The file.
-        total: Bytes of the whole, if known.
-        have: Bytes that were here before.
-        say: Prints one line.
-    """
-
-    def __init__(self, name: str, total: int | None, have: int, say: Say) -> None:
-        self.name, self.total, self.before, self.say = name, total, have, say
-        self.started = self.last = time.monotonic()
-
-    def at(self, have: int) -> None:
-        """Say a line, when the last one is long ago."""
-        now = time.monotonic()
-        if now - self.last < INTERVAL:
-            return
-        self.last = now
-        speed = max(1.0, (have - self.before) / (now - self.started))
-        line = f"{self.name}: {in_words(have)}"
-        if self.total:
-            line += f" of {in_words(self.total)} ({100 * have // self.total}%)"
-        line += f", {in_words(int(speed))}/s"
-        self.say(line + (f", {clock((self.total - have) / speed)} left" if self.total else ""))
 
 
 def fetch(file: SourceFile, target: Path, say: Say) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.data.sources.catalogue import Dataset
 from spectral_tl_bench.data.sources.fetching import fetch
-from spectral_tl_bench.data.sources.listing import Listing, Say, SourceFile
+from spectral_tl_bench.data.sources.listing import Listing, SourceFile
 from spectral_tl_bench.data.sources.placing import merge, plan_moves
+from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.data.sources.unpacking import unpack
 from spectral_tl_bench.errors import DataError, StorageError, UserError
 from spectral_tl_bench.files import digest, fsync_folder, write_json
@@ -216,7 +217,7 @@ def _get_archive(file: SourceFile, work: Work, keep: bool, say: Say) -> None:
     begun.write_text(mark, encoding="utf-8")
     say(f"{file.name}: {'unpacking goes on' if resume else 'unpacking'}")
     try:
-        unpacked = unpack(archive, tree / PurePosixPath(file.name).parent, resume=resume)
+        unpacked = unpack(archive, tree / PurePosixPath(file.name).parent, resume=resume, say=say)
     except DataError:  # damaged or hostile: nothing of it is of use
         shutil.rmtree(tree, ignore_errors=True)
         if file.local is None:

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ from spectral_tl_bench.console import user_path
 from spectral_tl_bench.data.sources.asking import TIMEOUT, broken, check_status, patiently, send
 from spectral_tl_bench.data.sources.catalogue import UNUSABLE, Dataset, Source
 from spectral_tl_bench.data.sources.names import is_archive, no_archive_reason, path_problem, shown
+from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.storage import in_words
 
@@ -29,8 +30,6 @@ _ZENODO = re.compile(r"^(?:zenodo:|https?://(?:www\.)?zenodo\.org/records?/)(?P<
 _HUB = re.compile(
     r"^(?:hf:|https?://(?:huggingface\.co|hf\.co)/datasets/)(?P<repo>[\w.-]+/[\w.-]+)(?:/tree/(?P<revision>[^/]+))?/?$"
 )
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -210,6 +209,8 @@ def _hub_answers(page: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the versions have different errors for the same
+        if type(error).__name__ == "OfflineModeIsEnabled":
+            raise UserError("HF_HUB_OFFLINE forbids asking the Hugging Face hub", fix="unset it") from None
         response = getattr(error, "response", None)
         if response is not None:
             missing = type(error).__name__ in ("RepositoryNotFoundError", "RevisionNotFoundError")

@@ -26,7 +26,8 @@ def no_archive_reason(name: str) -> str:
     lower = name.lower()
     if lower.endswith(_FOREIGN):
         return "its format cannot be unpacked here"
-    return "it is one piece of a divided archive" if _PIECE.search(lower) else ""
+    divided = _PIECE.search(lower) and not is_archive(lower)
+    return "it is one piece of a divided archive" if divided else ""
 
 
 def path_problem(name: str) -> str:

@@ -17,9 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from spectral_tl_bench.data.sources.names import folded, path_problem
+from spectral_tl_bench.data.sources.progress import Progress, Say
 from spectral_tl_bench.errors import DataError, StorageError
 from spectral_tl_bench.files import fsync_folder
 from spectral_tl_bench.storage import in_words
+from spectral_tl_bench.storage.place import size_of
 from spectral_tl_bench.storage.room import NO_ROOM
 
 CHUNK = 1 << 20
@@ -70,13 +72,16 @@ class _Member:
     link: str = ""
 
 
-def unpack(archive: Path, folder: Path, *, resume: bool, limits: Limits = Limits()) -> Unpacked:
+def unpack(
+    archive: Path, folder: Path, *, resume: bool, say: Say = lambda _: None, limits: Limits = Limits()
+) -> Unpacked:  # fmt: skip
     """Unpack a zip or tar archive, each member beside its place and then renamed.
 
     Args:
         archive: The archive; what it is is told by its content.
         folder: Where to; made if it is not there.
         resume: Whether files that are there in the right size came out of this same archive, and may stay.
+        say: Prints one line.
         limits: What it may become.
 
     Raises:
@@ -84,7 +89,7 @@ def unpack(archive: Path, folder: Path, *, resume: bool, limits: Limits = Limits
         StorageError: If there is no room.
     """
     with _readable(archive):
-        return _Unpacking(archive, folder, resume, limits).run()
+        return _Unpacking(archive, folder, resume, limits).run(say)
 
 
 @contextlib.contextmanager
@@ -156,15 +161,20 @@ class _Unpacking:
         self.folders: set[Path] = set()
         self.seen = self.files = self.links = self.size = 0
 
-    def run(self) -> Unpacked:
+    def run(self, say: Say) -> Unpacked:
         """Check and unpack all members."""
+        total = None
         if zipfile.is_zipfile(self.archive):  # a zip has its list at the end: nothing of a bad one is unpacked
             for member in _members(self.archive):
                 self.accept(member)
+            self.check_room(self.archive.name, self.size - (size_of(self.folder) if self.folder.exists() else 0))
+            total = self.size
             self.names, self.seen, self.size, self.links = {}, 0, 0, 0
+        progress = Progress(f"{self.archive.name}, unpacked", total, 0, say)
         for member in _members(self.archive):
             if self.accept(member):
                 self.write(member)
+                progress.at(self.size)
         for folder in self.folders:
             fsync_folder(folder)
         return Unpacked(self.files, self.size, self.links)
@@ -232,6 +242,19 @@ class _Unpacking:
             fix="get it from its own source, or look at it by hand",
         )  # fmt: skip
 
+    def check_room(self, name: str, size: int) -> None:
+        """Look whether there is room.
+
+        Raises:
+            StorageError: If there is too little.
+        """
+        free = shutil.disk_usage(next(path for path in (self.folder, *self.folder.parents) if path.exists())).free
+        if size > free:
+            raise StorageError(
+                f"the disk is full: {name} takes {in_words(size)}, {in_words(free)} are free", where=self.folder,
+                fix="make room and start again: what is unpacked is kept",
+            )  # fmt: skip
+
     def write(self, member: _Member) -> None:
         """Write one file beside its place, and rename it."""
         target = self.folder / member.name
@@ -239,12 +262,7 @@ class _Unpacking:
         if self.resume and target.is_file() and target.stat().st_size == member.size:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-        if member.size > free:
-            raise StorageError(
-                f"the disk is full: {member.name} takes {in_words(member.size)}, {in_words(free)} are free",
-                where=self.folder, fix="make room and start again: what is unpacked is kept",
-            )  # fmt: skip
+        self.check_room(member.name, member.size)
         beside = target.with_name(f".{folded(target.name)[:60]}.part")
         try:
             self.copy(member, beside)
