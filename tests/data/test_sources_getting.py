@@ -232,8 +232,8 @@ def test_a_changed_revision_starts_anew(site, stbench, names, root, published):
 
 def test_unknown_revisions_repositories_and_names(site, stbench, root):
     for arguments, words in (
-        (("mts12", "--revision", "gone"), "no such file on the server (404)"),
-        (("mts12", "--from", "hf:nobody/nothing"), "no such file on the server (404)"),
+        (("mts12", "--revision", "gone"), "no such file or repository on the server (404)"),
+        (("mts12", "--from", "hf:nobody/nothing"), "no such file or repository on the server (404)"),
         (("mts12", "--from", "zenodo:99"), "(404)"),
         (("mts12", "--from", f"{site.address}/gone.zip"), "(404)"),
         (("mts-12",), "did you mean mts12?"),

@@ -116,7 +116,7 @@ def check_status(status: int, headers: Mapping[str, str], address: str) -> None:
         )  # fmt: skip
     if status in (404, 410):
         raise UserError(
-            f"there is no such file on the server ({status})", where=where,
+            f"there is no such file or repository on the server ({status})", where=where,
             fix="check the address and --revision; `stbench data list` shows the sources",
         )  # fmt: skip
     raise UserError(f"the server refuses ({status})", where=where, fix="--from takes a mirror or a local copy")
