@@ -170,10 +170,11 @@ def get_dataset(
     say(f"{dataset.dataset} is in {root / dataset.folder}")
     if keep_archives and listing.remote:
         say(f"archives are kept in {work.folder / 'archives'}")
-    if not known:
+    here = on_disk(dataset, root)
+    if not known and not any(one.chips for one in here):
         say("warning: no benchmark can read it as it is: none of the arrangements of folders and names that are")
         say(f"known for {dataset.dataset} was found in it (`stbench benchmarks layouts`, docs/data.md)")
-    _show_presence(on_disk(dataset, root), root)
+    _show_presence(here, root)
 
 
 def _root(data_root: Path | None) -> Path | None:

@@ -22,12 +22,14 @@ from spectral_tl_bench.storage import in_words
 from spectral_tl_bench.storage.room import NO_ROOM
 
 CHUNK = 1 << 16
+PART, NOTES = ".part", ".part.json"
+"""Endings of what is not whole yet, and of the file that says of which version a file or a part is."""
 
 
 def fetch(file: SourceFile, target: Path, say: Say) -> None:
     """Fetch a file, unless it is here in this version; what a broken start has left is gone on from.
 
-    Beside the target lie ``NAME.part`` until it is whole, and ``NAME.json`` with the version of either.
+    Beside the target lie ``NAME.part`` until it is whole, and ``NAME.part.json`` with the version of either.
 
     Args:
         file: The file.
@@ -39,7 +41,7 @@ def fetch(file: SourceFile, target: Path, say: Say) -> None:
         DataError: If the content is not what it should be; it is removed then.
         StorageError: If there is no room; what has come is kept.
     """
-    part, notes = (target.with_name(target.name + end) for end in (".part", ".json"))
+    part, notes = (target.with_name(target.name + end) for end in (PART, NOTES))
     known = read_notes(notes)
     if target.exists() and known == file.version != "":
         return

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.data.sources.catalogue import Dataset
-from spectral_tl_bench.data.sources.fetching import fetch
+from spectral_tl_bench.data.sources.fetching import NOTES, PART, fetch
 from spectral_tl_bench.data.sources.listing import Listing, SourceFile
 from spectral_tl_bench.data.sources.placing import merge, plan_moves
 from spectral_tl_bench.data.sources.progress import Say
@@ -55,6 +56,8 @@ class Work:
         self.done[file.name] = file.version
         with (self.folder / "done.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps([file.name, file.version]) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def open_work(root: Path, dataset: Dataset, listing: Listing) -> Work:
@@ -107,7 +110,7 @@ def room_needed(listing: Listing, work: Work, keep: bool) -> int:
 def _traces(work: Work, file: SourceFile) -> Sequence[Path]:
     """What an earlier start may have left of a file."""
     path = work.archive(file)
-    return (work.tree(file), *(() if file.local else (path, path.with_name(path.name + ".part"))))
+    return (work.tree(file), *(() if file.local else (path, path.with_name(path.name + PART))))
 
 
 def check_room(root: Path, listing: Listing, work: Work, keep: bool) -> None:
@@ -144,6 +147,7 @@ def get(dataset: Dataset, listing: Listing, work: Work, root: Path, keep: bool, 
     """
     work.folder.mkdir(parents=True, exist_ok=True)
     with _alone(work):
+        work.done = open_work(root, dataset, listing).done  # another start may have ended meanwhile
         _drop_changed(listing, work, say)
         moves = work.folder / "moves.json"
         if not moves.exists():
@@ -158,14 +162,20 @@ def get(dataset: Dataset, listing: Listing, work: Work, root: Path, keep: bool, 
                     merge(work.tree(file), tree)
             if not tree.exists():
                 raise DataError("nothing was in it", where=listing.label, fix="choose other files with --files")
-            write_json(moves, plan_moves(dataset, tree, root / dataset.folder))
+            write_json(moves, plan_moves(dataset, tree, root))
         known, pairs = json.loads(moves.read_text(encoding="utf-8"))
         for old, new in pairs:
             if Path(old).exists():  # else it was moved before an interruption
                 Path(new).parent.mkdir(exist_ok=True)
                 Path(old).rename(new)
-        fsync_folder(root / dataset.folder)
-        placed = [f"{dataset.folder}/{Path(new).name}" for _, new in pairs]
+        placed = [Path(new).relative_to(root).as_posix() for _, new in pairs]
+        for name in sorted({path.partition("/")[0] for path in placed}):
+            fsync_folder(root / name)
+            if name != dataset.folder:
+                say(f"{name} was in it as well, and is in {root / name} now")
+        left = [path for path in (work.folder / "tree").rglob("*") if path.is_file()]
+        if left:
+            say(f"{len(left)} files beside the data set are not kept, such as {left[0].name}")
         files = {file.name: file.version for file in listing.files}
         facts = {"source": listing.label, "notes": list(listing.notes), "files": files, "placed": placed}
         write_json(work.receipt, facts)
@@ -229,7 +239,7 @@ def _get_archive(file: SourceFile, work: Work, keep: bool, say: Say) -> None:
     work.note(file)
     if file.local is None and not keep:
         archive.unlink()
-        archive.with_name(archive.name + ".json").unlink(missing_ok=True)
+        archive.with_name(archive.name + NOTES).unlink(missing_ok=True)
 
 
 def _get_plain(file: SourceFile, work: Work, keep: bool, say: Say) -> None:  # noqa: ARG001 - as the other one
@@ -237,7 +247,7 @@ def _get_plain(file: SourceFile, work: Work, keep: bool, say: Say) -> None:  # n
     fetch(file, archive, say)
     target.parent.mkdir(parents=True, exist_ok=True)
     archive.replace(target)
-    archive.with_name(archive.name + ".json").unlink(missing_ok=True)
+    archive.with_name(archive.name + NOTES).unlink(missing_ok=True)
     work.note(file)
 
 

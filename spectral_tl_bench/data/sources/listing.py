@@ -95,9 +95,10 @@ def list_source(
     Raises:
         UserError: If there are none, or they cannot be asked for.
     """
+    for name, reason in UNUSABLE.items():
+        if name in (address or "").lower():
+            raise UserError(f"{name} cannot be used: {reason}")
     if address is not None and (hub := _HUB.match(address)):
-        if hub["repo"].lower() in UNUSABLE:
-            raise UserError(f"{hub['repo']} cannot be used: {UNUSABLE[hub['repo'].lower()]}")
         chosen = Source(kind="hub", about="", repo=hub["repo"])
         listing = _hub(dataset, chosen, revision or hub["revision"], wanted, say)
     elif address is None and (facts := dataset.source(source)[1]).kind == "hub":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.layouts import FolderLayout, layout_of
-from spectral_tl_bench.data.sources.catalogue import Dataset
+from spectral_tl_bench.data.sources.catalogue import Dataset, datasets
 from spectral_tl_bench.errors import DataError, UserError
 from spectral_tl_bench.files import fsync_folder
 
@@ -80,13 +80,32 @@ def _presence(kind: str, benchmarks: list[Benchmark], root: Path) -> Presence:
     return Presence(kind, nothing.benchmarks, published, sum(chip.domain in wanted for chip in chips))
 
 
-def bases(dataset: Dataset, tree: Path) -> list[Path]:
-    """The folders of a tree that layouts of the data set start from, one for each, the deepest first."""
-    layouts = [layout_of(benchmarks[0]) for benchmarks in by_layout(dataset).values()]
-    found = set()
-    for layout in (one for one in layouts if isinstance(one, FolderLayout)):
-        found |= set(itertools.islice((folder for folder in _folders(tree) if layout.mark(folder) is not None), 1))
-    return sorted(found, key=lambda folder: (-len(folder.parts), folder))
+def bases(dataset: Dataset, tree: Path, *, readable: bool = False) -> list[Path]:
+    """The folders of a tree that layouts of a data set start from, one for each, the deepest first.
+
+    Args:
+        dataset: The data set.
+        tree: What was unpacked.
+        readable: Whether only those count from which a layout reads chips; otherwise the first one that looks right
+            does, if there are none of these.
+    """
+    found, alike = set(), set()
+    for benchmarks in by_layout(dataset).values():
+        layout = layout_of(benchmarks[0])
+        if not isinstance(layout, FolderLayout):
+            continue
+        marked = [folder for folder in _folders(tree) if layout.mark(folder) is not None]
+        alike |= set(marked[:1])
+        # Layouts are told apart by their chips: those for transfer may have folders of the official names inside
+        found |= set(itertools.islice((folder for folder in marked if _has_chips(layout, folder, benchmarks[0])), 1))
+    return sorted(found or (set() if readable else alike), key=lambda folder: (-len(folder.parts), folder))
+
+
+def _has_chips(layout: FolderLayout, folder: Path, benchmark: Benchmark) -> bool:
+    try:
+        return bool(layout.chips(folder, benchmark))
+    except (UserError, OSError):
+        return False
 
 
 def _folders(tree: Path) -> Iterator[Path]:
@@ -121,13 +140,15 @@ def merge(tree: Path, target: Path) -> None:
     tree.rmdir()
 
 
-def plan_moves(dataset: Dataset, tree: Path, target: Path) -> tuple[bool, list[tuple[str, str]]]:
+def plan_moves(dataset: Dataset, tree: Path, root: Path) -> tuple[bool, list[tuple[str, str]]]:
     """How an unpacked tree gets where the benchmarks look for it; nothing is moved.
+
+    Other data sets that are in the same tree get their places as well, unless they are there already.
 
     Args:
         dataset: The data set.
         tree: What was unpacked.
-        target: The data set's folder.
+        root: The data root.
 
     Returns:
         Whether a layout of the data set knows it, and what is to be renamed, from and to, in this order. Files whose
@@ -136,17 +157,23 @@ def plan_moves(dataset: Dataset, tree: Path, target: Path) -> tuple[bool, list[t
     Raises:
         DataError: If folders of the data set are there already.
     """
-    found = bases(dataset, tree)
+    own = bases(dataset, tree)
+    found = dict.fromkeys(own or [tree], root / dataset.folder)
+    for other in datasets().values():
+        if other != dataset and not (root / other.folder).exists():
+            found = dict.fromkeys(bases(other, tree, readable=True), root / other.folder) | found
     moves: dict[Path, Path] = {}
-    for base in found or [tree]:
+    for base, target in found.items():
         for entry in sorted(base.iterdir()):
             to = target / entry.name
-            if entry.is_dir() and (to.exists() or to in moves.values()):
+            if entry in moves or any(entry == one or entry in one.parents for one in found):
+                continue  # has its place, or holds what has
+            if not to.exists() and to not in moves.values():
+                moves[entry] = to
+            elif entry.is_dir():
                 raise DataError(
                     f"{dataset.dataset} would be put where there is something already", where=to,
                     expected=f"nothing of the name {to.name} there",
                     fix=f"move it away and start again: what was unpacked is kept in {tree}",
                 )  # fmt: skip
-            if not to.exists() and to not in moves.values() and not any(entry in other.parents for other in found):
-                moves[entry] = to
-    return bool(found), [(str(entry), str(to)) for entry, to in moves.items()]
+    return bool(own), [(str(entry), str(to)) for entry, to in moves.items()]

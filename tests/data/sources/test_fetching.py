@@ -109,7 +109,7 @@ def test_a_server_that_gives_no_parts(site, get):
 @pytest.mark.parametrize("version", ["another", ""])
 def test_a_changed_file_starts_anew(site, get, version):
     get.part.write_bytes(b"old" * 1000)
-    get.target.with_name("a.zip.json").write_text(NOTES)
+    get.target.with_name("a.zip.part.json").write_text(NOTES)
     said = get(version=version)
     assert "starts anew" in said[0] and ranges(site) == [""] and get.target.read_bytes() == CONTENT
 
@@ -148,14 +148,14 @@ def test_too_much_is_the_wrong_size(site, get):
 
 def test_a_whole_part_is_only_checked(site, get):
     get.part.write_bytes(CONTENT)
-    get.target.with_name("a.zip.json").write_text(NOTES)
+    get.target.with_name("a.zip.part.json").write_text(NOTES)
     get()
     assert site.asked == [] and get.target.read_bytes() == CONTENT
 
 
 def test_a_part_that_is_too_long_starts_anew(site, get):
     get.part.write_bytes(CONTENT + b"x")
-    get.target.with_name("a.zip.json").write_text(NOTES)
+    get.target.with_name("a.zip.part.json").write_text(NOTES)
     get()
     assert get.target.read_bytes() == CONTENT
 

@@ -9,6 +9,20 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+REPO, COPERNICUS = "YuxiangZhang-BIT/SpectralX_datasets", "wangyi111/Copernicus-Bench"
+MTS12, DFC, WHU = "MTS12.zip", "DFC_2020/dfc.tar.gz", "data/WHU-OHS/transfer-STall.zip"
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def whole_tree(root: Path, trees: Path, name: str, part: str = "") -> bool:
+    """Whether a data set, or a folder of it, is byte for byte what was packed."""
+    names = files_of(trees / name / part)
+    here, there = root / name / part, trees / name / part
+    return bool(names) and all((here / file).read_bytes() == (there / file).read_bytes() for file in names)
+
 
 def pack(tree: Path, names: Iterable[str] = ("",), kind: str = "zip", below: str = "") -> bytes:
     """Pack folders of a tree.
