@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.data_sources import data_app
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from spectral_tl_bench.benchmarks import Benchmark
     from spectral_tl_bench.data.index import ChipIndex
-
-data_app = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
