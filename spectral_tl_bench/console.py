@@ -159,6 +159,13 @@ def read_duration(text: str, flag: str) -> float:
     )
 
 
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix: str = "", advice: str = "") -> None:
     """Put a value among others by its name.
 

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from spectral_tl_bench.data.ground import BOX, EARTH, Floats, Ints, degrees, horizontal, outline
-from spectral_tl_bench.data.index import LOCAL_CRS
+from spectral_tl_bench.data.placement import LOCAL_CRS
 
 SEMI_MAJOR, ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669437999014
 """Of WGS 84; metres."""

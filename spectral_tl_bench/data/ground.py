@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spectral_tl_bench.data.index import LOCAL_CRS
+from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.errors import DataError
 
 SCALE_ERROR = 0.02

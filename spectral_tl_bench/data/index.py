@@ -8,6 +8,7 @@ come from.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping
@@ -24,17 +25,17 @@ from spectral_tl_bench.console import complain
 from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, fail, notes_on
 from spectral_tl_bench.data.chip import ReadingRules
 from spectral_tl_bench.data.copies import check_copies, check_one_file_each
-from spectral_tl_bench.data.layouts import ChipFiles, find_chips
+from spectral_tl_bench.data.domains import with_domains
+from spectral_tl_bench.data.layouts import ChipFiles, check_sides, find_chips
+from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.data.scan import scan_chip
-from spectral_tl_bench.data.stamps import stamp_chips
+from spectral_tl_bench.data.stamps import ChipStamps, stamp_chips
 from spectral_tl_bench.data.units import suspicions, unit_line
 from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
-INDEX_VERSION = 3
-LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
-"""An engineering CRS: coordinates are pixels, positions mean nothing but 'another chip'."""
+INDEX_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
     return (digest(content, int(row["valid_pixels"])) if row["nodata_pixels"] else content)[:digits]
 
 
-def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False) -> ChipIndex:
+def build_index(
+    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False, domains: Path | None = None
+) -> ChipIndex:
     """Find, open and check every chip of a benchmark.
 
     Args:
@@ -99,6 +102,7 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *,
         root: Data root.
         workers: Threads that read; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
+        domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
 
     Returns:
         The index.
@@ -110,41 +114,136 @@ def build_index(benchmark: Benchmark, root: Path, workers: int | None = None, *,
     check_one_file_each(base, chips)
     rules = ReadingRules.of(benchmark)
     frame = _kept_scan(base, chips, rules, workers, root, trusted).set_index("chip")
+    frame, found = with_domains(benchmark, base, frame, domains)
+    check_sides(benchmark, base, frame["domain"])
     check(benchmark, base, frame)
     copies = check_copies(benchmark, base, frame)
     frame, skipped, notes = drop_void_chips(benchmark, base, frame)
-    notes += [*copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    notes += [*found, *copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
     if trusted:
         notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
 
 
+def look_at_all(
+    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False
+) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Open every chip of a benchmark, and go on where one cannot be used.
+
+    Args:
+        benchmark: The benchmark.
+        root: Data root.
+        workers: Threads that read; by default one per core.
+        trusted: Whether links and VRTs may lead out of the data root.
+
+    Returns:
+        The folder that paths start from; the rows of the chips that can be used; those of the others, with ``problem``.
+
+    Raises:
+        DataError: If files are missing, or named as no chip is.
+    """
+    base, chips = find_chips(benchmark, root)
+    look = _Look.at(base, chips, ReadingRules.of(benchmark), workers, root, trusted)
+    frame, broken = look.scan()
+    if len(broken):
+        look.keep(frame)
+    refused = pd.DataFrame([{"chip": chip, "image": image, "fault": "file", "problem": problem}
+                            for chip, image, problem in look.refused])  # fmt: skip
+    return base, frame, pd.concat([broken, refused]) if len(refused) else broken
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look at chips: what is known of them is kept by ``about``, and by ``marks``, of which each chip has one."""
+
+    base: Path
+    chips: list[ChipFiles]
+    stamps: list[ChipStamps]
+    refused: list[tuple[str, str, str]]
+    rules: ReadingRules
+    workers: int
+    about: str
+    marks: list[str]
+
+    @classmethod
+    def at(
+        cls, base: Path, chips: list[ChipFiles], rules: ReadingRules, workers: int | None, root: Path, trusted: bool
+    ) -> _Look:
+        workers = workers or os.cpu_count() or 1
+        stamps = stamp_chips(base, chips, (root, base), trusted, workers)
+        both = list(zip(chips, stamps, strict=True))
+        good = [(chip, stamp) for chip, stamp in both if not stamp.problem]
+        marks = [
+            digest([chip.chip, chip.domain, chip.site, chip.image, chip.label], stamp.image, stamp.label)
+            for chip, stamp in good
+        ]
+        return cls(
+            base, [chip for chip, _ in good], [stamp for _, stamp in good],
+            [(chip.chip, chip.image, stamp.problem) for chip, stamp in both if stamp.problem], rules, workers,
+            digest(INDEX_VERSION, str(base.resolve()), asdict(rules))[:16], marks,
+        )  # fmt: skip
+
+    def scan(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of the chips that can be used, and of the others; only what has changed is opened."""
+        kept = _latest(self.about)
+        kept = kept[kept["mark"].isin(self.marks)]
+        known = set(kept["mark"])
+        new = [(chip, mark) for chip, mark in zip(self.chips, self.marks, strict=True) if mark not in known]
+        with ThreadPoolExecutor(self.workers) as pool:
+            read = pd.DataFrame(pool.map(lambda pair: scan_chip(self.base, pair[0], self.rules), new))
+        if not new:
+            return _in_order([kept], self.marks), kept[:0]
+        read["mark"] = [mark for _, mark in new]
+        bad = read["fault"] != ""
+        return _in_order([kept, read[~bad]], self.marks), read[bad]
+
+    def keep(self, frame: pd.DataFrame) -> None:
+        """Keep the rows of some chips: they are not read again when the others are mended."""
+        part = self.about + digest(frame["mark"].tolist())[:16]
+        with contextlib.suppress(StorageError):
+            obtain(INDEX, part, pd.read_parquet, frame.to_parquet, damaged=(Exception,))
+
+
 def _kept_scan(
     base: Path, chips: list[ChipFiles], rules: ReadingRules, workers: int | None, root: Path, trusted: bool
 ) -> pd.DataFrame:
-    workers = workers or os.cpu_count() or 1
-    stamps = stamp_chips(base, chips, (root, base), trusted, workers)
-    refused = [(chip.chip, stamp.problem) for chip, stamp in zip(chips, stamps, strict=True) if stamp.problem]
-    if refused:  # before GDAL sees any of them
-        fail(f"{len(refused)} of {len(chips)} chips are not read", base, *zip(*refused, strict=True))
-    names = [[chip.chip, chip.domain, chip.site, chip.image, chip.label] for chip in chips]
-    files = [(stamp.image, stamp.label) for stamp in stamps]
-    key = digest(INDEX_VERSION, str(base.resolve()), names, files, asdict(rules))
+    look = _Look.at(base, chips, rules, workers, root, trusted)
+    if look.refused:  # before GDAL sees any of them
+        names, _, problems = zip(*look.refused, strict=True)
+        fail(f"{len(names)} of {len(chips)} chips are not read", base, names, problems)
 
     def scan() -> pd.DataFrame:
-        with ThreadPoolExecutor(workers) as pool:
-            frame = pd.DataFrame(pool.map(lambda chip: scan_chip(base, chip, rules), chips))
-        check_readable(base, frame)  # before anything is kept: what is mended need not look different
+        frame, broken = look.scan()
+        if len(broken):
+            look.keep(frame)
+            check_readable(base, _in_order([frame, broken], look.marks))
         return frame
 
+    key = look.about + digest(look.marks)[:16]
     try:
-        frame = obtain(INDEX, key[:32], pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
+        frame = obtain(INDEX, key, pd.read_parquet, lambda path: scan().to_parquet(path), damaged=(Exception,))[0]
     except StorageError as error:  # it only takes longer
         complain(f"what the chips of {base} hold is not kept, and found again by the next run: {error.what}")
         frame = scan()
-    image_files: list[Any] = [stamp.image for stamp in stamps]
-    label_files: list[Any] = [stamp.label for stamp in stamps]
-    return frame.assign(image_files=image_files, label_files=label_files)
+    image_files: list[Any] = [stamp.image for stamp in look.stamps]
+    label_files: list[Any] = [stamp.label for stamp in look.stamps]
+    return frame.drop(columns="mark").assign(image_files=image_files, label_files=label_files)
+
+
+def _in_order(parts: list[pd.DataFrame], marks: list[str]) -> pd.DataFrame:
+    """Rows of several frames in the order of their marks."""
+    frame = pd.concat([part for part in parts if len(part)] or parts).set_index("mark")
+    return frame.loc[[mark for mark in marks if mark in frame.index]].reset_index()
+
+
+def _latest(about: str) -> pd.DataFrame:
+    """What was last found of a folder that is read by the same rules; empty where that is not kept."""
+    with contextlib.suppress(OSError, StorageError):
+        for entry in reversed(INDEX.entries()):
+            if entry.path.name.startswith(about):
+                with contextlib.suppress(Exception):  # a damaged one is made again by whoever wants it
+                    return pd.read_parquet(entry.path)
+    return pd.DataFrame({"mark": pd.Series(dtype=str)})
 
 
 def _place_local(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,10 @@ TOLERANCE = 0.1
 """Pixels by which a file may lie off before it counts: far above rounding, and below what a boundary would notice."""
 
 
+LOCAL_CRS = 'LOCAL_CS["chips without a CRS, side by side",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+"""An engineering CRS: coordinates are pixels, positions mean nothing but 'another chip'."""
+
+
 class PlacementError(DataError):
     """An image that lies nowhere that can be said, or a label that does not lie on its image."""
 

@@ -23,9 +23,9 @@ from torchgeo.datasets import RasterDataset
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
 from spectral_tl_bench.data.chip_cache import ChipCache
-from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex, build_index
+from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.labels import LabelMap
-from spectral_tl_bench.data.placement import Grid, Turn
+from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError

@@ -13,6 +13,9 @@ from spectral_tl_bench.data.layouts import ChipFiles
 from spectral_tl_bench.data.placement import PlacementError, Turn, name_of
 from spectral_tl_bench.errors import DataError
 
+SEEN = 4096
+"""Pixels of a chip, about, from which the spectra of its classes are known."""
+
 
 def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any]:
     """Open one chip and sum it up.
@@ -29,6 +32,7 @@ def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any
         "chip": chip.chip, "domain": chip.domain, "site": chip.site, "image": chip.image, "label": chip.label,
         "crs": "", "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "height": 0, "width": 0, "bands": 0,
         "labels": [], "label_counts": [], "band_count": [], "band_sum": [], "band_square_sum": [], "band_low": [],
+        "seen_labels": [], "seen_counts": [], "seen_sums": [],
         "gain": [], "bias": [], "tagged": False, "turned": False, "placed": False, "valid_pixels": 0,
         "nodata_pixels": 0, "nodata_bands": "", "nodata": "", "zeros": 0, "label_hidden": 0, "label_nodata": [],
         "content": "", "fault": "", "problem": "",
@@ -44,7 +48,7 @@ def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any
         "placed": image.grid.transform is None or label.georeferenced or chip.label.endswith(".mat"),
         "turned": image.turn != Turn(),
         "content": _content(image, label, rules),
-    }  # fmt: skip
+    } | _spectra(label, image)  # fmt: skip
 
 
 def _place(image: Image, chip: ChipFiles) -> dict[str, Any]:
@@ -101,6 +105,23 @@ def _band_facts(image: Image) -> dict[str, Any]:
         "valid_pixels": flat.shape[1] - invalid,
         "nodata_pixels": invalid,
     }
+
+
+def _spectra(label: Label, image: Image) -> dict[str, Any]:
+    """Of about 4,000 pixels that are measured in all bands: raw labels, how many pixels, and the sums of their bands.
+
+    The sums (bands of the first label, then of the next) are in the benchmark's unit.
+    """
+    flat = image.pixels.reshape(len(image.pixels), -1)
+    some = np.arange(0, flat.shape[1], max(1, flat.shape[1] // SEEN))
+    if image.holes.values is not None:
+        some = some[~image.holes.values.reshape(len(flat), -1)[:, some].any(axis=0)]
+    pixels = (image.pixels if image.unit is None else image.unit(image.pixels)).reshape(flat.shape)[:, some]
+    values, which, counts = np.unique(label.raw.reshape(-1)[some], return_inverse=True, return_counts=True)
+    sums = np.zeros((len(values), len(flat)))
+    np.add.at(sums, which.reshape(-1), pixels.T.astype(np.float64))
+    labels = values.astype(np.int64).tolist()
+    return {"seen_labels": labels, "seen_counts": counts.tolist(), "seen_sums": sums.ravel().tolist()}
 
 
 def _low(flat: np.ndarray[Any, Any], holes: np.ndarray[Any, Any] | None) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,14 @@ class DataSource:
         root: Folder to search.
         line: One line that tells the user.
         trusted: Whether links and VRTs may lead out of the root (``--trust-data``).
+        domains: Table of the chips' domains, in place of the one in the dataset's folder.
     """
 
     kind: Literal["sample", "files"]
     root: Path
     line: str
     trusted: bool = False
+    domains: Path | None = None
 
 
 def locate(
@@ -96,7 +99,7 @@ def open_index(
     Raises:
         DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
-    index = build_index(benchmark, source.root, trusted=source.trusted)
+    index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains)
     if source.kind == "sample":
         return index, "sample", index.notes
     if own or not layout_of(benchmark).published:
@@ -115,18 +118,32 @@ def open_index(
 
 
 def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
-    skipped = [domain for domain, _ in index.skipped.values()]
-    domains = [*index.frame["domain"], *skipped]
+    counts = Counter([*index.frame["domain"], *(domain for domain, _ in index.skipped.values())])
     lines = []
     for side, expected in benchmark.expected.items():
-        count = sum(domain in getattr(benchmark, side) for domain in domains)
-        if count != expected:
-            lines.append(f"{count} {side} chips, published are {expected}")
+        domains = [benchmark.domain(name) for name in getattr(benchmark, side)]
+        count = sum(counts[domain.id] for domain in domains)
+        other = [f"{domain.id} {counts[domain.id]} of {domain.chips}" for domain in domains
+                 if len(domains) > 1 and domain.chips is not None and counts[domain.id] != domain.chips]  # fmt: skip
+        if count != expected or other:
+            lines.append(
+                f"{count} {side} chips, published are {expected}" + (f" ({', '.join(other)})" if other else "")
+            )
     return lines
 
 
 def _other_size(benchmark: Benchmark, index: ChipIndex) -> list[str]:
+    """What is said of chips of another size than the benchmark's.
+
+    Raises:
+        DataError: If it is that of a copy which must not be used.
+    """
     height, width = index.frame[["height", "width"]].iloc[0]
+    if height == width and (why := layout_of(benchmark).other_sizes.get(int(height))):
+        raise DataError(
+            f"chips of {height} x {width} px: {why}", where=index.root,
+            expected=f"chips of {benchmark.chip_size} px", fix=f"get {benchmark.dataset} from its own source",
+        )  # fmt: skip
     if height == width == benchmark.chip_size:
         return []
     return [f"chips of {height}x{width} px, the benchmark says {benchmark.chip_size} px"]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from spectral_tl_bench.benchmarks import Benchmark, Split
 from spectral_tl_bench.data.distances import ROUNDING, distances_note, shared_across
 from spectral_tl_bench.data.ground import BOX, CLUSTER_REACH, connected, full_turn, ground_boxes
-from spectral_tl_bench.data.index import LOCAL_CRS, ChipIndex
+from spectral_tl_bench.data.index import ChipIndex
+from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import digest, seed_from
 

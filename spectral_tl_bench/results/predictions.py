@@ -15,11 +15,11 @@ from PIL import Image
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.pictures import compositions
 from spectral_tl_bench.files import write_bytes, write_json
 from spectral_tl_bench.results.location import chips_in_runs
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import load_evidence, target_digest
-from spectral_tl_bench.training.reconstructions import compositions
 
 SHOWN = 2
 """Chips that are shown; of different target domains where there are several."""

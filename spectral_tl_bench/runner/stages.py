@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from spectral_tl_bench.console import clock
 from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.shares import agreed, mine, spread
 from spectral_tl_bench.data.splits import SplitTable
@@ -23,7 +24,7 @@ from spectral_tl_bench.runner.definitions import Cell, GivenStage
 from spectral_tl_bench.storage import STAGES, obtain
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.pretrain import shared_stage, train_shared
-from spectral_tl_bench.training.progress import Say, clock
+from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.stage_store import (
     CARD_FILE,
     StageCard,

@@ -8,17 +8,11 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from spectral_tl_bench.console import clock
 from spectral_tl_bench.pulse import at, beat
 from spectral_tl_bench.training.task import VALIDATION_METRIC
 
 Say = Callable[[str], None]
-
-
-def clock(seconds: float) -> str:
-    """``m:ss``, or ``h:mm:ss`` from an hour on."""
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class ProgressLines(Callback):

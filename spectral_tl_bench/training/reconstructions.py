@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.pictures import compositions
 from spectral_tl_bench.files import atomic_path, seed_from
 from spectral_tl_bench.methods.base import Pictures
 
@@ -24,37 +25,10 @@ TILE = 128
 """Windows are enlarged, in whole steps, to at least this side in pixels."""
 GAP, CAPTION = 4, 16
 
-COLOURS = {"true colour": (0.665, 0.56, 0.49), "false colour": (0.842, 0.665, 0.56)}
-"""Wavelengths in micrometres that are shown as red, green and blue."""
-TOLERANCE = 0.05
-"""How far, in micrometres, a band may be from the wavelength that it stands for."""
-
 
 def picture_steps(steps: int, times: int = 4) -> tuple[int, ...]:
     """The steps after which pictures are drawn: ``times`` spread over the training, and the last."""
     return tuple(sorted({max(1, steps * part // (times + 1)) for part in range(1, times + 1)} | {steps}))
-
-
-def compositions(wavelengths: Sequence[float]) -> dict[str, tuple[int, ...]]:
-    """Which bands to show, by title: in true and false colour where there are such bands.
-
-    Args:
-        wavelengths: Centre wavelengths in micrometres, one per band; of a time series the first date is shown.
-
-    Returns:
-        Three band numbers by title, or a single one, shown in grey.
-    """
-    distance = np.abs(np.asarray(wavelengths)[:, None] - np.asarray([*COLOURS.values()]).reshape(-1))
-    best = distance.argmin(axis=0).reshape(-1, 3)
-    near = (distance.min(axis=0) <= TOLERANCE).reshape(-1, 3).all(axis=1)
-    triples = {
-        title: tuple(int(band) for band in bands)
-        for title, bands, there in zip(COLOURS, best, near, strict=True)
-        if there and len(set(bands.tolist())) == 3
-    }
-    if triples:
-        return triples
-    return {"first bands": (0, 1, 2)} if len(wavelengths) >= 3 else {"first band": (0,)}
 
 
 def draw_grid(columns: dict[str, Tensor], wavelengths: Sequence[float]) -> Image.Image:

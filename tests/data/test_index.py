@@ -11,6 +11,7 @@ import rasterio
 
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data.index import LOCAL_CRS, build_index
+from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.errors import DataError
 
@@ -150,6 +151,45 @@ def test_chips_with_a_problem_are_not_kept_in_the_cache(own):
     own.image("e1_0").write_bytes(content)
     os.utime(own.image("e1_0"), ns=(status.st_atime_ns, status.st_mtime_ns))
     assert len(build(own).frame) == 10
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The names of the chips that are opened from now on."""
+    names: list[str] = []
+
+    def scan(base, chip, rules):
+        names.append(chip.chip)
+        return scan_chip(base, chip, rules)
+
+    monkeypatch.setattr("spectral_tl_bench.data.index.scan_chip", scan)
+    return names
+
+
+def test_only_what_changed_is_opened_again(own, opened, monkeypatch, tmp_path):
+    build(own)
+    assert len(opened) == 10
+    opened.clear()
+    rewrite(own, "e0_0", lambda pixels: pixels + 1)
+    again = build(own)
+    assert opened == ["e0_0"]
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "empty"))
+    fresh = build(own)
+    assert again.manifest == fresh.manifest
+    assert again.frame.columns.tolist() == fresh.frame.columns.tolist()
+    for column in fresh.frame.columns:
+        for one, other in zip(again.frame[column], fresh.frame[column], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_chips_beside_a_broken_one_are_not_opened_again(own, opened):
+    content = own.image("e1_0").read_bytes()
+    own.image("e1_0").write_bytes(b"x")
+    refusal(own)
+    opened.clear()
+    own.image("e1_0").write_bytes(content)
+    assert len(build(own).frame) == 10
+    assert opened == ["e1_0"]
 
 
 # ------------------------------------------------------------------------------------------------------------ manifest

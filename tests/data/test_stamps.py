@@ -123,7 +123,7 @@ def test_a_mask_that_comes_later_is_looked_at(own, monkeypatch):
     build(own)
     assert opened(own, monkeypatch) == 0
     own.write_raster(Path(f"{own.image(CHIP)}.msk"), np.full((1, 16, 16), 255, "uint8"), CHIP)
-    assert opened(own, monkeypatch) == 10
+    assert opened(own, monkeypatch) == 1
 
 
 def test_a_folder_that_cannot_be_listed_is_asked_for_each_file(own, monkeypatch):
@@ -150,7 +150,7 @@ def test_the_index_is_found_however_the_folder_is_called(own, monkeypatch, tmp_p
 def test_the_status_time_alone_costs_a_scan_and_changes_nothing(own, monkeypatch):
     first = build(own)
     own.image(CHIP).chmod(0o600)
-    assert opened(own, monkeypatch) == 10
+    assert opened(own, monkeypatch) == 1
     assert build(own).manifest == first.manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +20,8 @@ class ChipFiles:
 
     Attributes:
         chip: Name, unique within the benchmark.
-        domain: Id of its domain.
+        domain: Id of its domain; empty where the name does not tell it, which is then found by a table of the user's or
+            by the chip's footprint (``data.domains``).
         site: Place it must not be separated from, where the layout knows one.
         image: Path of a raster of all bands, relative to the base folder.
         label: Likewise for the label: a raster, or MATLAB with one 2-D variable ``label``.
@@ -80,6 +82,9 @@ class Layout(BaseModel, ABC):
     """Whether this is how a dataset is published, so that results on a complete copy are those of the dataset."""
     sites: ClassVar[bool] = False
     """Whether chips have a site, which ``split.place: site`` needs."""
+
+    other_sizes: ClassVar[Mapping[int, str]] = {}
+    """Sides in pixels by which a copy of the dataset that must not be used is recognised, and why not."""
 
     @abstractmethod
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:

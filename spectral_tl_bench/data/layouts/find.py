@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from spectral_tl_bench.benchmarks import Benchmark
@@ -44,19 +45,9 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
             f"the name {odd!r} is not valid UTF-8", where=base, expected="names of files in UTF-8",
             fix="rename the file or folder",
         )  # fmt: skip
-    wanted = {*benchmark.source, *benchmark.target}
-    counts = Counter(chip.domain for chip in chips)
-    for side in ("source", "target"):
-        missing = [name for name in getattr(benchmark, side) if not counts[name]]
-        if missing:
-            state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
-            present = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
-            raise DataError(
-                f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
-                where=base,
-                expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
-                fix=f"found only: {present}; complete the data, or check the domain names",
-            )
+    if all(chip.domain for chip in chips):
+        check_sides(benchmark, base, (chip.domain for chip in chips))
+    wanted = {*benchmark.source, *benchmark.target, ""}
     chips = [chip for chip in chips if chip.domain in wanted]
     twice = [name for name, count in Counter(chip.chip for chip in chips).items() if count > 1]
     if twice:
@@ -68,6 +59,31 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
         )
     _check_names(base, chips)
     return base, sorted(chips, key=lambda chip: chip.chip)
+
+
+def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> None:
+    """Refuse data without a chip of some domain.
+
+    Args:
+        benchmark: The benchmark.
+        base: Folder that the chips' paths start from.
+        domains: Of each chip.
+
+    Raises:
+        DataError: If one is missing; with what is there.
+    """
+    counts = Counter(domains)
+    for side in ("source", "target"):
+        missing = [name for name in getattr(benchmark, side) if not counts[name]]
+        if missing:
+            state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
+            present = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
+            raise DataError(
+                f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
+                where=base,
+                expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
+                fix=f"found only: {present}; complete the data, or check the domain names",
+            )
 
 
 def _check_names(base: Path, chips: list[ChipFiles]) -> None:

@@ -1,0 +1,167 @@
+"""Whether bands are what they are called: the spectra of classes against what everybody knows of them.
+
+Bands in another order and pixels in another unit still train, and give numbers that nobody can compare. Sources of the
+rules: Tucker, Remote Sens. Environ. 8, 1979 (vegetation: red and near infrared); Horler et al., Int. J. Remote Sens. 4,
+1983 (red edge); McFeeters, Int. J. Remote Sens. 17, 1996 (water: green and near infrared); Gao et al., J. Geophys. Res.
+98, 1993 (1.38 um: dark at the ground). Their limits are wide: they tell a fault, not a season.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spectral_tl_bench.benchmarks import Benchmark
+
+BLUE, GREEN, RED, NIR, SWIR = (0.44, 0.52), (0.53, 0.59), (0.63, 0.69), (0.78, 0.90), (1.55, 2.35)
+CIRRUS = (1.34, 1.41)
+RED_EDGE = (0.66, 0.79)
+FEWEST = 200
+"""Pixels of a kind of class that say something."""
+BRIGHTEST, DARKEST = 0.9, 0.003
+"""Mean reflectances beyond which the unit is another."""
+UNIT = "values are in the unit of the benchmark"
+
+
+class Finding(NamedTuple):
+    """What was found of the bands of a domain.
+
+    Attributes:
+        domain: The domain.
+        fault: What contradicts the sensor; empty where all rules hold.
+        held: The rules that were tried and hold.
+    """
+
+    domain: str
+    fault: str
+    held: tuple[str, ...]
+
+
+def band_physics(benchmark: Benchmark, frame: pd.DataFrame) -> list[Finding]:
+    """Hold the mean spectra of each domain's vegetation and water against what they must look like.
+
+    Args:
+        benchmark: The benchmark; the kinds of its classes say what is vegetation and water.
+        frame: Of the index: domain, band_count, band_sum, band_square_sum, seen_labels, seen_counts, seen_sums.
+
+    Returns:
+        For each domain that has chips; a domain of which nothing can be said has neither fault nor rule.
+    """
+    findings = []
+    for domain, rows in frame.groupby("domain", sort=True):
+        said = list(_rules(benchmark, rows))
+        faults = [f"not so: {rule} ({fault})" for rule, fault in said if fault]
+        held = dict.fromkeys(rule for rule, fault in said if not fault)
+        findings.append(Finding(str(domain), "; ".join(faults), tuple(held)))
+    return findings
+
+
+def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """(rule, what contradicts it) for every rule that can be tried."""
+    mean, std, low = _overall(rows)
+    if float(np.median(np.abs(mean))) < 0.5 and 0.3 < float(np.median(std)) < 3 and (low < 0).all():
+        yield (
+            UNIT,
+            (
+                f"values are standardised already (mean {np.median(mean):.2g}, deviation {np.median(std):.2g}), where "
+                f"the benchmark says {benchmark.sensor.unit}"
+            ),
+        )
+        return
+    scale = benchmark.sensor.scale
+    level = float(np.median(mean)) * scale
+    yield (
+        UNIT,
+        ""
+        if DARKEST <= level <= BRIGHTEST
+        else (f"the mean reflectance would be {level:.3g}, with {benchmark.sensor.unit} and scale {scale:g}"),
+    )
+    spectra = _spectra(benchmark, rows)
+    waves = np.array([band.wavelength for band in benchmark.sensor.bands])
+    dates = np.array([band.date for band in benchmark.sensor.bands])
+    for date in dict.fromkeys(dates):
+        bands = dates == date
+        where = f" in {date}" if date else ""
+        everything = mean[bands] * scale
+        yield from _cirrus(waves[bands], everything, where)
+        if (green := spectra.get("vegetation")) is not None:
+            yield from _vegetation(waves[bands], green[bands] * scale, where)
+        if (water := spectra.get("water")) is not None:
+            yield from _water(waves[bands], water[bands] * scale, where)
+
+
+def _vegetation(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
+    red, near = _at(waves, spectrum, RED), _at(waves, spectrum, NIR)
+    if red is not None and near is not None:
+        yield (
+            "vegetation is brighter in the near infrared than in red",
+            "" if near > 1.2 * red else (f"near infrared {near:.3f}, red {red:.3f}{where}"),
+        )
+    edge = (waves >= RED_EDGE[0]) & (waves <= RED_EDGE[1])
+    order = np.argsort(waves[edge])
+    steps = np.diff(spectrum[edge][order])
+    if edge.sum() >= 3:
+        yield (
+            "the red edge of vegetation rises",
+            ""
+            if (steps > -0.01).all()
+            else (
+                f"{', '.join(f'{value:.3f}' for value in spectrum[edge][order])} from "
+                f"{waves[edge].min():.3f} to {waves[edge].max():.3f} um{where}"
+            ),
+        )
+
+
+def _water(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
+    visible = next((value for span in (GREEN, BLUE, RED) if (value := _at(waves, spectrum, span)) is not None), None)
+    near, short = _at(waves, spectrum, NIR), _at(waves, spectrum, SWIR)
+    for name, value in (("near", near), ("short-wave", short)):
+        if visible is not None and value is not None:
+            yield (
+                f"water is darker in the {name} infrared than in visible light",
+                "" if value < visible else (f"{name} infrared {value:.3f}, visible {visible:.3f}{where}"),
+            )
+
+
+def _cirrus(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
+    cirrus, visible = _at(waves, spectrum, CIRRUS), _at(waves, spectrum, GREEN)
+    if cirrus is not None and visible is not None:
+        yield (
+            "the band at 1.38 um is dark",
+            "" if cirrus < 0.3 * visible else (f"{cirrus:.3f}, green {visible:.3f}{where}"),
+        )
+
+
+def _at(waves: np.ndarray, spectrum: np.ndarray, span: tuple[float, float]) -> float | None:
+    inside = (waves >= span[0]) & (waves <= span[1])
+    return float(spectrum[inside].mean()) if inside.any() else None
+
+
+def _overall(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, deviation and the median of the darkest values, per band."""
+    count = np.maximum(np.sum(rows["band_count"].tolist(), axis=0), 1)
+    mean = np.sum(rows["band_sum"].tolist(), axis=0) / count
+    square = np.sum(rows["band_square_sum"].tolist(), axis=0) / count
+    low = np.array(rows["band_low"].tolist(), dtype=np.float64)
+    return mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nan_to_num(np.nanmedian(low, axis=0))
+
+
+def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The mean spectrum of each kind of class with enough pixels, in the benchmark's unit."""
+    kinds = {value: cover.kind for cover in benchmark.labels.classes for value in cover.raw}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for labels, seen, total in zip(rows["seen_labels"], rows["seen_counts"], rows["seen_sums"], strict=True):
+        spectra = np.asarray(total, dtype=np.float64).reshape(len(labels), -1)
+        for label, count, spectrum in zip(labels, seen, spectra, strict=True):
+            kind = kinds.get(int(label))
+            if kind is not None:
+                sums[kind] = sums.get(kind, 0.0) + spectrum
+                counts[kind] = counts.get(kind, 0) + int(count)
+    return {kind: sums[kind] / counts[kind] for kind in sums if counts[kind] >= FEWEST}
+
+
+__all__ = ["Finding", "band_physics"]
