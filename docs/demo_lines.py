@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from spectral_tl_bench.console import say
+from spectral_tl_bench.leaderboard.board import FLOOR
 
 
 def lines(table: Path) -> tuple[str, str]:
@@ -21,7 +22,7 @@ def lines(table: Path) -> tuple[str, str]:
     benchmarks = set()
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["status"] == "completed":
+            if row["status"] == "completed" and row["method"] != FLOOR:  # the board's own row, not a run
                 benchmarks.add(row["benchmark"])
                 target[row["method"]].append(float(row["selected_miou"]))
                 source[row["method"]].append(float(row["selected_value"] or "nan"))

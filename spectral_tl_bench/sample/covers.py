@@ -46,7 +46,7 @@ class Cover:
     patch: float = 0.12
     texture: float = 0.4
     pattern: Pattern = "grain"
-    rough: float = 0.9
+    rough: float = 1.1
     mixed: float = 1.6
     shade: float = 0.0
     streets: bool = False
@@ -108,16 +108,16 @@ COVERS: dict[str, Cover] = {
     ),
     # Water
     "river": Cover(
-        {"turbid": 0.75, "clear": 0.25}, likes={"river": 4.0}, texture=0.05, rough=0.8, mixed=1.2
+        {"turbid": 0.75, "clear": 0.25}, likes={"river": 4.0}, texture=0.05, rough=1.0, mixed=1.2
     ),
     "lake": Cover(
-        {"algae": 0.65, "clear": 0.35}, likes={"wet": 1.2, "high": -1.6}, texture=0.05, rough=0.8, mixed=1.2
+        {"algae": 0.65, "clear": 0.35}, likes={"wet": 1.2, "high": -1.6}, texture=0.05, rough=1.0, mixed=1.2
     ),
     "reservoir": Cover(
-        {"clear": 0.7, "algae": 0.3}, likes={"wet": 1.4, "high": -0.4}, texture=0.05, rough=0.8, mixed=1.2
+        {"clear": 0.7, "algae": 0.3}, likes={"wet": 1.4, "high": -0.4}, texture=0.05, rough=1.0, mixed=1.2
     ),
     "ocean": Cover(
-        {"ocean": 0.7, "clear": 0.15, "turbid": 0.15}, likes={"coast": 4.0}, texture=0.05, rough=0.8, mixed=1.2
+        {"ocean": 0.7, "clear": 0.15, "turbid": 0.15}, likes={"coast": 4.0}, texture=0.05, rough=1.0, mixed=1.2
     ),
     # Shores
     "tidal_flat": Cover(

@@ -25,7 +25,7 @@ LABEL_OF_COVER = {
 }  # fmt: skip
 """Raw label of each cover; 3 (savanna), 8 (snow) and 0 are void in the benchmark."""
 
-PLACES_PER_CITY = 4
+PLACES_PER_CITY = 6
 """Chips of a city lie in so many places, kilometres apart."""
 
 PLACE_DISTANCE = 12_800.0
@@ -54,8 +54,8 @@ class City:
 
 
 _COMMON = {
-    "shrubs": 1.4, "dense_grass": 1.1, "medium_grass": 0.9, "marsh": 1.4, "dry_farm": 3.4, "urban": 2.6,
-    "village": 1.0, "works": 0.6, "bare_soil": 1.4, "bare_rock": 0.8, "river": 0.8, "lake": 2.0, "broad_wood": 2.4,
+    "shrubs": 1.0, "dense_grass": 1.4, "medium_grass": 0.6, "marsh": 1.0, "dry_farm": 4.0, "urban": 3.4, "village": 0.6,
+    "works": 0.4, "bare_soil": 0.8, "bare_rock": 0.5, "river": 0.6, "lake": 2.6, "broad_wood": 3.4,
 }  # fmt: skip
 
 CITIES: dict[str, City] = {

@@ -67,8 +67,8 @@ def dates(column: int, row: int) -> list[View]:
     """
     north, rng = row >= FIRST_NORTHERN_ROW, rng_for("mts12", "dates", column, row)
     days = np.asarray((84.0, 170.0, 258.0, 345.0) if north else (74.0, 152.0, 273.0, 337.0))
-    suns = np.asarray((0.92, 1.0, 0.95, 0.82) if north else (1.03, 1.08, 0.88, 0.93))
-    hazes = np.asarray((0.30, 0.25, 0.30, 0.40) if north else (0.75, 0.55, 0.16, 0.22))
+    suns = np.asarray((0.92, 1.0, 0.95, 0.82) if north else (1.08, 1.12, 0.84, 0.89))
+    hazes = np.asarray((0.30, 0.25, 0.30, 0.40) if north else (0.95, 0.75, 0.12, 0.18))
     days = days + 6.0 * rng.standard_normal(4)
     suns, hazes = suns * np.exp(0.05 * rng.standard_normal(4)), hazes * np.exp(0.45 * rng.standard_normal(4))
     tint = Tint(brightness=0.97, iron=0.35, moisture=0.38, turbidity=0.35)

@@ -15,10 +15,10 @@ from spectral_tl_bench.sample.spectra import Array
 FIELDS = ("high", "wet", "river", "coast", "town", "village")
 """Fields of the ground that covers may like: larger values are more of it."""
 
-PARCEL_PIXELS = 800
-"""Mean area of a parcel in pixels (eight hectares)."""
+PARCEL_PIXELS = 1000
+"""Mean area of a parcel in pixels (ten hectares)."""
 
-PATCH_SCALE = 20.0
+PATCH_SCALE = 26.0
 """Correlation length of covers without parcels, in pixels."""
 
 LAYOUT_ROUNDS = 11

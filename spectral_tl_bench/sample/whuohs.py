@@ -33,28 +33,27 @@ COVER_OF_CLASS = (
 SAND, SALINE = 18, 20
 
 _HUMID = {
-    "paddy": 4.0, "dry_farm": 6.0, "broad_wood": 8.0, "shrubs": 0.8, "sparse_wood": 0.6, "orchard": 0.8,
-    "dense_grass": 0.8, "medium_grass": 0.6, "river": 1.0, "lake": 4.0, "reservoir": 0.8, "shoal": 0.5, "urban": 4.0,
-    "village": 1.0, "works": 0.8, "marsh": 0.6, "bare_soil": 0.4,
+    "paddy": 5.0, "dry_farm": 6.0, "broad_wood": 14.0, "shrubs": 0.4, "sparse_wood": 1.0, "orchard": 0.6,
+    "dense_grass": 0.8, "medium_grass": 0.4, "river": 2.0, "lake": 3.0, "reservoir": 0.4, "shoal": 0.5, "urban": 12.0,
+    "village": 0.6, "works": 0.5, "marsh": 0.6, "bare_soil": 0.3,
 }  # fmt: skip
-_COAST = {**_HUMID, "ocean": 8.0, "tidal_flat": 2.0, "shoal": 0.5, "bare_rock": 0.6, "lake": 1.5}
+_COAST = {**_HUMID, "ocean": 3.0, "tidal_flat": 3.0, "bare_rock": 1.0, "lake": 3.0}
 _NORTH_COAST = {
-    **_COAST, "paddy": 1.0, "dry_farm": 7.0, "sparse_grass": 0.8, "marsh": 1.0, "dune": 0.8, "salt_flat": 1.2,
-    "broad_wood": 3.0,
+    **_COAST, "paddy": 1.0, "dry_farm": 14.0, "sparse_grass": 0.8, "dune": 1.4, "salt_flat": 0.6, "broad_wood": 7.0,
 }  # fmt: skip
 _NORTH_EAST = {
-    **_HUMID, "paddy": 2.0, "dry_farm": 8.0, "medium_grass": 0.8, "sparse_grass": 0.6, "marsh": 1.0, "dune": 0.8,
-    "salt_flat": 1.0,
+    **_HUMID, "paddy": 1.0, "dry_farm": 18.0, "medium_grass": 0.6, "sparse_grass": 0.8, "marsh": 0.6, "dune": 1.4,
+    "salt_flat": 0.6,
 }  # fmt: skip
 _LOESS = {
-    "dry_farm": 5.0, "broad_wood": 3.0, "shrubs": 1.0, "sparse_wood": 0.6, "orchard": 0.6, "dense_grass": 1.0,
-    "medium_grass": 2.0, "sparse_grass": 4.0, "river": 0.8, "reservoir": 0.8, "shoal": 0.5, "urban": 3.0,
-    "village": 0.8, "works": 0.6, "dune": 0.6, "gravel": 4.0, "salt_flat": 0.6, "bare_soil": 1.0, "bare_rock": 2.0,
+    "dry_farm": 5.0, "broad_wood": 3.0, "shrubs": 0.5, "sparse_wood": 1.0, "orchard": 0.6, "dense_grass": 0.6,
+    "medium_grass": 1.0, "sparse_grass": 9.0, "river": 1.5, "reservoir": 0.5, "shoal": 0.5, "urban": 4.0,
+    "village": 0.5, "works": 0.5, "dune": 1.4, "gravel": 6.0, "salt_flat": 0.4, "bare_soil": 0.6, "bare_rock": 2.0,
 }  # fmt: skip
 _DESERT = {
-    "dry_farm": 3.0, "shrubs": 0.8, "sparse_wood": 0.6, "orchard": 0.5, "medium_grass": 0.6, "sparse_grass": 4.0,
-    "river": 0.6, "lake": 1.5, "reservoir": 0.6, "shoal": 0.5, "urban": 1.5, "village": 0.6, "works": 0.6, "dune": 3.0,
-    "gravel": 8.0, "salt_flat": 1.5, "marsh": 0.6, "bare_soil": 1.0, "bare_rock": 1.5,
+    "dry_farm": 3.0, "shrubs": 0.4, "sparse_wood": 1.0, "orchard": 0.6, "medium_grass": 0.5, "sparse_grass": 7.0,
+    "river": 0.8, "lake": 1.0, "reservoir": 0.5, "shoal": 0.5, "urban": 2.0, "village": 0.5, "works": 0.5, "dune": 2.5,
+    "gravel": 20.0, "salt_flat": 1.0, "marsh": 0.6, "bare_soil": 0.6, "bare_rock": 2.0,
 }  # fmt: skip
 
 
@@ -170,7 +169,7 @@ def write_whu_ohs(
         for turn in range(chips_per_city):
             number = turn + (100 if layout == "official" else 0)
             rng = rng_for("whu-ohs", code, number, chip)
-            scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=6))
+            scene = make_scene(rng, (chip, chip), draw_shares(rng, priors, most=7))
             image = render(scene, [view], WHU_OHS, rng)
             classes = np.asarray([COVER_OF_CLASS.index(name) + 1 for name in scene.covers], dtype=np.uint8)
             label = classes[scene.chosen]

