@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 
 import pytest
@@ -42,3 +43,23 @@ def test_the_script_runs_each_plan_with_the_users_weights(tmp_path):
     written = (tmp_path / "out" / "frozen.yaml").read_text()
     assert f"weights: {tmp_path / 'weights'}/dinov2-vits14.safetensors" in written
     assert "weights: none" in written
+
+
+def test_the_figure_is_drawn_from_the_committed_board(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("figure_of_results", FOLDER / "figure.py")
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    chosen = figure.rows()
+    means = [float(row["mean"]) for row in chosen.values()]
+    assert len(chosen) >= 8 and means == sorted(means, reverse=True)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(figure, "ROOT", tmp_path)
+    figure.main()
+    picture = (tmp_path / "docs" / "results-real.svg").read_text()
+    table = capsys.readouterr().out
+    for row in chosen.values():
+        assert figure.title(row) in picture
+        assert f"`{row['method']}`" in table
+        assert figure.title(row) in (REPOSITORY / "docs" / "results-real.svg").read_text()
+    page = (REPOSITORY / "docs" / "results.md").read_text()
+    assert [line for line in table.splitlines() if line not in page] == []

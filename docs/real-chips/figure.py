@@ -1,0 +1,84 @@
+"""Draw the figure of docs/results.md, and print its table, from the committed board.
+
+python docs/real-chips/figure.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from spectral_tl_bench.console import say
+
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "leaderboard" / "tables"
+SIDES = {"hls-worldcover-m2w": ("M to W", "#0072b2", "o"), "hls-worldcover-w2m": ("W to M", "#d55e00", "s")}
+STEPS, WINDOW = 600, 64
+"""What the rows of docs/real-chips/adapters.yaml have in common."""
+NAMES = {"dinov2-small": "DINOv2 ViT-S", "galileo-nano": "Galileo nano"}
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """The rows of the setting by their names, best first."""
+    with (TABLES / "board-demonstration-rows.csv").open(newline="") as file:
+        found = {row["row"]: row for row in csv.DictReader(file) if row["complete"] == "True"}
+    kept = {}
+    for name, row in found.items():
+        settings = json.loads(row["settings"])
+        if settings.get("window") == WINDOW and settings["budget"]["steps"] == STEPS:
+            kept[name] = row
+    return dict(sorted(kept.items(), key=lambda item: -float(item[1]["mean"])))
+
+
+def title(row: dict[str, str]) -> str:
+    """A row in words."""
+    backbone = NAMES.get(row["backbone"], "")
+    weights = ", random weights" if row["pretrained"] == "none" else ""
+    bands = ", in two composites" if row["patch_embedding"].startswith("composites") else ""
+    return row["method"] + (f", {backbone}{weights}{bands}" if backbone else "")
+
+
+def main() -> None:
+    """Write ``docs/results-real.svg``."""
+    chosen = rows()
+    cells: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    with (TABLES / "board-demonstration-cells.csv").open(newline="") as file:
+        for cell in csv.DictReader(file):
+            cells[cell["row"]][cell["benchmark"]] = cell
+    mpl.rcParams |= {"svg.hashsalt": "real", "svg.fonttype": "none", "font.size": 7}
+    figure = Figure(figsize=(7.1, 0.6 + 0.24 * len(chosen)), layout="constrained")
+    axes = figure.subplots()
+    lines = ["| Row | M to W | W to M | source validation M, W | trained | seeds |", "|---|---|---|---|---|---|"]
+    for place, (name, row) in enumerate(chosen.items()):
+        said = []
+        for offset, (benchmark, (_, colour, mark)) in zip((-0.15, 0.15), SIDES.items(), strict=True):
+            cell = cells[name][benchmark]
+            low, high, miou = (float(cell[key]) for key in ("low", "high", "miou"))
+            axes.plot((low, high), (place + offset,) * 2, color=colour, linewidth=1)
+            axes.plot(miou, place + offset, marker=mark, color=colour, markersize=3.5)
+            spread = f" ± {float(cell['std']):.3f}".replace("0.", ".") if cell["std"] else ""
+            said.append(f"{miou:.3f}".removeprefix("0") + spread)
+        values = [cells[name][benchmark]["validation"] for benchmark in SIDES]
+        shown = ", ".join(f"{float(value):.3f}".removeprefix("0") for value in values)
+        trained = f"{int(row['trainable_max']):,}"
+        seeds = len(cells[name][next(iter(SIDES))]["seeds"].split())
+        words = title(row).removeprefix(row["method"])
+        lines.append(f"| `{row['method']}`{words} | {' | '.join(said)} | {shown} | {trained} | {seeds} |")
+    axes.set_yticks(range(len(chosen)), [title(row) for row in chosen.values()])
+    axes.invert_yaxis()
+    axes.set_xlabel("target mIoU; bars: 95 % interval over places")
+    for label, colour, mark in SIDES.values():
+        axes.plot([], [], marker=mark, color=colour, label=label, markersize=3.5, linewidth=1)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(ROOT / "docs" / "results-real.svg", metadata={"Date": None})
+    say("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
