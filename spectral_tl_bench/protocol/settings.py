@@ -44,6 +44,14 @@ class RunSettings(BaseModel):
     precision: Precision = "32-true"
     compile: bool = False
 
+    def side_by_side(self, chip_side: int | None) -> bool:
+        """Whether a chip is cut into windows that do not overlap, which only some protocols allow.
+
+        Args:
+            chip_side: Side of a chip in pixels; None where it is not known.
+        """
+        return self.stride >= self.window and not (chip_side is not None and self.window >= chip_side)
+
     def by(self, recipe: Recipe, pretrained: bool) -> RunSettings:
         """The same settings with numbers from a method's recipe where the budget has none, see ``Budget.by``."""
         return self.model_copy(update={"budget": self.budget.by(recipe, pretrained)})

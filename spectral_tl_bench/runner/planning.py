@@ -173,6 +173,11 @@ class _Planner:
             f"{settings.window} px, "
             f"after {settings.budget.pretrain_steps} without labels where a method has such a stage (--budget, --steps)"
         )
+        if chosen.protocol.pixels.windows.overlaps and settings.side_by_side(opened.chip_size):
+            self.say(
+                f"warning: windows of {settings.window} px with a stride of {settings.stride} px do not overlap, as the "
+                f"protocol asks for; the leaderboard refuses such results (--stride {settings.window // 2})"
+            )
         if any(method.uses_backbone for method, _ in chosen.methods.values()):
             sensor = opened.benchmark.sensor
             for line in input_lines(backbone, settings.window, sensor.gsd, sensor.band_names):

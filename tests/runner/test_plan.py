@@ -42,6 +42,13 @@ def cells_of(tree: Path, *blocks: Block, say=quiet):
     return cells
 
 
+@pytest.mark.parametrize(("window", "stride", "warned"), [(16, 16, True), (16, 8, False), (CHIP, CHIP, False)])
+def test_windows_that_do_not_overlap_are_warned_of_before_anything_trains(tree, window, stride, warned):
+    said: list[str] = []
+    cells_of(tree, block(settings={"window": window, "stride": stride}), say=said.append)
+    assert any("do not overlap" in line and "--stride 8" in line for line in said) == warned
+
+
 # ---------------------------------------------------------------------------------------------- grids
 
 

@@ -121,8 +121,7 @@ def breaches(record: Record, chip_side: int | None) -> list[str]:
     windows = protocol_of(record).pixels.windows
     if not windows.overlaps and settings.stride != settings.window:
         problems.append(f"key 'settings.stride' is {settings.stride}, a whole chip is a window of {settings.window} px")
-    covers = chip_side is not None and settings.window >= chip_side
-    if windows.overlaps and settings.stride >= settings.window and not covers:
+    if windows.overlaps and settings.side_by_side(chip_side):
         problems.append(
             f"key 'settings.stride' is {settings.stride}, the window {settings.window} px: the protocol asks for "
             "windows that overlap, unless one covers the chip"
