@@ -175,8 +175,8 @@ class _Planner:
         )
         if chosen.protocol.pixels.windows.overlaps and settings.side_by_side(opened.chip_size):
             self.say(
-                f"warning: windows of {settings.window} px with a stride of {settings.stride} px do not overlap, as the "
-                f"protocol asks for; the leaderboard refuses such results (--stride {settings.window // 2})"
+                f"warning: windows of {settings.window} px, {settings.stride} px apart, do not overlap, though the "
+                f"protocol asks for it; the leaderboard refuses such results (--stride {settings.window // 2})"
             )
         if any(method.uses_backbone for method, _ in chosen.methods.values()):
             sensor = opened.benchmark.sensor
