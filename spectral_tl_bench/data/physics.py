@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.units import summary
 
 BLUE, GREEN, RED, NIR, SWIR = (0.44, 0.52), (0.53, 0.59), (0.63, 0.69), (0.78, 0.90), (1.55, 2.35)
 CIRRUS = (1.34, 1.41)
@@ -61,7 +62,7 @@ def band_physics(benchmark: Benchmark, frame: pd.DataFrame) -> list[Finding]:
 
 def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """(rule, what contradicts it) for every rule that can be tried."""
-    mean, std, low = _overall(rows)
+    mean, std, low = summary(rows)
     if float(np.median(np.abs(mean))) < 0.5 and 0.3 < float(np.median(std)) < 3 and (low < 0).all():
         yield (
             UNIT,
@@ -138,15 +139,6 @@ def _cirrus(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tup
 def _at(waves: np.ndarray, spectrum: np.ndarray, span: tuple[float, float]) -> float | None:
     inside = (waves >= span[0]) & (waves <= span[1])
     return float(spectrum[inside].mean()) if inside.any() else None
-
-
-def _overall(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, deviation and the median of the darkest values, per band."""
-    count = np.maximum(np.sum(rows["band_count"].tolist(), axis=0), 1)
-    mean = np.sum(rows["band_sum"].tolist(), axis=0) / count
-    square = np.sum(rows["band_square_sum"].tolist(), axis=0) / count
-    low = np.array(rows["band_low"].tolist(), dtype=np.float64)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nan_to_num(np.nanmedian(low, axis=0))
 
 
 def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import pandas as pd
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.rasters import open_datasets
+from spectral_tl_bench.data.units import summary
 from spectral_tl_bench.errors import DataError, nearest
 
 COLOURS = {"true colour": (0.665, 0.56, 0.49), "false colour": (0.842, 0.665, 0.56)}
@@ -113,11 +114,9 @@ def band_statistics(benchmark: Benchmark, index: ChipIndex) -> tuple[pd.DataFram
     """
     means, deviations = {}, {}
     for domain, rows in index.frame.groupby("domain", sort=True):
-        count = np.maximum(np.sum(rows["band_count"].tolist(), axis=0), 1)
-        mean = np.sum(rows["band_sum"].tolist(), axis=0) / count
-        square = np.sum(rows["band_square_sum"].tolist(), axis=0) / count
-        means[domain] = mean * benchmark.sensor.scale
-        deviations[domain] = np.sqrt(np.maximum(square - mean**2, 0)) * benchmark.sensor.scale
+        found = summary(rows)
+        means[domain] = found.mean * benchmark.sensor.scale
+        deviations[domain] = found.std * benchmark.sensor.scale
     bands = list(benchmark.sensor.band_names)
     return pd.DataFrame(means, index=bands), pd.DataFrame(deviations, index=bands)
 

@@ -78,13 +78,13 @@ def suspicions(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
     """
     if benchmark.in_domain:
         return []
-    source = _summary(frame[frame["domain"].isin(benchmark.source)])
+    source = summary(frame[frame["domain"].isin(benchmark.source)])
     lines = []
     for domain in benchmark.target:
         rows = frame[frame["domain"] == domain]
         if rows.empty:
             continue
-        what = _suspicion(source, _summary(rows))
+        what = _suspicion(source, summary(rows))
         if what:
             lines.append(
                 f"warning: values of {domain} look like those of the source {what}; if they are in another unit, "
@@ -93,22 +93,29 @@ def suspicions(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-class _Summary(NamedTuple):
+class Summary(NamedTuple):
+    """Mean, deviation and the median of the chips' darkest values, per band; in the benchmark's unit."""
+
     mean: np.ndarray[Any, Any]
     std: np.ndarray[Any, Any]
     low: np.ndarray[Any, Any]
 
 
-def _summary(rows: pd.DataFrame) -> _Summary:
+def summary(rows: pd.DataFrame) -> Summary:
+    """The values of some chips.
+
+    Args:
+        rows: Of the index: band_count, band_sum, band_square_sum, band_low.
+    """
     count = np.maximum(np.sum(rows["band_count"].tolist(), axis=0), 1)
     mean = np.sum(rows["band_sum"].tolist(), axis=0) / count
     square = np.sum(rows["band_square_sum"].tolist(), axis=0) / count
     low = np.array(rows["band_low"].tolist(), dtype=np.float64)
     low[:, np.isnan(low).all(axis=0)] = 0.0  # bands without a measurement, which have no deviation either
-    return _Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nanmedian(low, axis=0))
+    return Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nanmedian(low, axis=0))
 
 
-def _suspicion(source: _Summary, target: _Summary) -> str | None:
+def _suspicion(source: Summary, target: Summary) -> str | None:
     usable = (source.std > 1e-6 * np.abs(source.mean)) & (target.std > 1e-6 * np.abs(target.mean)) & (source.mean != 0)
     if not usable.any():
         return None
