@@ -22,6 +22,8 @@ CIRRUS = (1.34, 1.41)
 RED_EDGE = (0.66, 0.79)
 FEWEST = 200
 """Pixels of a kind of class that say something."""
+MIXED = 1.25
+"""How much brighter water may be in the infrared, where it is narrow and its pixels hold land."""
 BRIGHTEST, DARKEST = 0.9, 0.003
 """Mean reflectances beyond which the unit is another."""
 UNIT = "values are in the unit of the benchmark"
@@ -123,7 +125,7 @@ def _water(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tupl
         if visible is not None and value is not None:
             yield (
                 f"water is darker in the {name} infrared than in visible light",
-                "" if value < visible else (f"{name} infrared {value:.3f}, visible {visible:.3f}{where}"),
+                "" if value < MIXED * visible else (f"{name} infrared {value:.3f}, visible {visible:.3f}{where}"),
             )
 
 
