@@ -46,7 +46,8 @@ def test_weights_of_the_release_are_tested_on_a_benchmark(model: SpectralX, tmp_
         always = evaluate_given(model, "mts12-n2s", window=32, data_root=root)
         model.decoder.head.classify.bias.copy_(kept)
     assert sum(always.chips["matrix"]).sum(axis=0)[3] == matrix.sum()
-    assert evaluate_given(model, "mts12-n2s", window=32, data_root=root).scores == result.scores
+    again = evaluate_given(model, "mts12-n2s", window=32, data_root=root)
+    assert [chip.tolist() for chip in again.chips["matrix"]] == [chip.tolist() for chip in result.chips["matrix"]]
 
 
 def test_weights_for_another_benchmark_are_refused(model: SpectralX, tmp_path: Path):
