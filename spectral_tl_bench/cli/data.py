@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from spectral_tl_bench.data.index import ChipIndex
 
 
+_ONE = Annotated[str, typer.Argument(help="Benchmark id or YAML file.")]
+_SOME = Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")]
+_ROOT = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+]
+_TRUST = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
     app.add_typer(data_app, name="data")
@@ -31,17 +39,13 @@ def _group() -> None:
 
 @data_app.command("check")
 def check(
-    benchmark: Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")],
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
+    benchmark: _SOME,
+    data_root: _ROOT = None,
     seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the cut into training and validation.")] = 0,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Also look at an incomplete copy of a dataset.")
     ] = False,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: _TRUST = False,
     domains: Annotated[
         Path | None,
         typer.Option(
@@ -81,13 +85,9 @@ def check(
 
 @data_app.command("verify")
 def verify_data(
-    benchmark: Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")],
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    benchmark: _SOME,
+    data_root: _ROOT = None,
+    trust_data: _TRUST = False,
     manifest: Annotated[
         Path | None,
         typer.Option(help="Where to write what a sound copy holds; default: into the dataset's folder."),
@@ -131,12 +131,6 @@ def verify_data(
         raise typer.Exit(2)
 
 
-_ONE = Annotated[str, typer.Argument(help="Benchmark id or YAML file.")]
-_ROOT = Annotated[
-    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-]
-
-
 @data_app.command("show")
 def show_chip(
     benchmark: _ONE,
@@ -149,6 +143,7 @@ def show_chip(
     """Draw a chip: true and false colour, its label, and the mean spectrum of each class."""
     from spectral_tl_bench.data.pictures import chip_figure
     from spectral_tl_bench.files import atomic_path
+    from spectral_tl_bench.storage.output import check_file
 
     definition, index = _opened(benchmark, data_root)
     path = out or Path(f"{chip}.png")
@@ -156,6 +151,7 @@ def show_chip(
         raise UserError(
             f"no picture is written as {path.suffix or 'a file without ending'}", expected=".png, .pdf or .svg"
         )
+    check_file(path, "--out")
     figure = chip_figure(definition, index, chip)
     with atomic_path(path) as beside:
         figure.savefig(beside, format=path.suffix[1:], dpi=150)

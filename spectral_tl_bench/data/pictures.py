@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.rasters import open_datasets
 from spectral_tl_bench.data.units import summary
-from spectral_tl_bench.errors import DataError, nearest
+from spectral_tl_bench.errors import DataError
 
 COLOURS = {"true colour": (0.665, 0.56, 0.49), "false colour": (0.842, 0.665, 0.56)}
 """Wavelengths in micrometres that are shown as red, green and blue."""
@@ -39,7 +40,11 @@ def chip_figure(benchmark: Benchmark, index: ChipIndex, chip: str) -> Any:
     from matplotlib.patches import Patch
 
     if chip not in index.frame.index:
-        raise DataError(f"{benchmark.id} has no chip {chip!r}", where=index.root, fix=nearest(chip, index.frame.index))
+        near = difflib.get_close_matches(chip, index.frame.index, n=3) or list(index.frame.index[:3])
+        raise DataError(
+            f"{benchmark.id} has no chip {chip!r}", where=index.root,
+            expected=f"one of {len(index.frame)}, such as {', '.join(near)}",
+        )  # fmt: skip
     row = index.frame.loc[chip].to_dict()
     sample = open_datasets(benchmark, index, [chip])[0].read_window(0, 0, 0, int(row["height"]), int(row["width"]))
     image, label = sample["image"].numpy(), sample["mask"].numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def verify(benchmark: Benchmark, source: DataSource) -> Verdict:
     used = [domain for domain in benchmark.domains if domain.id in {*benchmark.source, *benchmark.target}]
     counts = [(domain.id, int((frame["domain"] == domain.id).sum()), domain.chips) for domain in used]
     if source.kind == "files" and layout_of(benchmark).published:
-        faults += _missing(benchmark, {domain: count for domain, count, _ in counts})
+        faults += _missing(benchmark, counts)
     hold(lambda: check_sides(benchmark, base, frame["domain"]))
     if len(frame):
         hold(lambda: check(benchmark, base, frame))
@@ -102,18 +102,20 @@ def verify(benchmark: Benchmark, source: DataSource) -> Verdict:
     return replace(found, digest=index.manifest)
 
 
-def _missing(benchmark: Benchmark, counts: Mapping[str, int]) -> list[str]:
-    """Domains and sides that have another number of chips than were published."""
+def _missing(benchmark: Benchmark, counts: Sequence[tuple[str, int, int | None]]) -> list[str]:
+    """Domains that have another number of chips than were published; sides, where no domain tells it."""
     lines = [
-        f"{domain.id} has {counts[domain.id]} chips, published are {domain.chips}"
-        for domain in benchmark.domains if domain.chips is not None and counts.get(domain.id, 0) != domain.chips
-        and domain.id in counts
+        f"{domain} has {count} chips, published are {published}"
+        for domain, count, published in counts if published is not None and count != published
     ]  # fmt: skip
-    for side, expected in benchmark.expected.items():
-        count = sum(counts[domain] for domain in getattr(benchmark, side))
-        if count != expected and not lines:
-            lines.append(f"the {side} has {count} chips, published are {expected}")
-    return lines
+    if lines:
+        return lines
+    found = {domain: count for domain, count, _ in counts}
+    sides = {side: sum(found[domain] for domain in getattr(benchmark, side)) for side in benchmark.expected}
+    return [
+        f"the {side} has {sides[side]} chips, published are {expected}"
+        for side, expected in benchmark.expected.items() if sides[side] != expected
+    ]  # fmt: skip
 
 
 def write_manifest(verdict: Verdict, path: Path) -> None:

@@ -61,4 +61,7 @@ def test_the_verbs(trees, indexed, monkeypatch, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "share of labelled pixels, %" in out and "standard deviation of bands" in out
     assert run_main(monkeypatch, ["data", "show", "mts12-n2s", chip, f"--data-root={trees}", "--out=x.gif"]) == 2
+    (tmp_path / "file").touch()
+    nowhere = ["data", "show", "mts12-n2s", chip, f"--data-root={trees}", f"--out={tmp_path / 'file' / 'x.png'}"]
+    assert run_main(monkeypatch, nowhere) == 2
     assert run_main(monkeypatch, ["data", "stats", "all", f"--data-root={trees}"]) == 2
