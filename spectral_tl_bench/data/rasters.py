@@ -178,24 +178,32 @@ class SpectralChips(RasterDataset):
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
         row = self._rows[number]
-        image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
-        window = (slice(line, line + height), slice(column, column + width))
-        stored = image[:, *window]
+        stored, mask, holes = self._stored(row, (slice(line, line + height), slice(column, column + width)))
         pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
         invalid: np.ndarray[Any, Any] = np.zeros((height, width), dtype=bool)
-        if holes.size and holes[:, *window].any():
-            missing = np.broadcast_to(holes[:, *window], pixels.shape)
+        if holes.any():
+            missing = np.broadcast_to(holes, pixels.shape)
             pixels = np.where(missing, self.fill[:, None, None], pixels)
             invalid = np.asarray(missing.any(axis=0))
         return {
             "image": torch.from_numpy(pixels),
-            "mask": torch.from_numpy(mask[window].astype(np.int64)),
+            "mask": torch.from_numpy(mask.astype(np.int64)),
             "invalid": torch.from_numpy(invalid),
             "chip": row["chip"],
             "domain": row["domain"],
             "line": line,
             "column": column,
         }
+
+    def _stored(self, row: dict[Any, Any], window: tuple[slice, slice]) -> tuple[np.ndarray[Any, Any], ...]:
+        """What a chip's files say of a window.
+
+        Returns:
+            Pixels (C, h, w) in the files' type and unit, classes (h, w) uint8 with void, and which pixels are
+            unmeasured: bool (C, h, w), (1, h, w) where that is the same in all bands, or of no size where none is.
+        """
+        image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
+        return image[:, *window], mask[window], holes[:, *window] if holes.size else holes
 
     def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
         check_unchanged(row)
