@@ -18,31 +18,35 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS)
 
 # Lint, types and the tests of what was touched, in a minute.
-quick: $(VENV)/.installed
+quick: $(VENV)/.installed-dev
 	$(BIN)/python tests/quick.py
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-slow: $(VENV)/.installed
+slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
 
 # The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).
-newer: $(VENV)/.installed
+newer: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) tests/data tests/sample tests/test_benchmarks.py \
 		tests/test_bad_input.py tests/cli tests/runner tests/models tests/protocol tests/golden/test_golden.py \
 		tests/spectralx/test_parity.py tests/methods/test_peft_methods.py tests/methods/adapters
 
 # Golden values whose numerics version was raised, of one component (COMPONENT="method lora") or of all.
-golden: $(VENV)/.installed
+golden: $(VENV)/.installed-dev
 	$(BIN)/python -W ignore tests/golden/write.py $(if $(COMPONENT),"$(COMPONENT)")
 
+# Bytecode is made of what is imported, when it is: of all of PyTorch it would take longer than the main job.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 clean:
