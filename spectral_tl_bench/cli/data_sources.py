@@ -33,7 +33,7 @@ def list_datasets(
     from spectral_tl_bench.data.sources.catalogue import datasets
     from spectral_tl_bench.data.sources.placing import on_disk
 
-    root = _root(data_root)
+    root = root_folder(data_root)
     here = {name: [] if root is None else on_disk(dataset, root) for name, dataset in datasets().items()}
     if as_json:
         facts = {
@@ -90,7 +90,7 @@ def get_dataset(
     from spectral_tl_bench.data.sources.listing import list_source
     from spectral_tl_bench.data.sources.placing import on_disk
 
-    dataset, root = find_dataset(name), _root(data_root)
+    dataset, root = find_dataset(name), root_folder(data_root)
     if root is None:
         raise UserError("there is no folder to put the data in", fix="give --data-root FOLDER or set STBENCH_DATA")
     for folder in (root, root / dataset.folder):
@@ -127,7 +127,7 @@ def get_dataset(
     _show_presence(here, root)
 
 
-def _root(data_root: Path | None) -> Path | None:
+def root_folder(data_root: Path | None) -> Path | None:
     """``--data-root``, else ``STBENCH_DATA``."""
     import os
 

@@ -75,6 +75,8 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
         )
         return
     scale = benchmark.sensor.scale
+    if "scale" not in benchmark.sensor.model_fields_set:
+        return  # it does not say that values are reflectance at all
     level = float(np.median(mean)) * scale
     yield (
         UNIT,
@@ -82,6 +84,8 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
         if DARKEST <= level <= BRIGHTEST
         else (f"the mean reflectance would be {level:.3g}, with {benchmark.sensor.unit} and scale {scale:g}"),
     )
+    if benchmark.sensor.approximate:
+        return
     spectra = _spectra(benchmark, rows)
     waves = np.array([band.wavelength for band in benchmark.sensor.bands])
     dates = np.array([band.date for band in benchmark.sensor.bands])

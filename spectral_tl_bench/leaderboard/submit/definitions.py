@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, read_benchmark
+from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks, read_benchmark
 from spectral_tl_bench.errors import RecordError, UserError, nearest
 from spectral_tl_bench.leaderboard.submit.text import quoted
 from spectral_tl_bench.results.schema import Record
@@ -23,9 +23,9 @@ class Definitions:
 
     @property
     def own(self) -> dict[str, Benchmark]:
-        """Users' benchmarks by id; files that cannot be used are passed over."""
+        """Further benchmarks of the suite and users' by id; files that cannot be used are passed over."""
         if self._own is None:
-            self._own = {}
+            self._own = dict(further_benchmarks())
             for path in sorted(self.folder.glob("[!_]*.yaml")) if self.folder else []:
                 try:
                     benchmark = read_benchmark(path)
