@@ -153,6 +153,8 @@ def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
     for labels, seen, total in zip(rows["seen_labels"], rows["seen_counts"], rows["seen_sums"], strict=True):
+        if not len(labels):
+            continue  # no pixel of it is measured in every band
         spectra = np.asarray(total, dtype=np.float64).reshape(len(labels), -1)
         for label, count, spectrum in zip(labels, seen, spectra, strict=True):
             kind = kinds.get(int(label))
