@@ -14,6 +14,8 @@ VOID = 255
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PerBand = Annotated[float, Field(allow_inf_nan=False)] | tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+FurtherTrack = Literal["aerial", "hyperspectral"]
+"""Sets of further benchmarks; their results have boards of their own, of the same names."""
 DomainRule = Literal["name", "folder", "table", "geometry"]
 """What says of which domain a chip is: its file's name or folder, a table, or where it lies."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
@@ -187,7 +189,7 @@ class Benchmark(_Strict):
     dataset: str
     gap: Literal["region", "season", "none"]
     groups: tuple[Identifier, ...] = ()
-    track: Identifier | None = None
+    track: FurtherTrack | None = None
     citation: str
     notes: tuple[str, ...] = ()
     sensor: Sensor

@@ -18,7 +18,7 @@ from spectral_tl_bench.errors import DataError
 ROOT_VARIABLE = "STBENCH_DATA"
 SYNTHETIC = "synthetic sample scenes made by the suite; not a result on real data"
 
-Track = Literal["reproduced", "partial", "sample", "demonstration"]
+Track = Literal["reproduced", "partial", "sample", "demonstration", "aerial", "hyperspectral"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def open_index(
     if source.kind == "sample":
         return index, "sample", index.notes
     if own or benchmark.track is not None or not layout_of(benchmark).published:
-        return index, "demonstration", (*index.notes, *_other_size(benchmark, index))
+        track: Track = "demonstration" if own or benchmark.track is None else benchmark.track
+        return index, track, (*index.notes, *_other_size(benchmark, index))
     other_size = _other_size(benchmark, index)
     deviations = [*_other_counts(benchmark, index), *other_size]
     if deviations and not allow_partial and not other_size:

@@ -139,7 +139,7 @@ def test_a_fourth_band_that_is_called_alpha_is_the_infrared(isprs, tmp_path):
 
 
 def test_what_a_mask_hides_stays_hidden(isprs, tmp_path):
-    raw, truth = isprs
+    raw, _ = isprs
     path = raw / "ISPRS_semantic_labeling_Vaihingen" / "top" / "top_mosaic_09cm_area1.tif"
     mask = np.full((45, 70), 255, np.uint8)
     mask[:7] = 0
@@ -327,7 +327,7 @@ def test_from_published_files_to_a_result(tmp_path, monkeypatch, capsys):
     run = ["run", "--benchmark", "pavia-u2c", "--method", "majority", "--data-root", root, "--out", tmp_path / "out"]
     assert run_main(monkeypatch, run) == 0
     (record,) = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("record.json")]
-    assert (record["track"], record["dataset"], len(record["classes"])) == ("demonstration", "Pavia", 7)
+    assert (record["track"], record["dataset"], len(record["classes"])) == ("hyperspectral", "Pavia", 7)
     assert run_main(monkeypatch, ["data", "list", "--data-root", root]) == 0
     assert "on disk          table: 12 chips" in capsys.readouterr().out
 

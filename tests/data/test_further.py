@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import get_args
+
 import numpy as np
 import pytest
 import rasterio
@@ -22,10 +25,12 @@ from spectral_tl_bench.benchmarks import (
 )
 from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.layouts import find_chips
-from spectral_tl_bench.data.source import DataSource, locate, open_index
+from spectral_tl_bench.data.source import DataSource, Track, locate, open_index
 from spectral_tl_bench.data.splits import make_split
-from spectral_tl_bench.errors import BenchmarkError, DataError
+from spectral_tl_bench.errors import BenchmarkError, DataError, RecordError
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions
+from spectral_tl_bench.leaderboard.text import title, warnings
+from spectral_tl_bench.results.schema import TRACKS as TRACK_NAMES
 from spectral_tl_bench.sensors import Sensor
 
 FACTS = {  # source, target, bands, classes, px
@@ -99,8 +104,21 @@ def test_the_sample_is_not_theirs(tmp_path):
         assert ("stbench data cut" in str(caught.value)) == ("loveda" not in name)
 
 
-def test_a_submitted_record_is_held_against_their_definitions(tmp_path):
-    assert set(Definitions(tmp_path).own) == set(FACTS)
+def test_records_know_the_tracks_and_a_submitted_one_is_held_against_its_definition(tmp_path):
+    assert {*get_args(Track), *TRACKS} == {*TRACK_NAMES} and set(get_args(Track)) == set(TRACK_NAMES)
+    definitions = Definitions(tmp_path)
+    for track, names in TRACKS.items():
+        assert title(track) and title(f"{track}-unlabelled-target") and len(warnings(track)) == 1
+        for name in FACTS:
+            record = SimpleNamespace(track=track, benchmark=name)
+            if name in names:
+                assert definitions.of(record) is further_benchmarks()[name]
+            else:
+                with pytest.raises(RecordError, match=f"on the track {track}"):
+                    definitions.of(record)
+        for wrong in (("demonstration", next(iter(names))), (track, "mts12-n2s"), ("reproduced", next(iter(names)))):
+            with pytest.raises(RecordError):
+                definitions.of(SimpleNamespace(track=wrong[0], benchmark=wrong[1]))
 
 
 # ------------------------------------------------------------------------------------------------ LoveDA
@@ -117,7 +135,7 @@ def test_loveda_by_its_folders(loveda):
         benchmark = further_benchmarks()[name]
         index, track, notes = open_index(benchmark, DataSource("files", loveda, ""), own=False)
         frame = index.frame
-        assert track == "demonstration" and any("1024" in note for note in notes)
+        assert track == "aerial" and any("1024" in note for note in notes)
         assert frame.groupby(["domain", "site"]).size().to_dict() == {
             (domain, fold): 3 for domain in ("urban", "rural") for fold in ("Train", "Val")
         }
