@@ -112,13 +112,15 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def benchmark_digest(definition: Mapping[str, Any]) -> str:
     """A hash of the parts of a benchmark's definition that can change a number on it: no title, colour or note.
 
-    How files are read (units, alignment, which nodata counts) is not in it either: what that does to pixels and labels
-    stands in the manifest.
+    How files are read (units, alignment, which nodata counts), cut into chips and given their domains is not in it
+    either: what that does to pixels, labels and domains stands in the manifest.
 
     Args:
         definition: ``Benchmark.model_dump(mode="json")``.
     """
-    texts = {"title", "citation", "notes", "groups", "layout", "expected", "nodata_in"}
+    texts = {
+        "title", "citation", "notes", "groups", "track", "layout", "cut", "domains_by", "expected", "nodata_in",
+    }  # fmt: skip
     facts = {key: value for key, value in definition.items() if key not in texts}
     facts["nodata"] = "error" if definition["nodata"] == "refuse" else definition["nodata"]  # as Benchmark.nodata_key
     facts["labels"] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -35,6 +36,28 @@ class Band(BaseModel):
         return self
 
 
+class EvenBands(BaseModel):
+    """Bands of which only the range is known, taken as evenly spaced: their wavelengths are approximate.
+
+    Attributes:
+        number: How many.
+        first: Centre of the first one in micrometres.
+        last: Centre of the last one in micrometres.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: Annotated[int, Field(ge=2, le=10_000)]
+    first: float
+    last: float
+
+    @property
+    def bands(self) -> list[dict[str, object]]:
+        """The bands ``b1``, ``b2``, ...; wavelengths to a tenth of a nanometre."""
+        step = (self.last - self.first) / (self.number - 1)
+        return [{"name": f"b{n + 1}", "wavelength": round(self.first + step * n, 4)} for n in range(self.number)]
+
+
 class Sensor(BaseModel):
     """What made the pixels.
 
@@ -43,7 +66,9 @@ class Sensor(BaseModel):
         gsd: Ground sampling distance in metres.
         unit: What a pixel value means, for people.
         scale: Reflectance = value * scale.
-        bands: The bands in the order in which the files hold them.
+        bands: The bands in the order in which the files hold them; or ``{number, first, last}`` where no more is known
+            than that, for evenly spaced ones.
+        approximate: Whether wavelengths are nominal ones, by which bands are not held against physics.
         composites: Which bands the patch embedding ``composites`` reads as red, green and blue, by their names, in one
             pass after the other; by default by a rule from the wavelengths.
     """
@@ -55,7 +80,15 @@ class Sensor(BaseModel):
     unit: str
     scale: Annotated[float, Field(gt=0)] = 1.0
     bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+    approximate: bool = False
     composites: Annotated[tuple[tuple[str, str, str], ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _even(cls, value: object) -> object:
+        if isinstance(value, Mapping) and isinstance(value.get("bands"), Mapping):
+            return {**value, "bands": EvenBands.model_validate(value["bands"]).bands, "approximate": True}
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Sensor:

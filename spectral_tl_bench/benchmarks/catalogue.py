@@ -14,6 +14,8 @@ from spectral_tl_bench.console import is_file, split_names, user_path
 from spectral_tl_bench.errors import BenchmarkError, nearest
 
 YAML = (".yaml", ".yml")
+TRACK = "track:"
+"""Before the name of a set of further benchmarks."""
 
 
 def splits_folder() -> Path:
@@ -24,13 +26,32 @@ def splits_folder() -> Path:
 
 @functools.cache
 def builtin_benchmarks() -> dict[str, Benchmark]:
-    """The benchmarks that ship with the suite, by id, in the order of their files."""
+    """The suite's eight and their in-domain references, by id, in the order of their files."""
     folder = splits_folder()
-    # Their layouts are the suite's own, and tested; asking every installed package for each would take a while.
-    benchmarks = [validated(read_definition(path), path) for path in sorted(folder.glob("[!_]*.yaml"))]
+    benchmarks = _definitions_in(folder)
     if not benchmarks:
         raise BenchmarkError("no benchmark definitions were found", where=folder, fix="reinstall spectral-tl-bench")
+    return benchmarks
+
+
+@functools.cache
+def further_benchmarks() -> dict[str, Benchmark]:
+    """The benchmarks of the further tracks, by id: run by name or by track, and in none of the groups."""
+    return _definitions_in(splits_folder() / "further")
+
+
+def _definitions_in(folder: Path) -> dict[str, Benchmark]:
+    # Their layouts are the suite's own, and tested; asking every installed package for each would take a while.
+    benchmarks = [validated(read_definition(path), path) for path in sorted(folder.glob("[!_]*.yaml"))]
     return {benchmark.id: benchmark for benchmark in benchmarks}
+
+
+def tracks() -> dict[str, list[str]]:
+    """Names of the further tracks and the ids that each stands for."""
+    table: dict[str, list[str]] = {}
+    for benchmark in further_benchmarks().values():
+        table.setdefault(str(benchmark.track), []).append(benchmark.id)
+    return table
 
 
 def groups() -> dict[str, list[str]]:
@@ -46,8 +67,8 @@ def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
     """Turn what the user named into benchmarks.
 
     Args:
-        names: Ids, group names, or paths of YAML files; each may hold several, divided by commas. Commas in the path
-            of a file that exists divide nothing.
+        names: Ids, group names, ``track:NAME``, or paths of YAML files; each may hold several, divided by commas.
+            Commas in the path of a file that exists divide nothing.
 
     Returns:
         Benchmarks without repetition, each with the folder of its file when it is the user's own, else None.
@@ -55,7 +76,8 @@ def resolve(names: list[str]) -> list[tuple[Benchmark, Path | None]]:
     Raises:
         BenchmarkError: If a name is unknown or a file is not usable.
     """
-    table, group_table = builtin_benchmarks(), groups()
+    table = {**builtin_benchmarks(), **further_benchmarks()}
+    group_table = groups() | {f"{TRACK}{track}": members for track, members in tracks().items()}
     chosen: dict[str, tuple[Benchmark, Path | None]] = {}
     files: dict[str, Path] = {}
     for name in [part for entry in names for part in _parts(entry, {*table, *group_table})]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from spectral_tl_bench.benchmarks.scenes import Cut
 from spectral_tl_bench.sensors import Sensor
 
 VOID = 255
@@ -13,6 +14,10 @@ VOID = 255
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PerBand = Annotated[float, Field(allow_inf_nan=False)] | tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+FurtherTrack = Literal["aerial", "hyperspectral"]
+"""Sets of further benchmarks; their results have boards of their own, of the same names."""
+DomainRule = Literal["name", "folder", "table", "geometry"]
+"""What says of which domain a chip is: its file's name or folder, a table, or where it lies."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -155,13 +160,18 @@ class Benchmark(_Strict):
         dataset: Dataset name.
         gap: What separates source and target.
         groups: Names under which ``--benchmark`` finds it, besides its id.
+        track: The set of further benchmarks that it belongs to, which ``--benchmark track:NAME`` finds; the suite's
+            eight and their references have none.
         citation: Whom to cite.
         notes: What a reader of its results must know.
         sensor: Bands, wavelengths, units.
         chip_size: Native side of a chip in pixels.
         expected: Published numbers of chips, keyed ``source`` and ``target``.
         layout: Where chips, labels, domains and places come from.
+        cut: Which published files the chips are cut from by ``stbench data cut``, where they are not chips yet.
         domains: All domains that occur in ``source`` or ``target``.
+        domains_by: What names the domain of a chip: one rule, or those of the arrangements in which the data are
+            had; data that are named by another rule are refused. By default whatever the layout does.
         source: Ids of the domains to train on.
         target: Ids of the domains to test on; equal to ``source`` for an in-domain reference.
         labels: Classes and label map.
@@ -179,13 +189,16 @@ class Benchmark(_Strict):
     dataset: str
     gap: Literal["region", "season", "none"]
     groups: tuple[Identifier, ...] = ()
+    track: FurtherTrack | None = None
     citation: str
     notes: tuple[str, ...] = ()
     sensor: Sensor
     chip_size: Annotated[int, Field(ge=8)]
     expected: dict[Literal["source", "target"], int] = Field(default_factory=dict)
     layout: LayoutChoice
+    cut: Cut | None = None
     domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
+    domains_by: tuple[DomainRule, ...] = ()
     source: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     target: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     labels: Labels
@@ -198,6 +211,26 @@ class Benchmark(_Strict):
     @classmethod
     def _earlier_word(cls, value: object) -> object:
         return "refuse" if value == "error" else value
+
+    @field_validator("domains_by", mode="before")
+    @classmethod
+    def _one_rule(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _cuttable(self) -> Benchmark:
+        if self.cut is None:
+            return self
+        known = [domain.id for domain in self.domains]
+        unknown = [scenes.domain for scenes in self.cut.scenes if scenes.domain not in known]
+        if unknown:
+            raise ValueError(f"cut names domain {unknown[0]!r}, which is not in domains ({', '.join(known)})")
+        wrong = [scenes for scenes in self.cut.scenes if scenes.bands and len(scenes.bands) != len(self.sensor.bands)]
+        if wrong:
+            raise ValueError(f"cut takes {len(wrong[0].bands or ())} bands of {wrong[0].domain}, not the sensor's")
+        if not self.labels.void:
+            raise ValueError("cut fills chips up with void, so labels.void has to name a value")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Benchmark:

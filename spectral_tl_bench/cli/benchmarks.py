@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectral_tl_bench.console import print_rows, say, say_broken
 
+if TYPE_CHECKING:
+    from spectral_tl_bench.benchmarks import Benchmark
+
+_RULES = {
+    "name": "the name of the file",
+    "folder": "its folder",
+    "table": "a table",
+    "geometry": "where the chip lies",
+}
 benchmarks_app = typer.Typer(help="List the benchmarks or the layouts of data, or show one.", rich_markup_mode=None)
 
 
@@ -22,20 +32,30 @@ def list_benchmarks(context: typer.Context) -> None:
     """List the benchmarks and the groups that --benchmark takes."""
     if context.invoked_subcommand is not None:
         return
-    from spectral_tl_bench.benchmarks import builtin_benchmarks, groups
+    from spectral_tl_bench.benchmarks import builtin_benchmarks, further_benchmarks, groups, tracks
 
+    _print_benchmarks(builtin_benchmarks().values())
+    say("")
+    for group, members in sorted(groups().items()):
+        say(f"group {group}: {', '.join(members)}")
+    for track, members in tracks().items():
+        say(f"\ntrack {track}: run by name, or all by --benchmark track:{track}; in no group and no mean of the above")
+        _print_benchmarks(further_benchmarks()[member] for member in members)
+    say("")
+    say("Your own benchmark: --benchmark path/to/my.yaml, in one of the layouts of `stbench benchmarks layouts`")
+
+
+def _print_benchmarks(benchmarks: Iterable[Benchmark]) -> None:
     rows = [("id", "dataset", "gap", "bands", "classes", "px", "chips source/target", "title")]
-    for benchmark in builtin_benchmarks().values():
+    for benchmark in benchmarks:
         source, target = benchmark.expected.get("source", "?"), benchmark.expected.get("target", "cut by place")
+        if benchmark.track is not None:
+            source, target = (benchmark.expected.get(side, "not known") for side in ("source", "target"))
         rows.append(
             (benchmark.id, benchmark.dataset, benchmark.gap, str(len(benchmark.sensor.bands)),
              str(len(benchmark.labels.classes)), str(benchmark.chip_size), f"{source} / {target}", benchmark.title)
         )  # fmt: skip
     print_rows(rows)
-    say("")
-    for group, members in sorted(groups().items()):
-        say(f"group {group}: {', '.join(members)}")
-    say("Your own benchmark: --benchmark path/to/my.yaml, in one of the layouts of `stbench benchmarks layouts`")
 
 
 @benchmarks_app.command("layouts")
@@ -76,12 +96,22 @@ def show_benchmark(
     sensor, split = benchmark.sensor, benchmark.split
     say(f"{benchmark.id}  {benchmark.title}  (version {benchmark.version})")
     say(f"dataset   {benchmark.dataset}, gap: {benchmark.gap}, chips of {benchmark.chip_size} px")
+    if benchmark.track is not None:
+        say(f"track     {benchmark.track}: no part of the suite's eight, their board and their means")
     say(f"layout    {benchmark.layout.kind}, which looks for {layout_of(benchmark).wanted()}")
     say(f"sensor    {sensor.name}, {len(sensor.bands)} bands, {sensor.gsd:g} m, {sensor.unit}")
-    say("bands     " + ", ".join(f"{band.name} {band.wavelength:g} um" for band in sensor.bands))
+    say(
+        ("bands, wavelengths approximate  " if sensor.approximate else "bands     ")
+        + ", ".join(f"{band.name} {band.wavelength:g} um" for band in sensor.bands)
+    )
     for side in ("source", "target"):
         domains = [benchmark.domain(domain) for domain in getattr(benchmark, side)]
         say(f"{side:9s} " + "; ".join(f"{d.id}" + (f" ({d.name})" if d.name else "") for d in domains))
+    rules = " or ".join(_RULES[rule] for rule in benchmark.domains_by) or "whatever its layout does"
+    say(f"domains   named by {rules}")
+    if benchmark.cut is not None:
+        say("cut       `stbench data cut` makes the chips from "
+            + "; ".join(f"{scenes.image} ({scenes.domain})" for scenes in benchmark.cut.scenes))  # fmt: skip
     place = f"blocks of {split.block:g} m" if split.place == "grid" else "sites"
     say(f"split     validation: {split.validation:.0%} of the source, cut by {place}"
         + (f"; test: {split.test:.0%}" if split.test else ""))  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.cli.data_sources import data_app
+from spectral_tl_bench.cli.data_cut import data_app
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
 

@@ -33,7 +33,7 @@ def list_datasets(
     from spectral_tl_bench.data.sources.catalogue import datasets
     from spectral_tl_bench.data.sources.placing import on_disk
 
-    root = _root(data_root)
+    root = root_folder(data_root)
     here = {name: [] if root is None else on_disk(dataset, root) for name, dataset in datasets().items()}
     if as_json:
         facts = {
@@ -63,7 +63,7 @@ def list_datasets(
 
 @data_app.command("get")
 def get_dataset(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="whu-ohs, dfc2020 or mts12.")],
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Data set, as `stbench data list` names it.")],
     data_root: Annotated[
         Path | None, typer.Option(help="Folder to put the data set's own folder in; default: STBENCH_DATA.")
     ] = None,
@@ -90,7 +90,7 @@ def get_dataset(
     from spectral_tl_bench.data.sources.listing import list_source
     from spectral_tl_bench.data.sources.placing import on_disk
 
-    dataset, root = find_dataset(name), _root(data_root)
+    dataset, root = find_dataset(name), root_folder(data_root)
     if root is None:
         raise UserError("there is no folder to put the data in", fix="give --data-root FOLDER or set STBENCH_DATA")
     for folder in (root, root / dataset.folder):
@@ -121,13 +121,16 @@ def get_dataset(
     if keep_archives and listing.remote:
         say(f"archives are kept in {work.folder / 'archives'}")
     here = on_disk(dataset, root)
-    if not known and not any(one.chips for one in here):
+    if (cut := next((benchmark for benchmark in dataset.benchmarks if benchmark.cut), None)) is not None:
+        say("its files are larger than chips, and are cut next:")
+        say(f"  stbench data cut {cut.id} --from {root / dataset.folder} --data-root {root}")
+    elif not known and not any(one.chips for one in here):
         say("warning: no benchmark can read it as it is: none of the arrangements of folders and names that are")
         say(f"known for {dataset.dataset} was found in it (`stbench benchmarks layouts`, docs/data.md)")
     _show_presence(here, root)
 
 
-def _root(data_root: Path | None) -> Path | None:
+def root_folder(data_root: Path | None) -> Path | None:
     """``--data-root``, else ``STBENCH_DATA``."""
     import os
 

@@ -53,13 +53,29 @@ def with_domains(
     by_place = _by_place(benchmark, chips)
     path = table or base / TABLE
     if table is not None or path.exists():
+        _check_rule(benchmark, "table", path)
         domains, how = _by_table(benchmark, path, chips, by_place), "in a table"
     else:
+        _check_rule(benchmark, "geometry", path)
         _check_placed(benchmark, base, chips, by_place)
         domains, how = by_place, f"by their footprints, within {REACH / 1000:.0f} km of a domain's centre"
     frame = frame.assign(domain=frame["domain"].where(~unknown, domains))
     used = frame["domain"].isin([*benchmark.source, *benchmark.target])
     return frame[used], [f"the names of {len(chips)} chips tell no domain; it was found {how}"]
+
+
+def _check_rule(benchmark: Benchmark, rule: str, table: Path) -> None:
+    """Refuse what names domains by another rule than the benchmark says."""
+    if not benchmark.domains_by or rule in benchmark.domains_by:
+        return
+    said = f"{benchmark.id} says that domains are named by {' or '.join(benchmark.domains_by)} (domains_by), "
+    if rule == "table":
+        raise DataError(f"{said}and here is a table of them", where=table, fix="remove it, or mend domains_by")
+    raise DataError(
+        f"{said}and names of files and layout tell none", where=table.parent,
+        expected=f"a table of chips and domains ({table.name})" if "table" in benchmark.domains_by else None,
+        fix="give one to `stbench data check --domains`" if "table" in benchmark.domains_by else "mend domains_by",
+    )  # fmt: skip
 
 
 def _by_place(benchmark: Benchmark, chips: pd.DataFrame) -> pd.Series[str]:

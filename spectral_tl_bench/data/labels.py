@@ -59,7 +59,7 @@ def read_matlab(path: Path) -> np.ndarray[Any, Any]:
 
     check_plain_file(path)
     try:
-        _check_matlab_expands(path)
+        check_matlab_expands(path)
         facts = {name: (shape, kind) for name, shape, kind in whosmat(path)}
         _check_matlab_variable(path, facts)
         content = loadmat(path, variable_names=[MATLAB_VARIABLE])
@@ -90,7 +90,7 @@ def _check_matlab_variable(path: Path, facts: dict[str, tuple[tuple[int, ...], s
         )  # fmt: skip
 
 
-def _check_matlab_expands(path: Path) -> None:
+def check_matlab_expands(path: Path) -> None:
     """Refuse a compressed variable that holds far more than any label; SciPy would unpack it whole."""
     if path.stat().st_size * DEFLATE_AT_BEST < MOST_MATLAB_BYTES:
         return

@@ -75,6 +75,8 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
         )
         return
     scale = benchmark.sensor.scale
+    if "scale" not in benchmark.sensor.model_fields_set:
+        return  # it does not say that values are reflectance at all
     level = float(np.median(mean)) * scale
     yield (
         UNIT,
@@ -82,6 +84,8 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
         if DARKEST <= level <= BRIGHTEST
         else (f"the mean reflectance would be {level:.3g}, with {benchmark.sensor.unit} and scale {scale:g}"),
     )
+    if benchmark.sensor.approximate:
+        return
     spectra = _spectra(benchmark, rows)
     waves = np.array([band.wavelength for band in benchmark.sensor.bands])
     dates = np.array([band.date for band in benchmark.sensor.bands])
@@ -149,6 +153,8 @@ def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
     for labels, seen, total in zip(rows["seen_labels"], rows["seen_counts"], rows["seen_sums"], strict=True):
+        if not len(labels):
+            continue  # no pixel of it is measured in every band
         spectra = np.asarray(total, dtype=np.float64).reshape(len(labels), -1)
         for label, count, spectrum in zip(labels, seen, spectra, strict=True):
             kind = kinds.get(int(label))

@@ -18,7 +18,7 @@ from spectral_tl_bench.errors import DataError
 ROOT_VARIABLE = "STBENCH_DATA"
 SYNTHETIC = "synthetic sample scenes made by the suite; not a result on real data"
 
-Track = Literal["reproduced", "partial", "sample", "demonstration"]
+Track = Literal["reproduced", "partial", "sample", "demonstration", "aerial", "hyperspectral"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def locate(
     if environment.get(ROOT_VARIABLE):
         root = user_path(environment[ROOT_VARIABLE])
         return DataSource("files", root, f"data: {root} ({ROOT_VARIABLE})")
-    if own_folder is not None:
+    if own_folder is not None or benchmark.track is not None:  # the sample has the eight alone
         raise DataError(
             f"no data root is set for the benchmark {benchmark.id}", fix=f"give --data-root or set {ROOT_VARIABLE}"
         )
@@ -102,8 +102,9 @@ def open_index(
     index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains)
     if source.kind == "sample":
         return index, "sample", index.notes
-    if own or not layout_of(benchmark).published:
-        return index, "demonstration", (*index.notes, *_other_size(benchmark, index))
+    if own or benchmark.track is not None or not layout_of(benchmark).published:
+        track: Track = "demonstration" if own or benchmark.track is None else benchmark.track
+        return index, track, (*index.notes, *_other_size(benchmark, index))
     other_size = _other_size(benchmark, index)
     deviations = [*_other_counts(benchmark, index), *other_size]
     if deviations and not allow_partial and not other_size:

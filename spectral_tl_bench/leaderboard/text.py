@@ -18,11 +18,16 @@ _TITLES = {
     "partial": "Board of partial data",
     "sample": "Board of synthetic sample scenes",
     "demonstration": "Board of own benchmarks",
+    "aerial": "Board of aerial images",
+    "hyperspectral": "Board of hyperspectral scenes",
 }
+_FURTHER = "Further benchmarks: {}. They are no part of the eight, and their data are the user's own copies."
 WARNINGS = {
     "partial": "Only a part of the data was used. These numbers are not results on the complete benchmarks.",
     "sample": "Synthetic scenes: this shows that the suite runs. It is not a result on real data.",
     "demonstration": "Benchmarks that users brought themselves; their data are not checked by this suite.",
+    "aerial": _FURTHER.format("aerial images"),
+    "hyperspectral": _FURTHER.format("hyperspectral scenes with sparse labels"),
 }
 ABOUT_TUNING = (
     "Tuned (20): options or learning rate were chosen by a search of 20 draws on source validation, for each benchmark "

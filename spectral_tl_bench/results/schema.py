@@ -35,7 +35,7 @@ Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Checkpoint = Literal["selected", "last", "oracle"]
-Track = Literal["reproduced", "partial", "sample", "demonstration"]
+Track = Literal["reproduced", "partial", "sample", "demonstration", "aerial", "hyperspectral"]
 TRACKS: tuple[str, ...] = get_args(Track)
 
 
@@ -303,7 +303,7 @@ class Record(_Strict):
         backbone: None for a method that uses none.
         target_images: Whether the method was given the target's images, without labels, while it was trained.
         track: ``reproduced``: a published dataset, complete; ``partial``: a part of one; ``sample``: synthetic scenes;
-            ``demonstration``: a user's own benchmark.
+            ``demonstration``: a user's own benchmark; ``aerial``, ``hyperspectral``: a further one of the suite.
         fingerprint: That of ``identity()``; of a record whose identity is not known, the hash that it came with.
         definition: Hash of the benchmark's definition, see ``identity.benchmark_digest``.
         numerics: Numerics version of every component that took part; None in a record of schema 1 whose identity was

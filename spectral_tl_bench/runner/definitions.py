@@ -56,7 +56,7 @@ class OpenBenchmark:
     @property
     def is_small(self) -> bool:
         """Whether the small budget is the default: published settings are for the published data."""
-        return self.track in ("sample", "demonstration") or self.chip_size != self.benchmark.chip_size
+        return self.track not in ("reproduced", "partial") or self.chip_size != self.benchmark.chip_size
 
     def split(self, seed: int) -> SplitTable:
         """Who does what, from benchmark and seed; cut once for all methods of a run.

@@ -83,6 +83,9 @@ class Layout(BaseModel, ABC):
     sites: ClassVar[bool] = False
     """Whether chips have a site, which ``split.place: site`` needs."""
 
+    domains_by: ClassVar[str] = ""
+    """By what it names the domains that it names: ``name``, ``folder`` or ``table``; empty if it does not say."""
+
     other_sizes: ClassVar[Mapping[int, str]] = {}
     """Sides in pixels by which a copy of the dataset that must not be used is recognised, and why not."""
 

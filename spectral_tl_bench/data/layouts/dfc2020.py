@@ -26,6 +26,7 @@ class Dfc2020(FolderLayout):
     Or ``dfc2020_s1s2/s2/ROIs0000_test_s2_0_p{n}.tif``, as Copernicus-Bench ships it: there the name tells no domain.
     """
 
+    domains_by = "name"
     marks = (*(f"{name}/image" for name in (*SEASONS, *FOLDS)), f"{COPERNICUS}/dfc", "dfc")
     other_sizes = MappingProxyType({
         96: "this is the copy of GFM-Bench, cut again with overlap and divided anew: its chips share ground across any "

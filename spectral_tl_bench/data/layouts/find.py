@@ -45,6 +45,7 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
             f"the name {odd!r} is not valid UTF-8", where=base, expected="names of files in UTF-8",
             fix="rename the file or folder",
         )  # fmt: skip
+    _check_rule(benchmark, layout, base, chips)
     if all(chip.domain for chip in chips):
         check_sides(benchmark, base, (chip.domain for chip in chips))
     wanted = {*benchmark.source, *benchmark.target, ""}
@@ -84,6 +85,18 @@ def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> Non
                 expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
                 fix=f"found only: {present}; complete the data, or check the domain names",
             )
+
+
+def _check_rule(benchmark: Benchmark, layout: Layout, base: Path, chips: list[ChipFiles]) -> None:
+    """Refuse domains that the layout has named by another rule than the benchmark says."""
+    rules, named = benchmark.domains_by, sum(bool(chip.domain) for chip in chips)
+    known = {layout.domains_by} if layout.domains_by else {"name", "folder", "table"}
+    if rules and named and not known & set(rules):
+        raise DataError(
+            f"{benchmark.id} says that domains are named by {' or '.join(rules)} (domains_by), and its layout "
+            f"{benchmark.layout.kind} has named those of {named} chips by {' or '.join(sorted(known))}",
+            where=base, fix="mend domains_by, or have the layout name no domain",
+        )  # fmt: skip
 
 
 def _check_names(base: Path, chips: list[ChipFiles]) -> None:

@@ -21,6 +21,7 @@ _NAME = re.compile(r"^eopatch_id_(?P<id>\d+)_col_(?P<col>\d+)_row_(?P<row>\d+)$"
 class Mts12(FolderLayout):
     """``image/{train,val,test}/eopatch_*.tif`` and ``label/{fold}/{stem}_label.mat``."""
 
+    domains_by = "name"
     marks = tuple(f"image/{fold}" for fold in FOLDS)
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:

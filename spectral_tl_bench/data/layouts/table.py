@@ -28,20 +28,24 @@ class TableLayout(Layout):
         image: Path of a chip's image relative to the data root; ``{column}`` is replaced from its row.
         label: Likewise for the label (GeoTIFF, or MATLAB with one 2-D variable ``label``).
         chip: Column that names a chip uniquely.
-        domain: Column that names the chip's domain.
+        domain: Column that names the chip's domain; left out where the place of a chip does, for which ``domains`` of
+            the benchmark have centres (``lon_lat``).
         site: Column that names the place: chips of one site are never divided between training and validation.
         root: Data root relative to the YAML file, where ``--data-root`` is not given.
+        folders: Names of the data set's own folder below a data root, where the table may lie in it.
     """
 
     sites = True
+    domains_by = "table"
 
     table: str
     image: str
     label: str
     chip: str
-    domain: str
+    domain: str = ""
     site: str
     root: str = "."
+    folders: tuple[str, ...] = ()
 
     @field_validator("table", "image", "label")
     @classmethod
@@ -59,13 +63,26 @@ class TableLayout(Layout):
         """``layout.root``."""
         return self.root
 
+    def base(self, root: Path, benchmark: Benchmark) -> Path:
+        """The data root, or the data set's own folder below it."""
+        places = [root, *(root / name for name in self.folders)]
+        found = next((place for place in places if (place / self.table).exists()), None)
+        if found is None and self.folders:
+            cut = f"`stbench data cut {benchmark.id} --from FOLDER` makes it of the published files; "
+            raise DataError(
+                f"no {benchmark.dataset} data for {benchmark.id} were found", where=root,
+                expected="one of " + ", ".join(f"{Path(name) / self.table}" for name in ("", *self.folders)),
+                fix=f"{cut if benchmark.cut else ''}point --data-root at the folder that holds the dataset",
+            )  # fmt: skip
+        return found or root
+
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
         """One chip per row."""
         del benchmark
         path = base / self.table
         table = read_table(path)
         columns = {str(column) for column in table.columns}
-        needed = {"chip": self.chip, "domain": self.domain, "site": self.site}
+        needed = {"chip": self.chip, "site": self.site} | ({"domain": self.domain} if self.domain else {})
         for template in ("image", "label"):
             needed |= {f"{template} {{{name}}}": name for name in _PLACEHOLDER.findall(getattr(self, template))}
         for key, column in needed.items():
@@ -92,7 +109,7 @@ class TableLayout(Layout):
         return [
             ChipFiles(
                 chip=str(record[self.chip]).removesuffix(".tif"),
-                domain=str(record[self.domain]),
+                domain=str(record[self.domain]) if self.domain else "",
                 site=str(record[self.site]),
                 image=fill(self.image, record, path),
                 label=fill(self.label, record, path),

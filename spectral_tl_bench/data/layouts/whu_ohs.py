@@ -17,6 +17,7 @@ _PREFIX = re.compile(r"^([ST][1-8])_")
 class WhuOhsTransfer(FolderLayout):
     """``{source,target}/{image,label}/[{tr,val,ts}/]NAME.tif``; the domain is the prefix of the name."""
 
+    domains_by = "name"
     marks = ("transfer-STall/source", "source", "transfer-STall/target", "target")
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
@@ -43,6 +44,7 @@ class WhuOhsTransfer(FolderLayout):
 class WhuOhsOfficial(FolderLayout):
     """``{tr,val,ts}/{image,label}/NAME.tif``: the dataset without a gap, one domain."""
 
+    domains_by = "folder"
     marks = ("tr", "ts", "val")
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:

@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
+from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks
 from spectral_tl_bench.errors import UserError, nearest
 
 UNUSABLE = {
@@ -65,8 +65,9 @@ class Dataset(BaseModel):
 
     @property
     def benchmarks(self) -> list[Benchmark]:
-        """The built-in benchmarks on this data set."""
-        return [benchmark for benchmark in builtin_benchmarks().values() if benchmark.dataset == self.dataset]
+        """The suite's benchmarks on this data set."""
+        known = (*builtin_benchmarks().values(), *further_benchmarks().values())
+        return [benchmark for benchmark in known if benchmark.dataset == self.dataset]
 
     def source(self, name: str | None) -> tuple[str, Source]:
         """Name and facts of a source; the default for None.

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.data.sources.catalogue import Dataset
 from spectral_tl_bench.data.sources.fetching import NOTES, PART, fetch
+from spectral_tl_bench.data.sources.joining import is_joined, join
 from spectral_tl_bench.data.sources.listing import Listing, SourceFile
 from spectral_tl_bench.data.sources.placing import merge, plan_moves
 from spectral_tl_bench.data.sources.progress import Say
@@ -103,14 +104,18 @@ def room_needed(listing: Listing, work: Work, keep: bool) -> int:
     todo = [file for file in listing.files if work.done.get(file.name) != file.version]
     sizes = [file.size or 0 for file in todo]
     here = sum(size_of(path) for file in todo for path in _traces(work, file) if path.exists())
-    archives = [file.size or 0 for file in todo if file.local is None and file.packed]
+    archives = [
+        (file.size or 0) * (1 + any(piece.local is None for piece in file.pieces))  # pieces, and what they become
+        for file in todo if file.local is None and file.packed
+    ]  # fmt: skip
     return max(0, sum(sizes) + (sum(archives) if keep else max(archives, default=0)) - here)
 
 
 def _traces(work: Work, file: SourceFile) -> Sequence[Path]:
     """What an earlier start may have left of a file."""
     path = work.archive(file)
-    return (work.tree(file), *(() if file.local else (path, path.with_name(path.name + PART))))
+    own = (work.tree(file), *(() if file.local else (path, path.with_name(path.name + PART))))
+    return (*own, *(trace for piece in file.pieces for trace in _traces(work, piece)))
 
 
 def check_room(root: Path, listing: Listing, work: Work, keep: bool) -> None:
@@ -217,7 +222,12 @@ def _drop_changed(listing: Listing, work: Work, say: Say) -> None:
 
 def _get_archive(file: SourceFile, work: Work, keep: bool, say: Say) -> None:
     archive, tree = work.archive(file), work.tree(file)
-    if file.local is None:
+    if file.pieces and not is_joined(file, archive):
+        for piece in file.pieces:
+            if piece.local is None:
+                fetch(piece, work.archive(piece), say)
+        join(file, archive, work.archive, say)
+    elif not file.pieces and file.local is None:
         fetch(file, archive, say)
     begun = work.folder / "unpacking.json"
     mark = json.dumps([file.name, file.version])

@@ -17,9 +17,17 @@ import requests
 from spectral_tl_bench.console import user_path
 from spectral_tl_bench.data.sources.asking import TIMEOUT, broken, check_status, patiently, send
 from spectral_tl_bench.data.sources.catalogue import UNUSABLE, Dataset, Source
-from spectral_tl_bench.data.sources.names import is_archive, no_archive_reason, path_problem, shown
+from spectral_tl_bench.data.sources.names import (
+    is_archive,
+    no_archive_reason,
+    path_problem,
+    piece_of,
+    shown,
+    siblings,
+)
 from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import in_words
 
 ZENODO = "https://zenodo.org"
@@ -45,6 +53,7 @@ class SourceFile:
         headers: What goes with the request.
         local: The file itself, if it is on this machine.
         packed: Whether it is an archive.
+        pieces: What it is joined of, in this order, where it is had in pieces.
     """
 
     name: str
@@ -55,6 +64,7 @@ class SourceFile:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     local: Path | None = None
     packed: bool = False
+    pieces: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Listing:
     @property
     def remote(self) -> bool:
         """Whether anything comes over the network."""
-        return any(file.local is None for file in self.files)
+        return any(piece.local is None for file in self.files for piece in file.pieces or (file,))
 
 
 def list_source(
@@ -117,13 +127,49 @@ def list_source(
         listing = _local(dataset, user_path(address), wanted)
     if address is not None and source is not None:
         listing = _with_known_checksums(listing, dataset.source(source)[1])
+    listing = _with_wholes(listing)
     _check(listing)
     return replace(listing, label=f"{listing.label}, files {' '.join(wanted)}") if wanted else listing
 
 
+def _with_wholes(listing: Listing) -> Listing:
+    """The listing with one archive in place of its pieces.
+
+    Raises:
+        UserError: If a piece is missing or there twice, or the whole is there as well.
+    """
+    groups: dict[str, list[tuple[int, SourceFile]]] = {}
+    for file in listing.files:
+        if (piece := piece_of(file.name)) is not None:
+            groups.setdefault(piece[0], []).append((piece[1], file))
+    names = {file.name for file in listing.files}
+    files = [file for file in listing.files if piece_of(file.name) is None]
+    for whole, numbered in groups.items():
+        numbered.sort(key=lambda pair: pair[0])
+        numbers, pieces = [number for number, _ in numbered], [file for _, file in numbered]
+        if len(pieces) == 1:  # where the others are is not known: refused as what it is
+            files += pieces
+        elif whole in names or numbers != list(range(len(pieces))):
+            raise UserError(
+                f"the pieces of {whole} are not one archive", where=listing.label,
+                expected="each piece once, from the first one on, and nothing of the whole's name",
+                fix=f"found {', '.join(piece.name for piece in pieces[:6])}; choose with --files",
+            )  # fmt: skip
+        else:
+            files.append(_whole(whole, pieces))
+    return replace(listing, files=tuple(sorted(files, key=lambda file: file.name)))
+
+
+def _whole(name: str, pieces: list[SourceFile]) -> SourceFile:
+    sizes, versions = [piece.size for piece in pieces], [piece.version for piece in pieces]
+    size = None if None in sizes else sum(size or 0 for size in sizes)
+    return SourceFile(name, size=size, version=digest(versions) if all(versions) else "", packed=True,
+                      pieces=tuple(pieces))  # fmt: skip
+
+
 def _check(listing: Listing) -> None:
     for file in listing.files:
-        if problem := path_problem(file.name):
+        if problem := next(filter(None, (path_problem(one.name) for one in (file, *file.pieces))), ""):
             raise UserError(f"the source names a file {file.name[:60]!r}: {problem}", where=listing.label)
         if reason := no_archive_reason(file.name):
             raise UserError(
@@ -300,7 +346,7 @@ def version_of(headers: Mapping[str, str]) -> str:
 
 def _local(dataset: Dataset, path: Path, wanted: Sequence[str]) -> Listing:
     try:
-        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        found = [*siblings(path)] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     except OSError as error:
         raise UserError(f"--from cannot be read: {error.strerror}", where=path) from None
     if not path.exists():

@@ -24,7 +24,7 @@ class Presence:
     Attributes:
         layout: Name of the layout.
         benchmarks: The benchmarks that read it.
-        published: Chips that were published.
+        published: Chips that were published; 0 where that is not known.
         chips: Chips that are here.
         problem: Why they cannot be listed, although the data set's folders are here.
     """
@@ -37,8 +37,8 @@ class Presence:
 
     @property
     def complete(self) -> bool:
-        """Whether every chip is here."""
-        return self.chips == self.published
+        """Whether every chip is known to be here."""
+        return 0 < self.published == self.chips
 
     @property
     def words(self) -> str:
@@ -47,6 +47,8 @@ class Presence:
             return f"cannot be read: {self.problem}"
         if self.complete:
             return f"complete ({self.chips} chips)"
+        if self.chips and not self.published:
+            return f"{self.chips} chips"
         return f"{self.chips} of {self.published} chips" if self.chips else "no"
 
 

@@ -24,6 +24,8 @@ _ABOUT = {
         "Synthetic scenes, not a result on real data: they show that the suite runs, and nothing else.",
     ),
     "demonstration": ("Demonstration", WARNINGS["demonstration"]),
+    "aerial": ("Aerial images", WARNINGS["aerial"]),
+    "hyperspectral": ("Hyperspectral scenes", WARNINGS["hyperspectral"]),
     REPORTED: ("Reported in papers", "Numbers as printed in the paper, under its own protocol, not checked here."),
     BESIDE: ("Printed and measured", "The paper's numbers beside what runs by its protocol measured here."),
 }

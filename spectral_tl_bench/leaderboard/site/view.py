@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks
+from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
@@ -215,7 +215,7 @@ def _flat(values: Fields) -> Fields:
 
 
 def _benchmark(record: Record) -> BenchmarkView:
-    known = builtin_benchmarks().get(record.benchmark)
+    known = {**builtin_benchmarks(), **further_benchmarks()}.get(record.benchmark)
     if known is not None and (known.dataset != record.dataset or known.labels.names != record.classes):
         known = None
     return BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap, record.classes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, read_benchmark
+from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks, read_benchmark, tracks
 from spectral_tl_bench.errors import RecordError, UserError, nearest
 from spectral_tl_bench.leaderboard.submit.text import quoted
 from spectral_tl_bench.results.schema import Record
@@ -41,8 +41,9 @@ class Definitions:
             RecordError: If there is none, or the record's track is not one for such a benchmark.
         """
         builtin = builtin_benchmarks()
+        further = {name: one for name, one in further_benchmarks().items() if one.track == record.track}
         if record.track == "demonstration":
-            if record.benchmark in builtin:
+            if record.benchmark in {**builtin, **further_benchmarks()}:
                 raise RecordError(f"{record.benchmark} belongs to the suite, so the track cannot be 'demonstration'")
             if record.benchmark not in self.own:
                 raise RecordError(
@@ -51,10 +52,12 @@ class Definitions:
                     fix=f"add its YAML file to {self.folder or 'docs/examples'}; a maintainer looks at it first",
                 )
             return self.own[record.benchmark]
-        if record.benchmark not in builtin:
+        if record.benchmark in further:
+            return further[record.benchmark]
+        if record.benchmark not in builtin or record.track in tracks():
             raise RecordError(
-                f"the suite has no benchmark {quoted(record.benchmark)}",
-                expected=nearest(record.benchmark, builtin),
+                f"the suite has no benchmark {quoted(record.benchmark)} on the track {record.track}",
+                expected=nearest(record.benchmark, further or builtin),
                 fix="results on a benchmark of your own go to the track 'demonstration'",
             )
         return builtin[record.benchmark]

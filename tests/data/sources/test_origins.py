@@ -8,20 +8,31 @@ import pytest
 from packing import COPERNICUS, MTS12, REPO, files_of, pack, tarred, whole_tree, zipped
 from servers import answers, sum_of
 
-from spectral_tl_bench.benchmarks import builtin_benchmarks
+from spectral_tl_bench.benchmarks import builtin_benchmarks, further_benchmarks
 from spectral_tl_bench.data.sources import getting
 from spectral_tl_bench.data.sources.catalogue import datasets
 
 
 def test_every_benchmark_has_a_data_set_and_facts_agree_with_torchgeo():
     known = {one.dataset for one in datasets().values()}
-    assert {benchmark.dataset for benchmark in builtin_benchmarks().values()} == known
+    benchmarks = (*builtin_benchmarks().values(), *further_benchmarks().values())
+    assert {benchmark.dataset for benchmark in benchmarks} == known
     torchgeo = pytest.importorskip("torchgeo.datasets").CopernicusBenchDFC2020S2
     source = datasets()["dfc2020"].sources["copernicus-bench"]
     ((name, checksum),) = source.files.items()
     if hasattr(torchgeo, "md5"):  # TorchGeo 0.10 gives SHA-256 alone
         assert checksum == f"md5:{torchgeo.md5}"
     assert torchgeo.url.endswith(f"datasets/{source.repo}/resolve/{source.revision}/{name}")
+
+
+def test_loveda_is_held_to_the_checksums_of_torchgeo():
+    archives = pytest.importorskip("torchgeo.datasets").LoveDA.info_dict
+    known = datasets()["loveda"].sources["zenodo"]
+    assert set(known.files) == {"Train.zip", "Val.zip"}, "labels of the test part are not published"
+    for name, facts in archives.items():
+        assert f"/records/{known.about.split()[1].rstrip(',')}/files/{facts['filename']}?" in facts["url"], name
+        if "md5" in facts and name != "test":
+            assert known.files[facts["filename"]] == f"md5:{facts['md5']}"
 
 
 def test_unknown_revisions_repositories_and_names(site, stbench, root):
