@@ -17,6 +17,7 @@ from spectral_tl_bench.data.units import summary
 from spectral_tl_bench.files import write_bytes, write_text
 from spectral_tl_bench.methods.adapters_io import Use, card_of, save_adapter
 from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.results.model_card import CARD_FILE, model_card
 from spectral_tl_bench.results.predictions import draw_chips, predictions_png
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, WEIGHTS_FILE, read_record, record_folder, write_record
@@ -102,9 +103,10 @@ def write(
     _clear_older(folder, file)
     record = read_record(stored)
     try:
+        write_text(folder / CARD_FILE, model_card(record, cell.opened.benchmark))
         draw_chips(record, out, cell.opened.benchmark, tested.target)
     except OSError as error:  # the result is stored, and the next one of these chips draws them
-        built.workplace.say(f"{cell.title} | its chips are not drawn: {error.strerror or error}")
+        built.workplace.say(f"{cell.title} | its card and its chips are not drawn: {error.strerror or error}")
     return record
 
 
