@@ -101,7 +101,7 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
         )
     usual = {
         "expected": nearest(name, usable),
-        "fix": f"a {noun} of your own needs an entry point in the group {group!r} and `pip install -e .`",
+        "fix": f"your own {noun} needs an entry point in the group {group!r} and `pip install -e .`",
     }
     raise failure(f"there is no {noun} {name!r}", **{**usual, **hints})
 

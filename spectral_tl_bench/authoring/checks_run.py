@@ -17,10 +17,10 @@ from spectral_tl_bench.data.source import ROOT_VARIABLE
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.methods.adapters_io import read_adapter
 from spectral_tl_bench.protocol.settings import Overrides
-from spectral_tl_bench.results.store import read_record, verify
+from spectral_tl_bench.results.store import WEIGHTS_FILE, read_record, verify
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.run import Request, execute, plan
-from spectral_tl_bench.runner.write import ERROR_FILE, WEIGHTS_FILE
+from spectral_tl_bench.runner.write import ERROR_FILE
 from spectral_tl_bench.sample import write_mts12
 from spectral_tl_bench.storage import CACHE_VARIABLE
 from spectral_tl_bench.training.hardware import Hardware

@@ -21,6 +21,7 @@ from spectral_tl_bench.cli import (
     data,
     leaderboard,
     plan,
+    predict,
     run,
     status,
     submit,
@@ -47,7 +48,7 @@ app = typer.Typer(
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
-for group in (run, plan, tune, benchmarks, data, authoring, leaderboard, compare, convert, submit, status):
+for group in (run, plan, tune, predict, benchmarks, data, authoring, leaderboard, compare, convert, submit, status):
     group.register(app)
 make_strict(app)
 

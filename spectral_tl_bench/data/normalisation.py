@@ -40,6 +40,15 @@ class BandStatistics:
         """Bands (C,), bool, whose values differ by rounding alone, on their own scale: radiances of 1e-7 may vary."""
         return (self.std <= 1e-6 * np.abs(self.mean)) | (self.std < SMALLEST)
 
+    def reflectances(self, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation in reflectance, for a backbone that is given pictures of it.
+
+        Args:
+            scale: Reflectance = value * scale.
+        """
+        std = np.where(self.constant, 0.0, self.std)  # standardised, a constant band is 0
+        return tuple((self.mean * scale).tolist()), tuple((std * scale).tolist())
+
     @property
     def tiny(self) -> bool:
         """Whether a band varies by so little that it was once taken for constant, whatever its scale."""

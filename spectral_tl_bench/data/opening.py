@@ -60,12 +60,13 @@ warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarni
 
 
 @contextmanager
-def open_raster(path: Path, *, lossless: bool = False) -> Iterator[Any]:
+def open_raster(path: Path, *, lossless: bool = False, any_size: bool = False) -> Iterator[Any]:
     """``rasterio.open`` for files from elsewhere, with errors for people.
 
     Args:
         path: A file in one of the formats of ``DRIVERS``.
         lossless: Whether pixels must be what was written, as those of labels must.
+        any_size: Whether it may be larger than a chip, because it is read in parts.
 
     Yields:
         The open dataset.
@@ -79,7 +80,8 @@ def open_raster(path: Path, *, lossless: bool = False) -> Iterator[Any]:
         path = Path(os.path.realpath(path))
         _check_sources(path, (), set())
     with rasterio.Env(DummySession(), **_GUARDED), _opened(path, driver) as source:
-        _check_size(source, path)
+        if not any_size:
+            _check_size(source, path)
         if lossless:
             _check_lossless(source, path)
         yield source

@@ -84,7 +84,7 @@ def suspicions(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
         rows = frame[frame["domain"] == domain]
         if rows.empty:
             continue
-        what = _suspicion(source, summary(rows))
+        what = suspicion(source, summary(rows))
         if what:
             lines.append(
                 f"warning: values of {domain} look like those of the source {what}; if they are in another unit, "
@@ -115,7 +115,8 @@ def summary(rows: pd.DataFrame) -> Summary:
     return Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), np.nanmedian(low, axis=0))
 
 
-def _suspicion(source: Summary, target: Summary) -> str | None:
+def suspicion(source: Summary, target: Summary) -> str | None:
+    """What makes of the source's values others that look like those of the target; None where nothing simple does."""
     usable = (source.std > 1e-6 * np.abs(source.mean)) & (target.std > 1e-6 * np.abs(target.mean)) & (source.mean != 0)
     if not usable.any():
         return None

@@ -20,11 +20,10 @@ from spectral_tl_bench.inspect.invented import NO_BENCHMARK, invented_task
 from spectral_tl_bench.inspect.token_shares import Share, probe
 from spectral_tl_bench.methods.base import Backbone, Budget, Method, Task
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models.backbones import get_backbone, load_backbone
 from spectral_tl_bench.models.backbones.input_scale import check_window
 from spectral_tl_bench.protocol.settings import Overrides, RunSettings, make_settings
 from spectral_tl_bench.protocol.strict import STRICT
-from spectral_tl_bench.results.schema import BackboneFacts
+from spectral_tl_bench.results.backbones import recorded_backbone
 from spectral_tl_bench.results.store import RECORD_FILE, read_record
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
@@ -133,35 +132,12 @@ def _as_recorded(request: ProbeRequest, weights: Path) -> ProbeRequest:
     facts, settings = record.backbone, RunSettings.model_validate(record.settings)
     # A first stage that was given by the user brings the random weights of its own backbone.
     seeds = [stage.options["stage_seed"] for stage in record.stages if "stage_seed" in stage.options]
-    backbone = request.backbone if facts is None else _recorded_backbone(facts, request, path)
+    backbone = request.backbone if facts is None else recorded_backbone(facts, request.backbone_file, path)
     backbone = replace(backbone, seed=next((seed for seed in seeds if isinstance(seed, int)), record.seed))
     return replace(
         request, options=record.options, backbone=backbone, benchmark=request.benchmark or record.benchmark,
         seed=record.seed, window=settings.window, settings=settings,
     )  # fmt: skip
-
-
-def _recorded_backbone(facts: BackboneFacts, request: ProbeRequest, path: Path) -> Backbone:
-    """The backbone that a record stands on, with the same pretrained weights."""
-    declared = load_backbone(facts.name)
-    sizes = {size: getattr(facts, size) for size in declared.sizes}
-    if facts.weights is None:
-        backbone = get_backbone(facts.name, "none", facts.patch_embedding, **sizes)
-    elif request.backbone_file is not None:
-        backbone = get_backbone(facts.name, str(request.backbone_file), facts.patch_embedding, **sizes)
-    else:
-        if facts.weights.source == "file":
-            raise UserError(
-                f"the record's backbone stands on a file of weights with sha256 {facts.weights.digest}", where=path,
-                fix="name that file with --backbone-weights",
-            )  # fmt: skip
-        backbone = get_backbone(facts.name, facts.weights.source, facts.patch_embedding, **sizes)
-    if facts.weights and backbone.weights and backbone.weights.digest != facts.weights.digest:
-        raise UserError(
-            f"the weights of {facts.name} are not those of the record", where=backbone.weights.path,
-            expected=f"a file with sha256 {facts.weights.digest}",
-        )  # fmt: skip
-    return backbone.reading_as(facts)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

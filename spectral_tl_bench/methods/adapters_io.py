@@ -5,8 +5,9 @@ A file is in the safetensors format; nothing in it is ever executed. Its header 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.errors import AdapterError
 from spectral_tl_bench.files import atomic_path
 from spectral_tl_bench.methods.base import Method, Task
@@ -29,11 +31,37 @@ COMPARED = (
 """Facts in which a file and the module that it is loaded into must agree."""
 
 
+class Use(BaseModel):
+    """What it takes to apply trained weights to images of one's own, beside the card.
+
+    Attributes:
+        benchmark: Definition of the benchmark: bands, unit, classes with their colours.
+        track: What they were trained on: ``sample`` for synthetic scenes.
+        protocol: Name of the protocol.
+        settings: Settings of the run.
+        mean: Of the training chips, per band, in the benchmark's unit; what is unmeasured is filled with it.
+        std: Their standard deviation.
+        low: Their darkest values, in the middle over chips.
+        fingerprint: Of the run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    benchmark: Benchmark
+    track: str
+    protocol: str
+    settings: dict[str, JsonValue]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    fingerprint: str
+
+
 class AdapterCard(BaseModel):
     """What a file of trained weights belongs to.
 
     Attributes:
-        format: Version of the header.
+        format: Version of the header; 1 has no ``use``.
         method: Entry-point name, by itself or with a preset.
         options: The method's options.
         backbone: Name, sizes and pretrained weights of the backbone.
@@ -46,11 +74,12 @@ class AdapterCard(BaseModel):
         window: Side of the training windows in pixels.
         frozen: Hash of the weights that the module has beside those in the file.
         environment: Versions that it was trained with.
+        use: What it takes to apply the weights; None where a method was saved outside a run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     method: str
     options: dict[str, JsonValue]
     backbone: dict[str, JsonValue]
@@ -63,6 +92,11 @@ class AdapterCard(BaseModel):
     window: int
     frozen: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     environment: dict[str, str]
+    use: Use | None = None
+
+    def usable(self, use: Use) -> AdapterCard:
+        """The card with what it takes to apply the weights."""
+        return self.model_copy(update={"format": 2, "use": use})
 
 
 def card_of(name: str, method: Method, task: Task) -> AdapterCard:
@@ -137,23 +171,35 @@ def read_adapter(path: Path) -> tuple[AdapterCard, State]:
     Raises:
         AdapterError: If the file is missing or damaged, or holds something else.
     """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            header = (stream.metadata() or {}).get(HEADER)
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"the weights cannot be read: {error}", where=path) from None
+    with _opened(path) as stream:
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    return read_card(path), state
+
+
+def read_card(path: Path) -> AdapterCard:
+    """The card of a file, without its weights; raises as ``read_adapter``."""
+    with _opened(path) as stream:
+        header = (stream.metadata() or {}).get(HEADER)
     fix = "name a selected.safetensors of a run of this version, or a file that save_adapter wrote"
     if header is None:
         raise AdapterError("the file does not say what its weights belong to", where=path, fix=fix)
     try:
-        return AdapterCard.model_validate_json(header), state
+        return AdapterCard.model_validate_json(header)
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(str(part) for part in item["loc"]) or "as a whole"
         raise AdapterError(
             f"the header of the weights cannot be used: {key}: {item['msg'].lower()}", where=path, fix=fix
         ) from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            yield stream
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"the weights cannot be read: {error}", where=path) from None
 
 
 def load_adapter(module: nn.Module, path: Path | str, card: AdapterCard | None = None) -> AdapterCard:

@@ -28,6 +28,7 @@ from spectral_tl_bench.results.scores import block, check_scores
 from spectral_tl_bench.results.tuning import Tuning
 
 RECORD_FILE = "record.json"
+WEIGHTS_FILE = "selected.safetensors"
 _FOLDER_DIGITS = 16  # of the fingerprint, in the name of a record's folder
 _MEASURED = ("selection", "seconds", "peak_memory_mb", "stages")  # where NaN can come up and means: unknown
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.kept_splits import kept_split
@@ -154,9 +152,7 @@ class Cell:
         """Mean and deviation of the training chips in reflectance, where the backbone is given pictures of it."""
         if self.backbone.input_norm != "reflectance":
             return ()
-        found, scale = self.opened.statistics(self.seed), self.opened.benchmark.sensor.scale
-        std = np.where(found.constant, 0.0, found.std)  # standardised, a constant band is 0
-        return tuple((found.mean * scale).tolist()), tuple((std * scale).tolist())
+        return self.opened.statistics(self.seed).reflectances(self.opened.benchmark.sensor.scale)
 
     def method_seed_name(self) -> str:
         """What stands for the method's class in the seeds of a shared first stage."""

@@ -10,19 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from spectral_tl_bench.data.units import summary
 from spectral_tl_bench.files import write_bytes, write_text
-from spectral_tl_bench.methods.adapters_io import card_of, save_adapter
+from spectral_tl_bench.methods.adapters_io import Use, card_of, save_adapter
 from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.results.model_card import CARD_FILE, model_card
 from spectral_tl_bench.results.predictions import draw_chips, predictions_png
 from spectral_tl_bench.results.schema import Record
-from spectral_tl_bench.results.store import RECORD_FILE, read_record, record_folder, write_record
+from spectral_tl_bench.results.store import RECORD_FILE, WEIGHTS_FILE, read_record, record_folder, write_record
 from spectral_tl_bench.runner.build import BuiltRun
 from spectral_tl_bench.runner.test import TestedModel
 from spectral_tl_bench.training.trained import TrainedModel
 
-WEIGHTS_FILE = "selected.safetensors"
 ERROR_FILE = "error.txt"
 
 
@@ -87,7 +89,8 @@ def write(
     """
     cell, out = built.cell, built.workplace.out
     folder = record_folder(out, cell.opened.benchmark.id, cell.method_name, fields["fingerprint"])
-    card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task())
+    use = _use(built, fields["fingerprint"])
+    card = card_of(split_objectives(cell.method_name)[0], cell.method, cell.task()).usable(use)
     state = {name: value for name, value in trained.selected[1].items() if name in built.changeable}
     save_adapter(built.module, folder / WEIGHTS_FILE, card, state)
     file, sha256, content = predictions_png(cell.opened.benchmark, tested.predictions)
@@ -100,10 +103,24 @@ def write(
     _clear_older(folder, file)
     record = read_record(stored)
     try:
+        write_text(folder / CARD_FILE, model_card(record, cell.opened.benchmark))
         draw_chips(record, out, cell.opened.benchmark, tested.target)
     except OSError as error:  # the result is stored, and the next one of these chips draws them
-        built.workplace.say(f"{cell.title} | its chips are not drawn: {error.strerror or error}")
+        built.workplace.say(f"{cell.title} | its card and its chips are not drawn: {error.strerror or error}")
     return record
+
+
+def _use(built: BuiltRun, fingerprint: str) -> Use:
+    """What it takes to apply the weights to images of one's own."""
+    cell = built.cell
+    statistics, training = built.images.statistics, cell.opened.index.frame.loc[built.split.chips("train")]
+    mean, std, low = (
+        tuple(np.nan_to_num(values).tolist()) for values in (statistics.mean, statistics.std, summary(training).low)
+    )
+    return Use(
+        benchmark=cell.opened.benchmark, track=cell.opened.track, protocol=cell.protocol.name,
+        settings=cell.settings.model_dump(mode="json"), mean=mean, std=std, low=low, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def write_failure(out: Path, fields: Mapping[str, Any], failure: Mapping[str, str], trace: str = "") -> Path | None:

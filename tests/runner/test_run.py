@@ -62,6 +62,7 @@ def test_a_run_leaves_records_that_verify(first, tree):
         assert outcome.record.parent.name == record.fingerprint[:16]
         assert {path.name for path in outcome.record.parent.iterdir()} == {
             "record.json", record.evidence.file, record.pictures.file, "selected.safetensors", "log.txt",
+            "model-card.md",
         }  # fmt: skip
         assert str(tree) not in json.dumps(record.model_dump(mode="json")), "a record names no folder of a machine"
     stages = [[(stage.name, stage.steps) for stage in read_record(outcome.record).stages] for outcome in outcomes]

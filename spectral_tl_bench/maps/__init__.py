@@ -1,0 +1,1 @@
+"""Trained weights applied to images of one's own: class maps as GeoTIFFs."""

@@ -1,0 +1,173 @@
+"""``stbench predict``: scenes in, maps out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spectral_tl_bench.benchmarks import VOID
+from spectral_tl_bench.console import clock, user_path
+from spectral_tl_bench.errors import DataError, UserError
+from spectral_tl_bench.maps.mapping import map_scene
+from spectral_tl_bench.maps.model import LoadedModel, load_model
+from spectral_tl_bench.maps.scene import Scene, SceneOptions, open_scene
+from spectral_tl_bench.maps.writing import Layers, colour, preview, unfinished, write_names
+
+ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".dat", ".bsq")
+"""Of files in a folder of scenes; a file that is named may have any."""
+INTERVAL = 10.0
+"""Seconds between lines about progress."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are made.
+
+    Attributes:
+        stride: Step between windows in pixels; by default that of the protocol's test.
+        batch_size: Windows that go through the network together.
+        probabilities: Also write the probability of every class.
+        entropy: Also write how undecided the model is: 0 to 1, the entropy of the probabilities over its maximum.
+        overwrite: Replace maps that are there.
+    """
+
+    stride: int | None = None
+    batch_size: int = 8
+    probabilities: bool = False
+    entropy: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """A finished map.
+
+    Attributes:
+        scene: The scene's file.
+        path: The map; class names, preview, probabilities and entropy are beside it.
+        shares: Of the mapped area, by class.
+    """
+
+    scene: Path
+    path: Path
+    shares: dict[str, float]
+
+
+def predict(
+    model: LoadedModel | Path | str,
+    scenes: Sequence[Path | str],
+    out: Path | str,
+    *,
+    scene_options: SceneOptions | None = None,
+    options: MapOptions | None = None,
+    say: Say = lambda _: None,
+) -> list[SceneMap]:
+    """Map scenes with a trained network.
+
+    Args:
+        model: The network, or what ``load_model`` takes.
+        scenes: Files, or folders whose rasters are scenes.
+        out: Folder for the maps: ``NAME.tif``, a cloud-optimised GeoTIFF on the grid of the scene.
+        scene_options: What is to be known about the scenes.
+        options: How maps are made.
+        say: Prints a line.
+
+    Raises:
+        UserError: If a model or a scene cannot be used, or a map is there already.
+    """
+    model = model if isinstance(model, LoadedModel) else load_model(model)
+    scene_options, options = scene_options or SceneOptions(), options or MapOptions()
+    if options.stride is not None and not 1 <= options.stride <= model.window:
+        raise UserError(f"--stride {options.stride} leaves gaps or is none",
+                        expected=f"1 to {model.window}, the side of the model's windows")  # fmt: skip
+    folder = user_path(out)
+    targets = _targets([user_path(scene) for scene in scenes], folder, options.overwrite)
+    maps = []
+    with unfinished(folder) as temporary:
+        for number, (path, target) in enumerate(targets.items(), start=1):
+            with open_scene(path, model.benchmark, scene_options) as scene:
+                say(f"[{number}/{len(targets)}] {path}: {scene.height} x {scene.width} px, bands {scene.matched}")
+                if not scene_options.trust_unit:
+                    scene.check_unit(model.statistics)
+                shares = _map(model, scene, target, temporary, options, say)
+            write_names(target, model.classes)
+            preview(target, model.benchmark, f"{path.name}: {model.title}", shares)
+            maps.append(SceneMap(path, target, shares))
+            most = sorted(shares, key=lambda name: -shares[name])[:4]
+            say(f"{target}: " + ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in most))
+    return maps
+
+
+def _targets(scenes: Sequence[Path], folder: Path, overwrite: bool) -> dict[Path, Path]:
+    """Where the map of each scene goes."""
+    files: list[Path] = []
+    for scene in scenes:
+        inside = sorted(path for path in scene.iterdir() if path.suffix.lower() in ENDINGS) if scene.is_dir() else []
+        if scene.is_dir() and not inside:
+            raise DataError("the folder has no scenes", where=scene, expected=f"files *{', *'.join(ENDINGS)}")
+        files += inside or [scene]
+    files = list(dict.fromkeys(files))
+    targets = {path: folder / f"{path.stem}.tif" for path in files}
+    names = Counter(target.name for target in targets.values())
+    for path, target in targets.items():
+        if names[target.name] > 1:
+            raise UserError(f"{names[target.name]} scenes would have the map {target.name}", where=path,
+                            fix="map them into folders of their own")  # fmt: skip
+        if target.exists() and path.exists() and target.samefile(path):
+            raise UserError("the map would replace its scene", where=path, fix="another --out")
+        if target.exists() and not overwrite:
+            raise UserError("there is a map already", where=target, fix="--overwrite, or another --out")
+    return targets
+
+
+def _map(
+    model: LoadedModel, scene: Scene, target: Path, temporary: Path, options: MapOptions, say: Say
+) -> dict[str, float]:
+    """Write the map of one scene; return the share of every class."""
+    classes = Layers(temporary, scene.source, 1, "uint8", VOID)
+    colour(classes, model.benchmark)
+    classes.file.update_tags(
+        STBENCH_METHOD=model.method, STBENCH_BENCHMARK=model.benchmark.id, STBENCH_RUN=model.fingerprint,
+        STBENCH_TRAINED_ON="synthetic sample" if model.track == "sample" else model.track,
+    )  # fmt: skip
+    more = {}
+    if options.probabilities:
+        more["probabilities"] = Layers(temporary, scene.source, len(model.classes), "float32", -1.0)
+        for number, name in enumerate(model.classes, start=1):
+            more["probabilities"].file.set_band_description(number, name)
+    if options.entropy:
+        more["entropy"] = Layers(temporary, scene.source, 1, "float32", -1.0)
+    counts, started = np.zeros(256, dtype=np.int64), time.monotonic()
+    told = started
+    for part in map_scene(model, scene, stride=options.stride, batch_size=options.batch_size):
+        shown = np.where(part.missing, VOID, part.classes).astype(np.uint8)
+        counts += np.bincount(shown.ravel(), minlength=256)
+        classes.write(part.line, shown[None])
+        if more:
+            _write_more(more, part.line, part.logits.softmax(dim=0), part.missing)
+        done = (part.line + len(shown)) / scene.height
+        if time.monotonic() - told >= INTERVAL:
+            told = time.monotonic()
+            say(f"{scene.path.name}: {100 * done:.0f} %, {clock((told - started) * (1 - done) / done)} left")
+    for name, layers in more.items():
+        layers.finish(target.with_name(f"{target.stem}-{name}.tif"), "average")
+    classes.finish(target, "nearest")
+    area = max(1, int(counts[: len(model.classes)].sum()))
+    return {name: float(counts[number] / area) for number, name in enumerate(model.classes)}
+
+
+def _write_more(more: dict[str, Layers], line: int, probabilities: torch.Tensor, missing: np.ndarray) -> None:
+    values = {"probabilities": probabilities}
+    if "entropy" in more:
+        entropy = torch.special.entr(probabilities).sum(dim=0, keepdim=True)
+        values["entropy"] = entropy / np.log(probabilities.shape[0])
+    for name, layers in more.items():
+        layers.write(line, np.where(missing, -1.0, values[name].numpy()).astype(np.float32))
