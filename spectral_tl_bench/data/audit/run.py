@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.audit.alike import find_copies
-from spectral_tl_bench.data.audit.chips import Look, look_at_chips, pixels_per_chip
+from spectral_tl_bench.data.audit.chips import CELLS, PLANES, Look, look_at_chips, pixels_per_chip
 from spectral_tl_bench.data.audit.facts import Audit, Basis, Copies, Ground, Pixels
 from spectral_tl_bench.data.audit.ground import compare_ground, shared_faults
 from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors
@@ -104,7 +104,10 @@ def audit_data(
     sides = sides_of(benchmark, index, seed)
     ground = {name: compare_ground(*pair) for name, pair in sides.pairs.items()}
     names = benchmark.labels.names
-    priors = {name: compare_priors(names, *map(_class_pixels, pair)) for name, pair in sides.pairs.items()}
+    priors = {
+        name: compare_priors(names, _class_pixels(one, len(names)), _class_pixels(other, len(names)))
+        for name, (one, other) in sides.pairs.items()
+    }
     pixels = None
     if not geometry:
         pixels, unread = _pixels(benchmark, index, sides, workers, say)
@@ -141,8 +144,8 @@ def _counted(sides: Sides) -> dict[str, int]:
     return {str(role): int(count) for role, count in sides.role.value_counts().items()}
 
 
-def _class_pixels(frame: pd.DataFrame) -> Array:
-    return np.sum(frame["class_counts"].tolist(), axis=0) if len(frame) else np.zeros(1)
+def _class_pixels(frame: pd.DataFrame, classes: int) -> Array:
+    return np.sum(frame["class_counts"].tolist(), axis=0) if len(frame) else np.zeros(classes, dtype=np.int64)
 
 
 def _pixels(
@@ -189,7 +192,7 @@ class _Seen:
         """Hold the sides against each other."""
         pairs = {name: tuple(self._side(frame) for frame in pair) for name, pair in self.sides.pairs.items()}
         one, other = pairs[GAP]
-        labelled = [_class_pixels(frame) for frame in self.sides.pairs[GAP]]
+        labelled = [_class_pixels(frame, len(self.sums[0][0])) for frame in self.sides.pairs[GAP]]
         bands = {name: compare_bands(*(side.pixels for side in pair)) for name, pair in pairs.items()}
         return Pixels(
             per_chip=per_chip,
@@ -223,7 +226,7 @@ class _Seen:
             np.concatenate(pixels) if pixels else np.zeros((0, bands), dtype=np.float32),
             np.repeat(np.arange(len(names)), counts),
             np.repeat(np.array(place, dtype=object), counts),
-            np.array([look.signature for look in looks], dtype=np.float32).reshape(len(names), -1),
+            np.array([look.signature for look in looks], dtype=np.float32).reshape(len(names), PLANES * CELLS**2),
             [look.pixel_hash for look in looks],
         )
 

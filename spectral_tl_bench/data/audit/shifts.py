@@ -26,14 +26,20 @@ def compare_priors(names: Sequence[str], one: Array, other: Array) -> Priors:
     """
     from scipy.spatial.distance import jensenshannon
 
-    apart = float(jensenshannon(one, other, base=2)) if one.sum() and other.sum() else None
+    if not one.sum() or not other.sum():  # nothing is absent from a side that is not there
+        return Priors(one=_whole(one), other=_whole(other), jensen_shannon=None, only_one=(), only_other=())
+    apart = float(np.nan_to_num(jensenshannon(one, other, base=2)))  # rounding may go below 0 under its root
     return Priors(
-        one=tuple(map(int, one)),
-        other=tuple(map(int, other)),
-        jensen_shannon=None if apart is None or np.isnan(apart) else apart,
+        one=_whole(one),
+        other=_whole(other),
+        jensen_shannon=apart,
         only_one=tuple(name for name, here, there in zip(names, one, other, strict=True) if here and not there),
         only_other=tuple(name for name, here, there in zip(names, one, other, strict=True) if there and not here),
     )
+
+
+def _whole(pixels: Array) -> tuple[int, ...]:
+    return tuple(map(int, pixels))
 
 
 def compare_bands(one: Array, other: Array) -> tuple[BandShift | None, ...]:
