@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli import data_audit
 from spectral_tl_bench.cli.data_cut import data_app
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
@@ -29,6 +30,7 @@ _TRUST = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRT
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
+    data_audit.register(data_app)
     app.add_typer(data_app, name="data")
 
 

@@ -48,6 +48,7 @@ def report(
     ] = None,
 ) -> None:
     """Make the boards from stored records alone: the same records, the same bytes."""
+    from spectral_tl_bench.leaderboard.audit.beside import read_audits
     from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
     from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_folder
@@ -60,10 +61,10 @@ def report(
     roots = _roots(records)
     folder = out or _default_out(roots)
     check_folder(folder, "--out")
-    results, papers = read_records(roots), _reported(roots)
+    results, papers, audits = read_records(roots), _reported(roots), read_audits(roots)
     if not results and papers is None:
         raise _nothing(roots)
-    paths = write_report(results, folder, wanted, papers)
+    paths = write_report(results, folder, wanted, papers, audits)
     others: Counter[str] = Counter()
     for path in paths:
         name = path.relative_to(folder).parts[0]

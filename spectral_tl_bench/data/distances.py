@@ -80,7 +80,7 @@ def _earth_centred(lon: Floats, lat: Floats) -> Floats:
     return np.stack([flat * np.cos(lon), flat * np.sin(lon), (1 - ECCENTRICITY_SQUARED) * normal * np.sin(lat)], -1)
 
 
-def _polygons(one: Footprints, other: Footprints) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+def polygons(one: Footprints, other: Footprints) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
     """Each pair of footprints on a plane along the line between their middles, level where it is halfway."""
     halfway, along = (one.middle + other.middle) / 2, other.middle - one.middle
     up = _unit(halfway)
@@ -96,7 +96,7 @@ def _unit(vectors: Floats) -> Floats:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
-def _near(one: Footprints, other: Footprints, apart: float) -> tuple[Ints, Ints, Floats]:
+def near(one: Footprints, other: Footprints, apart: float) -> tuple[Ints, Ints, Floats]:
     """Pairs that may be no more than ``apart`` metres from each other, with the least that their distance can be."""
     from scipy.spatial import cKDTree
 
@@ -123,7 +123,7 @@ def distance(one: Footprints, other: Footprints) -> float:
     if best > 0:
         # Only chips whose middles are near enough can come nearer than what is found already.
         able = np.flatnonzero(apart <= best + one.radius + other.radius.max())
-        chip, partner, least = _near(one[able], other, best)
+        chip, partner, least = near(one[able], other, best)
         order = np.argsort(least, kind="stable")
         for start in range(0, len(order), AT_ONCE):
             pairs = order[start : start + AT_ONCE]
@@ -134,7 +134,7 @@ def distance(one: Footprints, other: Footprints) -> float:
 
 
 def _least(one: Footprints, other: Footprints) -> float:
-    apart = shapely.distance(*_polygons(one, other))
+    apart = shapely.distance(*polygons(one, other))
     return float(np.where(apart <= TOUCHING * (one.radius + other.radius), 0.0, apart).min())
 
 
@@ -153,14 +153,15 @@ def shared_across(frame: pd.DataFrame) -> Ints:
         for there in groups[:number]:
             if not len(here) or not len(there):
                 continue
-            chip, partner, _ = _near(everywhere[here], everywhere[there], 0.0)
+            chip, partner, _ = near(everywhere[here], everywhere[there], 0.0)
             chip, partner = here[chip], there[partner]
-            real = shapely.intersects(*_polygons(_shrunk(everywhere[chip]), _shrunk(everywhere[partner])))
+            real = shapely.intersects(*polygons(shrunk(everywhere[chip]), shrunk(everywhere[partner])))
             pairs += [np.stack([chip[real], partner[real]]), np.stack([partner[real], chip[real]])]
     return np.concatenate(pairs, axis=1)
 
 
-def _shrunk(chips: Footprints) -> Footprints:
+def shrunk(chips: Footprints) -> Footprints:
+    """Footprints, smaller by what rounding makes of a length: those of neighbours do not share ground."""
     return Footprints(chips.middle[:, None] + (1 - ROUNDING) * (chips.points - chips.middle[:, None]))
 
 

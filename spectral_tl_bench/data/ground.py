@@ -65,6 +65,22 @@ def ground_boxes(frame: pd.DataFrame, block: float) -> GroundBoxes:
     return GroundBoxes(box, system)
 
 
+def blocks(frame: pd.DataFrame, block: float) -> dict[str, str]:
+    """The name of the block of ground that each chip lies in, by chip; chips that lie nowhere on the Earth have none.
+
+    Args:
+        frame: Rows of a chip index.
+        block: Side of a block in metres.
+    """
+    frame = frame[[horizontal(crs) is not None for crs in frame["crs"]]]
+    if frame.empty:
+        return {}
+    ground = ground_boxes(frame, block)
+    corner = (ground.box[:, :2] + ground.box[:, 2:]) / 2 // block
+    places = zip(frame.index, frame["domain"], ground.system, corner, strict=True)
+    return {chip: f"{domain}/{system}/{east:.0f}/{north:.0f}" for chip, domain, system, (east, north) in places}
+
+
 @functools.cache
 def horizontal(crs: str) -> Any:
     """The pyproj CRS of the plane or globe that x and y belong to; None where they have no place on the Earth.

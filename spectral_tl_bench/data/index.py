@@ -125,6 +125,33 @@ def build_index(
     return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
 
 
+def index_usable(
+    benchmark: Benchmark, root: Path, *, trusted: bool = False, domains: Path | None = None
+) -> tuple[ChipIndex, dict[str, str]]:
+    """As ``build_index``, but go on without chips that cannot be read, and leave copies where they are.
+
+    Args:
+        benchmark: The benchmark.
+        root: Data root.
+        trusted: Whether links and VRTs may lead out of the data root.
+        domains: Table of the chips' domains, where names tell none.
+
+    Returns:
+        The index of the others, and what is wrong with those, by chip.
+
+    Raises:
+        DataError: If files are missing, or chips contradict the benchmark.
+    """
+    base, frame, broken = look_at_all(benchmark, root, trusted=trusted)
+    frame, found = with_domains(benchmark, base, frame.set_index("chip"), domains)
+    check_sides(benchmark, base, frame["domain"])
+    check(benchmark, base, frame)
+    frame, skipped, notes = drop_void_chips(benchmark, base, frame)
+    notes += [*found, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    index = ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
+    return index, dict(zip(broken["chip"].astype(str), broken["problem"].astype(str), strict=True))
+
+
 def look_at_all(
     benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:

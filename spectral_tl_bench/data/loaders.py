@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.chip_cache import ChipCache
-from spectral_tl_bench.data.ground import ground_boxes, horizontal
+from spectral_tl_bench.data.ground import blocks
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
@@ -191,14 +191,8 @@ class EvaluationData:
     @functools.cached_property
     def _blocks(self) -> dict[str, str]:
         """The block of each chip that has no site and lies somewhere on the Earth."""
-        frame = pd.DataFrame([row for row in self.rows.values() if not row["site"] and horizontal(row["crs"])])
-        if frame.empty:
-            return {}
-        block = self.benchmark.split.block
-        ground = ground_boxes(frame, block)
-        corner = (ground.box[:, :2] + ground.box[:, 2:]) / 2 // block
-        places = zip(frame["chip"], frame["domain"], ground.system, corner, strict=True)
-        return {chip: f"{domain}/{system}/{east:.0f}/{north:.0f}" for chip, domain, system, (east, north) in places}
+        frame = pd.DataFrame([row for row in self.rows.values() if not row["site"]])
+        return {} if frame.empty else blocks(frame.set_index("chip"), self.benchmark.split.block)
 
 
 class TargetImages:

@@ -100,14 +100,8 @@ def open_index(
         DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
     index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains)
-    if source.kind == "sample":
-        return index, "sample", index.notes
-    if own or benchmark.track is not None or not layout_of(benchmark).published:
-        track: Track = "demonstration" if own or benchmark.track is None else benchmark.track
-        return index, track, (*index.notes, *_other_size(benchmark, index))
-    other_size = _other_size(benchmark, index)
-    deviations = [*_other_counts(benchmark, index), *other_size]
-    if deviations and not allow_partial and not other_size:
+    track, deviations = track_of(benchmark, source, own, index)
+    if track == "partial" and not allow_partial and not _other_size(benchmark, index):
         raise DataError(
             f"the data of {benchmark.id} are not the published ones:\n    " + "\n    ".join(deviations),
             where=index.root,
@@ -115,7 +109,22 @@ def open_index(
             + f" of {benchmark.chip_size} px",
             fix="complete the data, or add --allow-partial: results then go to the track 'partial'",
         )
-    return index, "partial" if deviations else "reproduced", (*index.notes, *deviations)
+    return index, track, (*index.notes, *deviations)
+
+
+def track_of(benchmark: Benchmark, source: DataSource, own: bool, index: ChipIndex) -> tuple[Track, list[str]]:
+    """The board that results on these chips may stand on, and what deviates from the published data.
+
+    Raises:
+        DataError: If the chips are those of a copy which must not be used.
+    """
+    if source.kind == "sample":
+        return "sample", []
+    other_size = _other_size(benchmark, index)
+    if own or benchmark.track is not None or not layout_of(benchmark).published:
+        return "demonstration" if own or benchmark.track is None else benchmark.track, other_size
+    deviations = [*_other_counts(benchmark, index), *other_size]
+    return "partial" if deviations else "reproduced", deviations
 
 
 def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from spectral_tl_bench.data.audit.facts import Audit
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis, analyse
 from spectral_tl_bench.leaderboard.beside import beside
@@ -31,6 +32,7 @@ def write_report(
     out: Path,
     formats: Collection[str] = DEFAULT_FORMATS,
     reported: pd.DataFrame | None = None,
+    audits: Iterable[Audit] = (),
 ) -> list[Path]:
     """Write the boards of all tracks that have records.
 
@@ -42,6 +44,7 @@ def write_report(
         formats: Some of ``FORMATS``. Files that an earlier report made for them and that are not made again are
             removed; those of other formats stay.
         reported: Numbers of papers, as ``read_reported`` gives them; None for those that come along.
+        audits: What was measured of the benchmarks' data, for the pages of benchmarks.
 
     Returns:
         The files of the report, also those that were there already. Everything but the site is computed before the
@@ -67,7 +70,7 @@ def write_report(
     if "site" in formats:
         from spectral_tl_bench.leaderboard.site import write_site
 
-        paths += write_site(analyses, papers, out / SITE)
+        paths += write_site(analyses, papers, out / SITE, audits)
     return paths
 
 

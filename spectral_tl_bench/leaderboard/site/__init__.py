@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from spectral_tl_bench.data.audit.facts import Audit
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.beside import beside
@@ -21,12 +22,15 @@ from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.site.writer import FORMAT, Writer
 
 
-def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, out: Path) -> list[Path]:
+def write_site(
+    analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, out: Path, audits: Iterable[Audit] = ()
+) -> list[Path]:
     """Write the site.
 
     Args:
         analyses: Numbers by name of the board, one for each track.
         reported: Numbers of papers, as ``leaderboard.reported`` reads them.
+        audits: What was measured of the benchmarks' data.
         out: Folder; files of an earlier site that are not part of this one are removed from it.
 
     Returns:
@@ -41,12 +45,13 @@ def write_site(analyses: Mapping[str, Analysis], reported: pd.DataFrame | None, 
     if not names:
         raise UserError("there is neither a record nor a reported number to make a site of")
     writer = Writer(sorted(map(track_of, names)))
+    audits = list(audits)
     first = opening([track.name for track in writer.tracks])
     for name in names:
         # A track's overview stands in its folder; the one that a visitor sees first stands at the top as well.
         overviews = [f"{track_of(name).slug}/index.html", *(["index.html"] if name == first else [])]
         if name in analyses:
-            write_track(writer, View(name, analyses[name]), overviews)
+            write_track(writer, View(name, analyses[name], audits), overviews)
         elif name == BESIDE:
             write_beside(writer, both, overviews)
         else:

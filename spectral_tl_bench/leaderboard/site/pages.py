@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_tl_bench.leaderboard.audit.beside import for_page
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site import names
 from spectral_tl_bench.leaderboard.site.charts import TIMES, families, scatter
@@ -104,6 +105,9 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "scored": [*order, floor],
         "entries": entries,
         "map": draw_map(benchmark),
+        "audit": for_page(
+            view.audits, view.track.name, benchmark.id, [run.record for run in view.analysis.board.records]
+        ),
         "shown": shown_chips(writer, view, benchmark),
         "class_table": class_table(benchmark, [(classes[row["row"]], row) for row in order], classes[floor["row"]]),
         "classes": classes,

@@ -6,7 +6,7 @@ import functools
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks
+from spectral_tl_bench.data.audit.facts import Audit
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
@@ -94,8 +95,8 @@ class View:
         analysis: Its numbers.
     """
 
-    def __init__(self, name: str, analysis: Analysis) -> None:
-        self.analysis = analysis
+    def __init__(self, name: str, analysis: Analysis, audits: Sequence[Audit] = ()) -> None:
+        self.analysis, self.audits = analysis, audits
         self.track = track_of(name)
         self.selected = selected_by(name)
         self.benchmarks = list(map(_benchmark, analysis.board.known.values()))
