@@ -48,18 +48,32 @@ MOST_MAPS = 256
 CHECK_EVERY = 10.0
 """Seconds after which the files of a chip that is read again are asked again whether they have changed."""
 
-_maps: dict[str, mmap.mmap] = {}
+_maps: dict[Shard, mmap.mmap] = {}
 _NO_HOLES = np.zeros(0, dtype=bool)
 
 Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
+class Shard(NamedTuple):
+    """A file of a pack, told from one that takes its place: path, size in bytes, number and time of change (ns)."""
+
+    path: str
+    size: int
+    number: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path | str, descriptor: int) -> Shard:
+        """The one that is open."""
+        status = os.fstat(descriptor)
+        return cls(str(path), status.st_size, status.st_ino, status.st_mtime_ns)
+
+
 class Place(NamedTuple):
-    """Where a chip lies in a shard.
+    """Where a chip lies in a pack.
 
     Attributes:
-        path: The shard.
-        size: Its size in bytes.
+        shard: The file.
         dtype: Type of the pixels.
         shape: (C, H, W).
         pixels: Byte at which they begin.
@@ -68,8 +82,7 @@ class Place(NamedTuple):
         hole_bands: 1, or C where bands differ.
     """
 
-    path: str
-    size: int
+    shard: Shard
     dtype: str
     shape: tuple[int, int, int]
     pixels: int
@@ -119,10 +132,12 @@ class PackedChips:
             check_unchanged(row)
             self._checked[chip] = now
         try:
-            shard = _maps.get(place.path) or _mapped(place)
+            shard = _maps.get(place.shard) or _mapped(place.shard)
         except OSError as error:
-            complain(f"packed chips cannot be read, and their files are: {error.strerror or error} ({place.path})")
-            self.places = {name: one for name, one in self.places.items() if one.path != place.path}
+            complain(
+                f"packed chips cannot be read, and their files are: {error.strerror or error} ({place.shard.path})"
+            )
+            self.places = {name: one for name, one in self.places.items() if one.shard != place.shard}
             return None
         pixels: np.ndarray[Any, Any] = np.ndarray(place.shape, place.dtype, shard, place.pixels)[:, *window]
         if place.classes < 0:
@@ -135,15 +150,15 @@ class PackedChips:
         return pixels, classes, holes != 0  # whatever bytes are there
 
 
-def _mapped(place: Place) -> mmap.mmap:
-    with Path(place.path).open("rb") as stream:
-        if os.fstat(stream.fileno()).st_size != place.size:
-            raise OSError("the file has another size than before")
-        shard = mmap.mmap(stream.fileno(), place.size, access=mmap.ACCESS_READ)
+def _mapped(shard: Shard) -> mmap.mmap:
+    with Path(shard.path).open("rb") as stream:
+        if Shard.of(shard.path, stream.fileno()) != shard:
+            raise OSError("the file is another one than before")
+        content = mmap.mmap(stream.fileno(), shard.size, access=mmap.ACCESS_READ)
     if len(_maps) >= MOST_MAPS:
         _maps.clear()  # windows that are still held keep theirs
-    _maps[place.path] = shard
-    return shard
+    _maps[shard] = content
+    return content
 
 
 def reading_of(benchmark: Benchmark) -> dict[str, Any]:
@@ -261,7 +276,8 @@ def read_shard(path: Path, reading: str) -> dict[str, Place]:
         OSError: If it cannot be read.
     """
     with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
+        shard = Shard.of(path, stream.fileno())
+        size = shard.size
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(MOST_HEADER, size - 8):
             raise ValueError("the file is cut short, or no shard of packed chips")
@@ -280,9 +296,8 @@ def read_shard(path: Path, reading: str) -> dict[str, Place]:
         kind, hidden, holes, _ = tensors.get(f"{key}.holes", ("<u1", (0, *shape[1:]), -1, 0))
         if kind != "<u1" or hidden[1:] != shape[1:] or hidden[0] not in {0, 1, shape[0]}:
             raise ValueError("pixels and holes of a chip differ in size")
-        place = Place(str(path), size, dtype, (shape[0], shape[1], shape[2]), start,
-                      tensors[f"{key}.classes"][2], holes, hidden[0])  # fmt: skip
-        places[key] = place
+        places[key] = Place(shard, dtype, (shape[0], shape[1], shape[2]), start,
+                            tensors[f"{key}.classes"][2], holes, hidden[0])  # fmt: skip
     return places
 
 

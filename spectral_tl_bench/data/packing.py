@@ -139,7 +139,7 @@ def compare(benchmark: Benchmark, index: ChipIndex, where: Path | None, workers:
             packed = PackedChips({chip.row["chip"]: places[chip.key]})
             whole = (slice(0, chip.row["height"]), slice(0, chip.row["width"]))
             if not _same(packed.window(chip.row, whole), chip.dataset.stored(chip.number)):
-                found[Path(places[chip.key].path)] = f"chip {chip.row['chip']} differs from its files"
+                found[Path(places[chip.key].shard.path)] = f"chip {chip.row['chip']} differs from its files"
         with lock:
             done += chip.size
             progress.at(done)
