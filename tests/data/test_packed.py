@@ -379,6 +379,7 @@ def test_holes_are_holes_whatever_bytes_are_there(own, tmp_path):
     area = slice(place.holes, place.holes + 256)
     content[area] = bytes(200 if byte else 0 for byte in content[area])
     Path(place.shard.path).write_bytes(content)
+    packed = build_index(benchmark, own.root, packed=tmp_path / "out")
     assert assert_same_samples(benchmark, plain, packed) == 10
 
 
