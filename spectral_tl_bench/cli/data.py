@@ -10,6 +10,7 @@ import typer
 
 from spectral_tl_bench.cli import data_audit
 from spectral_tl_bench.cli.data_cut import data_app
+from spectral_tl_bench.cli.data_pack import pack_data
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
 
@@ -26,6 +27,9 @@ _ROOT = Annotated[
     Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
 ]
 _TRUST = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
+
+
+data_app.command("pack")(pack_data)
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +76,8 @@ def check(
         say(source.line)
         say(f"track: {track}")
         say(f"unit: {index.unit}")
+        if index.packed.line:
+            say(index.packed.line)
         rows = [("domain", "side", "chips", "px", "unmeasured px", "CRS")]
         for domain, chips in index.frame.groupby("domain", sort=True):
             side = "source" if domain in chosen.source else "target"

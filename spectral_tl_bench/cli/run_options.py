@@ -150,9 +150,16 @@ class Choices:
     trust_data: Annotated[
         bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
     ] = False
+    packed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|off",
+            help="Folder of packed chips (`stbench data pack --out`), or off. Default: STBENCH_PACKED, else the cache.",
+        ),
+    ] = None
 
 
-WHERE = ("plan", "data_root", "allow_partial", "trust_data")
+WHERE = ("plan", "data_root", "allow_partial", "trust_data", "packed")
 """What is said of the data at hand, and may stand beside a plan."""
 SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate",
             "warmup_share", "schedule", "validate_every", "patience", "window", "stride", "validations",
@@ -191,7 +198,7 @@ def requests_of(choices: Choices) -> list[Request]:
     """
     from spectral_tl_bench.runner.blocks import requests
 
-    where = {"data_root": choices.data_root, "allow_partial": choices.allow_partial, "trust_data": choices.trust_data}
+    where = {name: getattr(choices, name) for name in WHERE if name != "plan"}
     return [request for block in blocks_of(choices) for request in requests(block, where)]
 
 

@@ -84,6 +84,7 @@ def tune(
     validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="As for `stbench run`.")] = False,
     trust_data: Annotated[bool, typer.Option("--trust-data", help="As for `stbench run`.")] = False,
+    packed: Annotated[str | None, typer.Option(metavar="DIR|off", help="As for `stbench run`.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     compile_steps: Annotated[bool, typer.Option("--compile", help="Compile training steps.")] = False,
@@ -128,7 +129,8 @@ def tune(
         weights=weights, patch_embedding=patch_embedding, input_scale=input_scale,
         level_norm=level_norm, input_norm=input_norm,
         seeds=list(dict.fromkeys(seed)) if seed else [0],
-        data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, protocol=protocol,
+        data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, packed=packed,
+        protocol=protocol,
         overrides=overrides, objective_options=read_options(objective_option or []),
     )  # fmt: skip
     device = checked_hardware(accelerator, feature_cache_limit, threads, precision)

@@ -13,7 +13,7 @@ import functools
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from spectral_tl_bench.data.chip import ReadingRules
 from spectral_tl_bench.data.copies import check_copies, check_one_file_each
 from spectral_tl_bench.data.domains import with_domains
 from spectral_tl_bench.data.layouts import ChipFiles, check_sides, find_chips
+from spectral_tl_bench.data.packed import PackedChips, find_packed
 from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.stamps import ChipStamps, stamp_chips
@@ -53,6 +54,7 @@ class ChipIndex:
         skipped: Chips that were left out: (domain, reason) by name.
         notes: Facts about the data that belong into the record.
         unit: The unit of the pixels, and how the files' values became it.
+        packed: Those of them that are packed for fast reading; they are the same, wherever they are read from.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class ChipIndex:
     skipped: dict[str, tuple[str, str]]
     notes: tuple[str, ...]
     unit: str = ""
+    packed: PackedChips = field(default_factory=PackedChips, compare=False)
 
     @functools.cached_property
     def manifest(self) -> str:
@@ -93,8 +96,9 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
 
 
 def build_index(
-    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False, domains: Path | None = None
-) -> ChipIndex:
+    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False,
+    domains: Path | None = None, packed: str | Path | None = None,
+) -> ChipIndex:  # fmt: skip
     """Find, open and check every chip of a benchmark.
 
     Args:
@@ -103,6 +107,7 @@ def build_index(
         workers: Threads that read; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
+        packed: Where packed chips are, see ``find_packed``.
 
     Returns:
         The index.
@@ -122,7 +127,8 @@ def build_index(
     notes += [*found, *copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
     if trusted:
         notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
-    return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
+    found_packed = find_packed(benchmark, frame, packed)
+    return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame), found_packed)
 
 
 def index_usable(

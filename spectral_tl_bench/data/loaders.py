@@ -135,7 +135,8 @@ class EvaluationData:
         cache: ChipCache | None = None,
     ) -> None:
         self.benchmark, self.settings = benchmark, settings
-        self._reading = index.root, statistics, cache  # not the index, which knows chips of all roles
+        # Not the index, which knows chips of all roles.
+        self._reading = index.root, index.packed.of(chips), statistics, cache
         self.collection = ChipCollection(open_datasets(benchmark, index, chips, cache=cache, fill=statistics.mean))
         self.rows = {row["chip"]: row for _, _, row in self.collection.chips()}
         self._place = {row["chip"]: (dataset, number) for dataset, number, row in self.collection.chips()}
@@ -158,8 +159,8 @@ class EvaluationData:
 
     def only(self, chips: Sequence[str]) -> EvaluationData:
         """Some of the chips, which may be none."""
-        root, statistics, cache = self._reading
-        index = ChipIndex(root, pd.DataFrame(list(self.rows.values())).set_index("chip"), {}, ())
+        root, packed, statistics, cache = self._reading
+        index = ChipIndex(root, pd.DataFrame(list(self.rows.values())).set_index("chip"), {}, (), packed=packed)
         return EvaluationData(self.benchmark, index, chips, self.settings, statistics, cache)
 
     def windows_per_chip(self) -> dict[str, int]:

@@ -84,6 +84,7 @@ class SpectralChips(RasterDataset):
         self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
         self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
+        self.packed = index.packed.of(frame.index, labels)
         if not labels:
             frame = frame.drop(columns=[name for name in frame if str(name).startswith(("label", "class_counts"))])
         systems = frame["crs"].unique()
@@ -108,12 +109,24 @@ class SpectralChips(RasterDataset):
         crs = rasterio.crs.CRS.from_wkt(systems[0]) if systems[0] == LOCAL_CRS else systems[0]
         self.index = geopandas.GeoDataFrame(columns, geometry=boxes, index=slots, crs=crs)
         self._rows = frame.reset_index(names="chip").to_dict("records")
+        self._known: tuple[geopandas.GeoDataFrame, GeoQuery, Any] | None = None
         self._slot_of = {start.value: number for number, start in enumerate(starts)}
 
     @property
     def files(self) -> list[str]:
         """The image files, sorted."""
         return sorted(self.index["filepath"])
+
+    @property
+    def bounds(self) -> GeoQuery:
+        """Of all chips."""
+        return self._of_index()[1]
+
+    def _of_index(self) -> tuple[geopandas.GeoDataFrame, GeoQuery, Any]:
+        """The index, its bounds and its CRS, kept as long as it is the same: each query takes them."""
+        if self._known is None or self._known[0] is not self.index:
+            self._known = self.index, super().bounds, self.crs
+        return self._known
 
     def __getitem__(self, index: GeoQuery | slice) -> dict[str, Any]:
         """The pixels of one window of one chip, never resampled.
@@ -143,7 +156,7 @@ class SpectralChips(RasterDataset):
             sample = self._padded_window(number, line, column, height, width)
         else:
             sample = self.read_window(number, line, column, height, width)
-        sample |= {"crs": self.crs, "bounds": (x, y, t)}
+        sample |= {"crs": self._of_index()[2], "bounds": (x, y, t)}
         return sample if self.transforms is None else self.transforms(sample)
 
     def _only_chip_with(self, x: slice, y: slice, query: GeoQuery | slice) -> int:
@@ -202,8 +215,15 @@ class SpectralChips(RasterDataset):
             Pixels (C, h, w) in the files' type and unit, classes (h, w) uint8 with void, and which pixels are
             unmeasured: bool (C, h, w), (1, h, w) where that is the same in all bands, or of no size where none is.
         """
+        if (packed := self.packed.window(row, window)) is not None:
+            return packed
         image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
         return image[:, *window], mask[window], holes[:, *window] if holes.size else holes
+
+    def stored(self, number: int) -> tuple[np.ndarray[Any, Any], ...]:
+        """What the files of chip ``number`` say of all of it: pixels, classes and holes, see ``_stored``."""
+        row = self._rows[number]
+        return self._stored(row, (slice(0, row["height"]), slice(0, row["width"])))
 
     def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
         check_unchanged(row)
@@ -239,6 +259,8 @@ class SpectralChips(RasterDataset):
     def classes(self, number: int) -> np.ndarray[Any, Any]:
         """The classes of chip ``number`` (H, W), uint8 with void; its image is read only where that changes them."""
         row = self._rows[number]
+        if row["chip"] in self.packed.places:
+            return np.array(self.stored(number)[1])
         check_unchanged(row)
         if self.rules.nodata == "void" and row["nodata_pixels"]:
             image = self._image(row)

@@ -31,6 +31,7 @@ class DataSource:
         line: One line that tells the user.
         trusted: Whether links and VRTs may lead out of the root (``--trust-data``).
         domains: Table of the chips' domains, in place of the one in the dataset's folder.
+        packed: Where packed chips are, see ``packed.find_packed``.
     """
 
     kind: Literal["sample", "files"]
@@ -38,6 +39,7 @@ class DataSource:
     line: str
     trusted: bool = False
     domains: Path | None = None
+    packed: str | None = None
 
 
 def locate(
@@ -99,7 +101,7 @@ def open_index(
     Raises:
         DataError: If chips of the published size are too few or too many and ``allow_partial`` is not set.
     """
-    index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains)
+    index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains, packed=source.packed)
     track, deviations = track_of(benchmark, source, own, index)
     if track == "partial" and not allow_partial and not _other_size(benchmark, index):
         raise DataError(

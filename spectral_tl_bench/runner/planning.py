@@ -249,7 +249,7 @@ class _Planner:
 
     def _open(self, benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark | UserError:
         """A benchmark whose chips are there and can be cut for all seeds, or the reason why not."""
-        about = [benchmark.id, own_folder, request.data_root, request.trust_data, request.allow_partial]
+        about = [benchmark.id, own_folder, request.data_root, request.trust_data, request.allow_partial, request.packed]
         try:
             opened = self._get("opened", about, lambda: _open(benchmark, own_folder, request))
             self._get("cut", [id(opened), request.seeds], lambda: [opened.split(seed) for seed in request.seeds])
@@ -300,7 +300,8 @@ def _check_leak(protocol: Protocol, request: Request) -> None:
 
 
 def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
-    source = replace(locate(benchmark, own_folder, request.data_root), trusted=request.trust_data)
+    found = locate(benchmark, own_folder, request.data_root)
+    source = replace(found, trusted=request.trust_data, packed=request.packed)
     index, track, notes = open_index(benchmark, source, own_folder is not None, request.allow_partial)
     return OpenBenchmark(benchmark, source, index, track, notes)
 
@@ -308,6 +309,8 @@ def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> Op
 def _say_data(opened: OpenBenchmark, seeds: Sequence[int], say: Say) -> None:
     """What the data are, and how far apart their parts: of the first seed, and of others where it is another line."""
     say(opened.source.line)
+    if opened.index.packed.line:
+        say(f"{opened.benchmark.id}: {opened.index.packed.line}")
     for note in opened.notes:
         say(f"{opened.benchmark.id}: {note}")
     lines: dict[str, int] = {}

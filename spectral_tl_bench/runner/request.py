@@ -31,6 +31,7 @@ class Request:
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
         trust_data: Whether links and VRTs may lead out of the data root.
+        packed: Where packed chips are, see ``data.packed.find_packed``; no number depends on it.
         protocol: Name of the protocol.
         as_published: Whether the target's labels may be read while training, which ``as-published`` alone does.
         overrides: Changed protocol settings.
@@ -54,6 +55,7 @@ class Request:
     data_root: Path | None = None
     allow_partial: bool = False
     trust_data: bool = False
+    packed: str | None = None
     protocol: str = DEFAULT_PROTOCOL
     as_published: bool = False
     overrides: Overrides = field(default_factory=Overrides)

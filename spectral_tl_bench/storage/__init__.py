@@ -10,6 +10,7 @@ from spectral_tl_bench.storage.place import (
     FEATURES,
     INDEX,
     KINDS,
+    PACKS,
     SAMPLE,
     SPLITS,
     STAGES,
@@ -24,7 +25,7 @@ from spectral_tl_bench.storage.scratch import scratch, sweep_scratch
 from spectral_tl_bench.storage.signs import hold
 
 __all__ = [
-    "CACHE_VARIABLE", "FEATURES", "INDEX", "KINDS", "LIMIT_VARIABLE", "SAMPLE", "SPLITS", "STAGES", "WEIGHTS", "Entry",
-    "Kind", "Limit", "cache_folder", "cache_limit", "clear", "hold", "in_words", "make_room", "obtain", "scratch",
-    "sweep_scratch", "to_clear", "touch",
+    "CACHE_VARIABLE", "FEATURES", "INDEX", "KINDS", "LIMIT_VARIABLE", "PACKS", "SAMPLE", "SPLITS", "STAGES", "WEIGHTS",
+    "Entry", "Kind", "Limit", "cache_folder", "cache_limit", "clear", "hold", "in_words", "make_room", "obtain",
+    "scratch", "sweep_scratch", "to_clear", "touch",
 ]  # fmt: skip

@@ -139,8 +139,9 @@ SPLITS = Kind("splits", "split", "who trains, validates and tests, by benchmark 
 SAMPLE = Kind("sample", "sample", "the bundled synthetic scenes")
 STAGES = Kind("stages", "first stage", "trained first stages")
 FEATURES = Kind("features", "features", "kept features of frozen backbones")
+PACKS = Kind("packs", "packed chips", "chips packed for fast reading, by `stbench data pack`", evicted=False)
 WEIGHTS = Kind("weights", "weights", "published weights that were downloaded", evicted=False)
-KINDS = {kind.name: kind for kind in (INDEX, SPLITS, SAMPLE, STAGES, FEATURES, WEIGHTS)}
+KINDS = {kind.name: kind for kind in (INDEX, SPLITS, SAMPLE, STAGES, FEATURES, PACKS, WEIGHTS)}
 
 
 def paths_in(folder: Path) -> Iterator[Path]:
