@@ -37,6 +37,7 @@ from spectral_tl_bench.runner.train import train
 from spectral_tl_bench.runner.write import ERROR_FILE, Clock, write_failure
 from spectral_tl_bench.storage import scratch
 from spectral_tl_bench.training.hardware import Hardware, computing_threads
+from spectral_tl_bench.training.measured import waiting_line
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.trained import TrainedModel
 
@@ -174,6 +175,8 @@ def _measure(
             store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
             trained = train(built, folder, store, leaked(built))
             end_of_training = time.monotonic()
+            if line := waiting_line(trained.stages, workplace.workers):
+                workplace.say(f"{cell.title} | {line}")
             tested = test(built, trained)
     finally:
         gc.collect()  # Lightning's trainers hold their modules in cycles; many cells may follow in this process

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from spectral_tl_bench.training.trained import StageSummary
+
+WAITING = "share_waiting_for_data"
+MUCH = 0.1
+"""From this share of its time on, a training that waits for data is told what helps."""
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -64,11 +71,29 @@ class StepClock(Callback):
             return
         self.facts = {
             "windows_per_second": round(self._steps * self.batch_size / seconds, 2),
-            "share_waiting_for_data": round(min(1.0, self._waited / seconds), 4),
+            WAITING: round(min(1.0, self._waited / seconds), 4),
         }
         for name, value in energy(self.device).items():
             if value >= self._energy.get(name, float("inf")):  # a counter of the CPU begins anew when it is full
                 self.facts[name] = round(value - self._energy[name], 1)
+
+
+def waiting_line(stages: Iterable[StageSummary], workers: int) -> str:
+    """How much of its training a cell has waited for data, and what helps where that is much; empty if unknown.
+
+    Args:
+        stages: Of the cell.
+        workers: Its reader processes.
+    """
+    known = [(stage.seconds, stage.measured[WAITING]) for stage in stages if WAITING in stage.measured]
+    seconds = sum(duration for duration, _ in known)
+    if seconds <= 0:
+        return ""
+    share = sum(duration * part for duration, part in known) / seconds
+    line = f"waited for data in {share:.0%} of the training time"
+    if share <= MUCH:
+        return line
+    return f"{line}; what helps: more --workers (now {workers}), `stbench data pack`, the data on a local disk"
 
 
 def energy(device: torch.device) -> dict[str, float]:

@@ -22,7 +22,8 @@ from spectral_tl_bench.training import measured as measured_module
 from spectral_tl_bench.training.gradient import GradientStage, train_stage
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.loggers import CellLogs, check_loggers
-from spectral_tl_bench.training.measured import StepClock, energy
+from spectral_tl_bench.training.measured import StepClock, energy, waiting_line
+from spectral_tl_bench.training.trained import StageSummary
 
 CPU = torch.device("cpu")
 
@@ -211,6 +212,35 @@ def test_waiting_and_validation_are_told_apart(monkeypatch):
     now[0] += 50.0
     clock.on_train_end(None, None)
     assert clock.facts["windows_per_second"] == 5.0 and clock.facts["share_waiting_for_data"] == 0.5
+
+
+def stage_that_waited(seconds: float, **measured: float) -> StageSummary:
+    return StageSummary("x", 1, seconds, 1, {}, measured)
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([(10.0, 0.02)], "waited for data in 2% of the training time"),
+        ([(10.0, 0.10)], "waited for data in 10% of the training time"),
+        ([(10.0, 0.0), (30.0, 0.4)], "waited for data in 30% of the training time; what helps: more --workers (now 3), "
+         "`stbench data pack`, the data on a local disk"),
+        ([(10.0, None)], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_a_cell_says_how_long_it_has_waited_and_what_helps(stages, said):
+    made = [stage_that_waited(s, **({} if w is None else {"share_waiting_for_data": w})) for s, w in stages]
+    assert waiting_line(made, 3) == said
+
+
+def test_a_run_says_it_once_for_each_cell_that_was_trained_by_steps(tree, tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(measured_module, "MUCH", -1.0)
+    cells, _ = plan(make_request(tree, "full", "majority"), lambda _: None)
+    execute(cells, tmp_path, Hardware("cpu"), 0, lines.append)
+    (line,) = [line for line in lines if "waited for data" in line]
+    assert line.startswith(f"{cells[0].title} | waited") and "more --workers (now 0), `stbench data pack`" in line
 
 
 def test_energy_where_it_can_be_read_and_not_elsewhere(monkeypatch, tmp_path):
