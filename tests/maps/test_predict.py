@@ -56,9 +56,7 @@ def test_the_map_of_a_target_chip_is_the_prediction_that_was_counted(trained, me
     ("height", "width"), [(16, 16), (17, 16), (48, 33), (33, 80), (7, 40), (40, 7), (5, 9), (1, 1), (65, 64)]
 )
 @pytest.mark.parametrize("stride", [16, 8, 5])
-def test_every_pixel_is_mapped_once_whatever_the_size(
-    trained, scene_pixels, write_scene, tmp_path, height, width, stride
-):
+def test_every_pixel_is_mapped_once(trained, scene_pixels, write_scene, tmp_path, height, width, stride):
     model, pixels = trained.load("pixel-mlp"), scene_pixels(height, width)
     [one] = predict(model, [write_scene(pixels)], tmp_path / "maps", options=MapOptions(stride=stride),
                     scene_options=SceneOptions(trust_unit=True))  # fmt: skip

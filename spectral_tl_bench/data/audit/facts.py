@@ -11,7 +11,7 @@ from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import write_json
 
 VERSION = 1
-Basis = Literal["reproduced", "partial", "sample", "demonstration", "definition"]
+Basis = Literal["reproduced", "partial", "sample", "demonstration", "aerial", "hyperspectral", "definition"]
 """The track of the data; ``definition`` where only the benchmark's definition was looked at, and no data."""
 
 Count = Annotated[int, Field(ge=0)]
