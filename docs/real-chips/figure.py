@@ -6,6 +6,7 @@ python docs/real-chips/figure.py
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -36,8 +37,15 @@ def title(row: dict[str, str]) -> str:
     scale = re.search(r"input scale ([0-9.]+)", row["patch_embedding"])
     size = PATCHES[row["backbone"]] / (float(scale[1]) if scale else 1)
     weights = ", random weights" if row["pretrained"] == "none" else ""
-    pixels = " and a per-pixel MLP" if "pixels" in row["options"].replace("light+pixels", "pixels") else ""
-    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, tokens of {size:g} px{pixels}"
+    pixels = " and a per-pixel MLP" if has_pixel_path(row["options"]) else ""
+    plain = ", without Hyper Tokenizer and stage 1" if '"hyper_tokenizer": false' in row["options"] else ""
+    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, tokens of {size:g} px{pixels}{plain}"
+
+
+def has_pixel_path(options: str) -> bool:
+    """Whether a row adds the logits of a per-pixel MLP."""
+    values = json.loads(options)
+    return values.get("pixels") is True or "+pixels" in values.get("decoder", "")
 
 
 def main() -> None:
