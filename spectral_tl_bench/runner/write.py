@@ -149,7 +149,7 @@ def clear_unfinished(folder: Path) -> None:
     if not folder.is_dir() or (folder / RECORD_FILE).exists():
         return
     for path in folder.iterdir():
-        if path.name == WEIGHTS_FILE or path.name.startswith(("pictures-", "evidence")):
+        if path.name in (WEIGHTS_FILE, CARD_FILE) or path.name.startswith(("pictures-", "evidence")):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # there is something else in it
         for empty in (folder, *folder.parents[:2]):

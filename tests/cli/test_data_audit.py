@@ -27,7 +27,7 @@ def test_every_benchmark_of_the_suite_passes(tmp_path, monkeypatch, capsys):
 
 def plant(folder: Path, domain: str, change) -> None:
     """A copy of the definitions whose ``domains.geojson`` says something else of a domain."""
-    for path in splits_folder().iterdir():
+    for path in (path for path in splits_folder().iterdir() if path.is_file()):
         (folder / path.name).write_bytes(path.read_bytes())
     path = folder / "domains.geojson"
     known = json.loads(path.read_text())

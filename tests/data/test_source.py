@@ -160,4 +160,4 @@ def test_own_data_stand_on_a_track_of_their_own(own, trees):
 
 def test_a_source_is_a_plain_value(tmp_path):
     source = locate(MTS, None, tmp_path, {})
-    assert dataclasses.astuple(source) == ("files", tmp_path, f"data: {tmp_path} (--data-root)", False, None)
+    assert dataclasses.astuple(source) == ("files", tmp_path, f"data: {tmp_path} (--data-root)", False, None, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import loadmat, savemat
 from tiny import CPU, SIZES, install, make_request, make_tree, quiet, run_main
 
@@ -19,6 +20,7 @@ from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.metrics import released_history
 from spectral_tl_bench.leaderboard.submit.rules import breaches
 from spectral_tl_bench.leaderboard.submit.truth import Truth, check_against
+from spectral_tl_bench.methods.adapters_io import read_adapter
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.protocol.published import AS_PUBLISHED, PUBLISHED
 from spectral_tl_bench.protocol.registry import get_protocol
@@ -144,8 +146,11 @@ def test_without_the_flag_nothing_follows_from_the_target_s_labels(other_labels,
     record, _ = run(other_labels, tmp_path, **HONEST)
     before = honest[0]
     assert record.selection == before.selection
-    weights = [Path(one.path).with_name("selected.safetensors").read_bytes() for one in (record, before)]
-    assert weights[0] == weights[1]
+    files = [read_adapter(Path(one.path).with_name("selected.safetensors")) for one in (record, before)]
+    (card, weights), (earlier, other) = files
+    assert weights.keys() == other.keys() and all(torch.equal(weights[name], other[name]) for name in weights)
+    told = [one.use.model_dump(exclude={"fingerprint"}) for one in (card, earlier)]  # which names the labels' hash
+    assert told[0] == told[1]
     assert record.scores != before.scores, "testing reads them"
 
 
