@@ -32,6 +32,11 @@ def test_from_an_empty_folder_to_data_that_are_accepted(site, stbench, real, tre
     assert all(file.endswith(("receipt.json", "lock")) for file in left), "the archive is gone"
     code, said = stbench("check", benchmark)
     assert code == 0 and "track: partial" in said, said
+    code, said = stbench("verify", benchmark)
+    faults = [line for line in said.splitlines() if line.startswith(("fault", "broken"))]
+    assert "rules hold" in said and all("published are" in line for line in faults), "few chips, and nothing else"
+    code, said = stbench("pack", benchmark, "--verify")
+    assert code == 0 and "packed chips are those of the files, bit for bit" in said, said
 
     before = len(site.asked)
     code, said = stbench("get", name, "--accept-terms")
