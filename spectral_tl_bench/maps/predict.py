@@ -101,8 +101,9 @@ def predict(
             write_names(target, model.classes)
             preview(target, model.benchmark, f"{path.name}: {model.title}", shares)
             maps.append(SceneMap(path, target, shares))
-            most = sorted(shares, key=lambda name: -shares[name])[:4]
-            say(f"{target}: " + ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in most))
+            most = [name for name in sorted(shares, key=lambda name: -shares[name])[:4] if shares[name] >= 0.0005]
+            told = ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in most)
+            say(f"{target}: {told or 'nothing in the scene is measured'}")
     return maps
 
 

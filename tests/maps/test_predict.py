@@ -105,8 +105,10 @@ def test_nan_is_never_a_class_and_no_measurement(trained, scene_pixels, write_sc
 
 def test_a_scene_without_a_measurement_is_a_map_without_a_class(trained, write_scene, tmp_path):
     scene = write_scene(np.zeros((24, 20, 20), dtype=np.uint16), nodata=0)
-    [one] = predict(trained.load("lora"), [scene], tmp_path / "maps")
+    said: list[str] = []
+    [one] = predict(trained.load("lora"), [scene], tmp_path / "maps", say=said.append)
     assert (classes_of(one.path) == 255).all() and set(one.shares.values()) == {0.0}
+    assert said[-1].endswith("nothing in the scene is measured")
 
 
 def test_a_hidden_part_is_nodata(trained, scene_pixels, write_scene, tmp_path):
