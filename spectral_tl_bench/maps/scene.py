@@ -22,6 +22,8 @@ from spectral_tl_bench.sensors import Sensor
 
 NEAR = 0.015
 """How far, in micrometres, a band may lie from the benchmark's, or 1.5 % of the wavelength where that is more."""
+CACHE = 256 * 1024**2
+"""Bytes of blocks that GDAL keeps."""
 SAMPLED = 64
 """Squares of the scene whose values are compared with those of the training chips."""
 
@@ -129,7 +131,8 @@ def open_scene(path: Path, benchmark: Benchmark, options: SceneOptions) -> Itera
     Raises:
         DataError: If it cannot be read, or its bands are not those of the benchmark.
     """
-    with open_raster(path, any_size=True) as source:
+    # GDAL would keep blocks in 5 % of the machine's memory; what windows share is a few lines of blocks.
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), open_raster(path, any_size=True) as source:
         yield Scene(source, path, benchmark, options)
 
 
