@@ -37,9 +37,9 @@ def title(row: dict[str, str]) -> str:
     scale = re.search(r"input scale ([0-9.]+)", row["patch_embedding"])
     size = PATCHES[row["backbone"]] / (float(scale[1]) if scale else 1)
     weights = ", random weights" if row["pretrained"] == "none" else ""
-    pixels = " and a per-pixel MLP" if has_pixel_path(row["options"]) else ""
-    plain = ", without Hyper Tokenizer and stage 1" if '"hyper_tokenizer": false' in row["options"] else ""
-    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, tokens of {size:g} px{pixels}{plain}"
+    pixels = " + MLP" if has_pixel_path(row["options"]) else ""
+    plain = ", experts alone" if '"hyper_tokenizer": false' in row["options"] else ""
+    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, {size:g} px{pixels}{plain}"
 
 
 def has_pixel_path(options: str) -> bool:
