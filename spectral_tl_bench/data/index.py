@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +118,12 @@ def build_index(
     base, chips = find_chips(benchmark, root)
     check_one_file_each(base, chips)
     rules = ReadingRules.of(benchmark)
-    frame = _kept_scan(base, chips, rules, workers, root, trusted).set_index("chip")
-    frame, found = with_domains(benchmark, base, frame, domains)
-    check_sides(benchmark, base, frame["domain"])
-    check(benchmark, base, frame)
-    copies = check_copies(benchmark, base, frame)
-    frame, skipped, notes = drop_void_chips(benchmark, base, frame)
-    notes += [*found, *copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    frame = _kept_scan(base, chips, rules, workers, root, trusted)
+    index = _checked(benchmark, base, frame, domains, check_copies)
     if trusted:
-        notes.append("the data were trusted (--trust-data): links and VRTs may lead out of the data root")
-    found_packed = find_packed(benchmark, frame, packed)
-    return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame), found_packed)
+        trust = "the data were trusted (--trust-data): links and VRTs may lead out of the data root"
+        index = replace(index, notes=(*index.notes, trust))
+    return replace(index, packed=find_packed(benchmark, index.frame, packed))
 
 
 def index_usable(
@@ -149,13 +144,22 @@ def index_usable(
         DataError: If files are missing, or chips contradict the benchmark.
     """
     base, frame, broken = look_at_all(benchmark, root, trusted=trusted)
+    index = _checked(benchmark, base, frame, domains, lambda *_: [])
+    return index, dict(zip(broken["chip"].astype(str), broken["problem"].astype(str), strict=True))
+
+
+def _checked(
+    benchmark: Benchmark, base: Path, frame: pd.DataFrame, domains: Path | None,
+    copies_in: Callable[[Benchmark, Path, pd.DataFrame], Iterable[str]],
+) -> ChipIndex:  # fmt: skip
+    """The index of chips that were opened, held against the benchmark; ``copies_in`` has notes on copies."""
     frame, found = with_domains(benchmark, base, frame.set_index("chip"), domains)
     check_sides(benchmark, base, frame["domain"])
     check(benchmark, base, frame)
+    copies = copies_in(benchmark, base, frame)
     frame, skipped, notes = drop_void_chips(benchmark, base, frame)
-    notes += [*found, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
-    index = ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
-    return index, dict(zip(broken["chip"].astype(str), broken["problem"].astype(str), strict=True))
+    notes += [*found, *copies, *notes_on(benchmark, frame), *suspicions(benchmark, frame)]
+    return ChipIndex(base, _place_local(frame), skipped, tuple(notes), unit_line(benchmark, frame))
 
 
 def look_at_all(

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
 
 Mask = np.ndarray[Any, Any]
 
@@ -39,8 +40,9 @@ def data_bands(source: Any, wanted: int) -> list[int]:
 
 
 def unmeasured(
-    source: Any, bands: Sequence[int], pixels: np.ndarray[Any, Any], nodata_in: Literal["any", "all"] | None
-) -> Unmeasured:
+    source: Any, bands: Sequence[int], pixels: np.ndarray[Any, Any], nodata_in: Literal["any", "all"] | None,
+    window: Window | None = None,
+) -> Unmeasured:  # fmt: skip
     """What of an open raster is unmeasured.
 
     Args:
@@ -49,6 +51,7 @@ def unmeasured(
         pixels: Their values (C, H, W), as stored.
         nodata_in: Whether a nodata value counts in every band by itself, or only where all bands have it; None:
             0 only in all bands, any other value in each.
+        window: Which part of the raster was read; by default all of it.
     """
     found: dict[str, Mask] = {}
     if pixels.dtype.kind == "f":
@@ -57,7 +60,7 @@ def unmeasured(
     nodata, zeros = _nodata(source, bands, pixels, nodata_in)
     if nodata is not None:
         found["nodata"] = nodata
-    hidden = _hidden(source, bands)
+    hidden = _hidden(source, bands, window)
     if hidden is not None:
         found["mask"] = np.broadcast_to(hidden, pixels.shape)
     found = {reason: mask for reason, mask in found.items() if mask.any()}
@@ -97,7 +100,7 @@ def _equal(layer: np.ndarray[Any, Any], value: float | None) -> Mask:
     return layer == whole
 
 
-def _hidden(source: Any, bands: Sequence[int]) -> Mask | None:
+def _hidden(source: Any, bands: Sequence[int], window: Window | None) -> Mask | None:
     """Where masks hide pixels (C or 1, H, W). GDAL lets one kind of mask win; nodata values are looked at anyway."""
     alphas = [number for number, colour in enumerate(source.colorinterp, start=1) if colour is ColorInterp.alpha]
     layers: list[Mask | None] = []
@@ -107,11 +110,11 @@ def _hidden(source: Any, bands: Sequence[int]) -> Mask | None:
         if MaskFlags.all_valid in flags or named or flags == [MaskFlags.nodata]:
             layers.append(None)
         else:
-            mask = source.read_masks(band) == 0
+            mask = source.read_masks(band, window=window) == 0
             if MaskFlags.per_dataset in flags:
                 return mask[None]
             layers.append(mask)
     if all(layer is None for layer in layers):
         return None
-    shape = (source.height, source.width)
-    return np.stack([np.zeros(shape, dtype=bool) if layer is None else layer for layer in layers])
+    nothing = np.zeros(next(layer.shape for layer in layers if layer is not None), dtype=bool)
+    return np.stack([nothing if layer is None else layer for layer in layers])

@@ -17,7 +17,9 @@ from spectral_tl_bench.errors import DataError, UserError
 from spectral_tl_bench.maps.mapping import map_scene
 from spectral_tl_bench.maps.model import LoadedModel, load_model
 from spectral_tl_bench.maps.scene import Scene, SceneOptions, open_scene
-from spectral_tl_bench.maps.writing import Layers, colour, preview, unfinished, write_names
+from spectral_tl_bench.maps.writing import Layers, colour, preview, write_names
+from spectral_tl_bench.storage.output import check_folder
+from spectral_tl_bench.storage.signs import unfinished
 
 ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".dat", ".bsq")
 """Of files in a folder of scenes; a file that is named may have any."""
@@ -90,8 +92,9 @@ def predict(
                         expected=f"1 to {model.window}, the side of the model's windows")  # fmt: skip
     folder = user_path(out)
     targets = _targets([user_path(scene) for scene in scenes], folder, options.overwrite)
+    check_folder(folder, "--out")
     maps = []
-    with unfinished(folder) as temporary:
+    with unfinished(folder / "maps") as temporary:
         for number, (path, target) in enumerate(targets.items(), start=1):
             with open_scene(path, model.benchmark, scene_options) as scene:
                 say(f"[{number}/{len(targets)}] {path}: {scene.height} x {scene.width} px, bands {scene.matched}")

@@ -82,7 +82,7 @@ class Scene:
         window = Window(column, line, self.width if width is None else width, height)
         try:
             stored = self.source.read(self.bands, window=window)
-            holes = unmeasured(_Part(self.source, window), self.bands, stored, self.nodata_in).values
+            holes = unmeasured(self.source, self.bands, stored, self.nodata_in, window).values
         except rasterio.errors.RasterioError as error:
             raise DataError(f"the pixels cannot be read: {error}", where=self.path) from None
         pixels = (stored if self.unit is None else self.unit(stored)).astype(np.float32)
@@ -134,20 +134,6 @@ def open_scene(path: Path, benchmark: Benchmark, options: SceneOptions) -> Itera
     # GDAL would keep blocks in 5 % of the machine's memory; what windows share is a few lines of blocks.
     with rasterio.Env(GDAL_CACHEMAX=CACHE), open_raster(path, any_size=True) as source:
         yield Scene(source, path, benchmark, options)
-
-
-class _Part:
-    """A window of an open raster, with what ``unmeasured`` asks."""
-
-    def __init__(self, source: Any, window: Window) -> None:
-        self._source, self._window = source, window
-        self.height, self.width = int(window.height), int(window.width)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def read_masks(self, band: int) -> Any:
-        return self._source.read_masks(band, window=self._window)
 
 
 def _unit(source: Any, bands: Sequence[int], sensor: Sensor, options: SceneOptions) -> tuple[Unit | None, str]:

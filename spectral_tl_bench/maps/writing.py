@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,7 +12,6 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
-from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import atomic_path, write_text
 
 PREVIEW = 1200
@@ -57,21 +53,6 @@ class Layers:
                 self.path, temporary, driver="COG", compress="deflate", overview_resampling=resampling,
                 bigtiff="if_safer",
             )  # fmt: skip
-
-
-@contextmanager
-def unfinished(folder: Path) -> Iterator[Path]:
-    """A folder for what is not whole yet, beside what it becomes; it is gone afterwards.
-
-    Raises:
-        StorageError: If nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".stbench-map-", dir=folder) as name:
-            yield Path(name)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise StorageError(f"the maps cannot be written: {error.strerror}", where=folder, fix="another --out") from None
 
 
 def colour(layers: Layers, benchmark: Benchmark) -> None:

@@ -172,14 +172,17 @@ def read_adapter(path: Path) -> tuple[AdapterCard, State]:
         AdapterError: If the file is missing or damaged, or holds something else.
     """
     with _opened(path) as stream:
-        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    return read_card(path), state
+        return _card(stream, path), {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
 
 
 def read_card(path: Path) -> AdapterCard:
     """The card of a file, without its weights; raises as ``read_adapter``."""
     with _opened(path) as stream:
-        header = (stream.metadata() or {}).get(HEADER)
+        return _card(stream, path)
+
+
+def _card(stream: Any, path: Path) -> AdapterCard:
+    header = (stream.metadata() or {}).get(HEADER)
     fix = "name a selected.safetensors of a run of this version, or a file that save_adapter wrote"
     if header is None:
         raise AdapterError("the file does not say what its weights belong to", where=path, fix=fix)
