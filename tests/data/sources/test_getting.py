@@ -21,7 +21,11 @@ from spectral_tl_bench.data.sources import getting
     ("name", "folder", "benchmark"),
     [("mts12", "MTS12", "mts12-n2s"), ("dfc2020", "DFC2020", "dfc2020-winter"), ("whu-ohs", "WHU-OHS", "whuohs-t2s")],
 )
-def test_from_an_empty_folder_to_data_that_are_accepted(site, stbench, real, trees, root, name, folder, benchmark):
+def test_from_an_empty_folder_to_data_that_are_accepted(
+    site, stbench, real, trees, root, name, folder, benchmark, tmp_path, monkeypatch
+):
+    # A pack in the cache that tests share would be read by every later test of the same chips.
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     site.repos[REPO] = real
     code, said = stbench("get", name, "--accept-terms")
     assert code == 0, said
