@@ -32,6 +32,7 @@ LAYERS = (
         "errors",
         "defaults",
         "console",
+        "cores",
         "endings",
         "trial",
         "pulse",

@@ -37,6 +37,7 @@ def pack_data(
 ) -> None:
     """Pack chips for fast reading: runs find them by themselves, and give the same numbers; goes on if cut off."""
     from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.cores import available_cores
     from spectral_tl_bench.data.index import build_index
     from spectral_tl_bench.data.packed import OFF, VARIABLE
     from spectral_tl_bench.data.packing import compare, pack
@@ -48,7 +49,7 @@ def pack_data(
         raise UserError("no benchmark is named", expected="stbench data pack BENCHMARK", fix="`stbench benchmarks`")
     set_elsewhere = os.environ.get(VARIABLE, "")
     named = out or (Path(set_elsewhere) if set_elsewhere not in ("", OFF) else None)
-    where, threads = None if named is None else user_path(named), workers or os.cpu_count() or 1
+    where, threads = None if named is None else user_path(named), workers or available_cores()
     sound = True
     for definition, own_folder in resolve(wanted):
         source = replace(locate(definition, own_folder, data_root), trusted=trust_data)

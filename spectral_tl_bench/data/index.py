@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.console import complain
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.checks import check, check_readable, drop_void_chips, fail, notes_on
 from spectral_tl_bench.data.chip import ReadingRules
 from spectral_tl_bench.data.copies import check_copies, check_one_file_each
@@ -206,7 +206,7 @@ class _Look:
     def at(
         cls, base: Path, chips: list[ChipFiles], rules: ReadingRules, workers: int | None, root: Path, trusted: bool
     ) -> _Look:
-        workers = workers or os.cpu_count() or 1
+        workers = workers or available_cores()
         stamps = stamp_chips(base, chips, (root, base), trusted, workers)
         both = list(zip(chips, stamps, strict=True))
         good = [(chip, stamp) for chip, stamp in both if not stamp.problem]

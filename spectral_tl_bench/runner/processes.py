@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spectral_tl_bench import pause
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
 from spectral_tl_bench.pulse import beat
@@ -24,13 +25,6 @@ from spectral_tl_bench.runner.standing import forget
 from spectral_tl_bench.storage import sweep_scratch
 from spectral_tl_bench.storage.signs import POLL
 from spectral_tl_bench.training.hardware import Hardware
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which in a container or a batch job are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def automatic_jobs(cells: Sequence[Cell], hardware: Hardware | None = None, gpus: Sequence[str] = ()) -> int:

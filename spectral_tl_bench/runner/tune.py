@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from spectral_tl_bench.console import complain
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.defaults import HANG_AFTER
 from spectral_tl_bench.endings import check_stopped, contained
 from spectral_tl_bench.errors import MethodError, UserError
@@ -29,7 +30,6 @@ from spectral_tl_bench.runner.build import Workplace
 from spectral_tl_bench.runner.cell import is_foreign
 from spectral_tl_bench.runner.definitions import Cell
 from spectral_tl_bench.runner.on_source import source_value
-from spectral_tl_bench.runner.processes import available_cores
 from spectral_tl_bench.runner.search_space import Point, Search, Space, draws
 from spectral_tl_bench.training.hardware import computing_threads
 

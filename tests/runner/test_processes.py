@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tiny import install, make_request
 
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.results.store import read_record, read_records, verify
-from spectral_tl_bench.runner.processes import automatic_jobs, available_cores, execute_in_processes
+from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.training.hardware import Hardware
 

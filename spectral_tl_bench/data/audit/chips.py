@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.rasters import SpectralChips, open_datasets
@@ -71,8 +71,7 @@ def look_at_chips(
         say: Told after each chip how many are read.
     """
     count = pixels_per_chip(len(chips))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(workers or cores, -(-len(chips) // CHIPS_PER_PROCESS))
+    processes = min(workers or available_cores(), -(-len(chips) // CHIPS_PER_PROCESS))
     if processes <= 1:
         reader = _Reader(benchmark, index, count)
         for number, chip in enumerate(chips, 1):
