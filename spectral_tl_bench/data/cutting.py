@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from spectral_tl_bench.data.scenes import Part, SceneFiles, bands_of, find_scene
 from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.errors import BenchmarkError, DataError
 from spectral_tl_bench.files import file_digest, fsync_folder, write_json
+from spectral_tl_bench.storage.signs import unfinished
 
 COLUMNS = ("chip", "domain", "site", "scene", "row", "column", "labelled")
 """Of the table: names, then the chip's first row and column in its scene, and how many pixels have a class."""
@@ -59,8 +57,7 @@ def cut_scenes(benchmark: Benchmark, folder: Path, root: Path, say: Say, allow_p
         raise DataError("--from is no folder", where=folder, expected="the folder of the published files")
     scenes = find_scenes(benchmark, folder, allow_partial)
     root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".stbench-cut-", dir=root))
-    try:
+    with unfinished(target) as work:
         rows, origin = [], []
         for number, files in enumerate(scenes, 1):
             written = list(_cut_scene(benchmark, files, work))
@@ -72,13 +69,8 @@ def cut_scenes(benchmark: Benchmark, folder: Path, root: Path, say: Say, allow_p
             })  # fmt: skip
         _write_table(work / "chips.csv", rows)
         write_json(work / ORIGIN, {"benchmark": benchmark.id, "version": benchmark.version, "scenes": origin})
-        work.chmod(0o755)
         work.rename(target)
         fsync_folder(root)
-    except BaseException:
-        with suppress(OSError):
-            shutil.rmtree(work)
-        raise
     return target
 
 
