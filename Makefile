@@ -29,9 +29,9 @@ lint: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
 
-# The documentation as a site in build/docs, which opens from disk; a link or anchor that leads nowhere ends it.
+# The documentation as a site in build/docs, which opens from disk. A link or anchor that leads nowhere ends it (not with --quiet).
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "the documentation: build/docs/index.html"
 
 # The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).

@@ -162,6 +162,18 @@ def test_what_is_no_command_is_found(line):
         parse(arguments, complete=True)
 
 
+@pytest.mark.parametrize("name", ["bug", "benchmark", "method", "record"])
+def test_a_form_of_an_issue_can_be_shown(name):
+    form = yaml.safe_load(content(f".github/ISSUE_TEMPLATE/{name}.yml"))
+    asked = [part for part in form["body"] if part["type"] != "markdown"]
+    assert form.keys() == {"name", "description", "labels", "body"} and {part["type"] for part in asked} <= {
+        "input", "textarea", "dropdown", "checkboxes",
+    }  # fmt: skip
+    assert len({part["id"] for part in asked}) == len(asked) >= 4
+    assert all(part["attributes"]["label"] for part in asked)
+    assert any(part.get("validations") == {"required": True} for part in asked)
+
+
 def test_the_version_is_one():
     assert yaml.safe_load(content("CITATION.cff"))["version"] == __version__
     assert re.search(r"^## (\S+)", content("CHANGELOG.md"), re.M)[1] == __version__
