@@ -1,12 +1,14 @@
 """What the site of the documentation (``mkdocs.yml``) has beside the files in this folder; MkDocs calls it.
 
 Pages of the repository outside ``docs/`` become pages of the site, and links between files of the repository are made
-to fit there: the same text works in the repository and on the site. The reference of commands comes from the commands.
+to fit there: the same text works in the repository and on the site. Notebooks are shown without their outputs. The
+reference of commands comes from the commands.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -43,6 +45,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     boards = (path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("leaderboard/tables/board-*.md"))
     for name in (*OUTSIDE, *boards):
         files.append(File.generated(config, name, abs_src_path=str(REPOSITORY / name)))
+    for path in sorted((REPOSITORY / "docs").rglob("*.ipynb")):
+        name = path.relative_to(REPOSITORY / "docs").with_suffix(".md").as_posix()
+        files.append(File.generated(config, name, content=notebook(path)))
     files.append(File.generated(config, COMMANDS, content=commands()))
     return files
 
@@ -54,7 +59,7 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
 
     def placed(found: re.Match[str]) -> str:
         words, target, anchor = found[1], posixpath.normpath(posixpath.join(folder, found[2])), found[3] or ""
-        on_site = target.removeprefix("docs/")
+        on_site = re.sub(r"\.ipynb$", ".md", target.removeprefix("docs/"))
         if files.get_file_from_path(on_site) is None and (REPOSITORY / target).exists():
             return words[1:-1]
         return f"{words}({posixpath.relpath(on_site, posixpath.dirname(here) or '.')}{anchor})"
@@ -71,6 +76,13 @@ def on_post_build(config: MkDocsConfig) -> None:
     for page in Path(config.site_dir).rglob("*.html"):
         if found := FROM_ELSEWHERE.search(page.read_text(encoding="utf-8")):
             raise PluginError(f"{page} loads {found[1]} from elsewhere")
+
+
+def notebook(path: Path) -> str:
+    """A notebook in Markdown."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in texts)
 
 
 def commands() -> str:
