@@ -1,4 +1,4 @@
-# `make demo` and `make test`, and `make quick` between two edits. All set up everything they need.
+# `make demo`, `make test` and `make docs`, and `make quick` between two edits. All set up everything they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ OUT ?= runs/demo
 DEMO_FLAGS ?=
 TEST_JOBS ?= 2
 
-.PHONY: demo test quick lint slow newer golden clean
+.PHONY: demo test quick lint slow docs newer golden clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stbench run --method majority --method nearest-mean --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
@@ -29,6 +29,11 @@ lint: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
 
+# The documentation as a site in build/docs, which opens from disk. A link or anchor that leads nowhere ends it (not with --quiet).
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "the documentation: build/docs/index.html"
+
 # The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).
 newer: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) tests/data tests/sample tests/test_benchmarks.py \
@@ -40,7 +45,7 @@ golden: $(VENV)/.installed-dev
 	$(BIN)/python -W ignore tests/golden/write.py $(if $(COMPONENT),"$(COMPONENT)")
 
 # Bytecode is made of what is imported, when it is: of all of PyTorch it would take longer than the main job.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml spectral_tl_bench/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable .
 	touch $@
@@ -49,5 +54,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build runs .pytest_cache .mypy_cache .ruff_cache

@@ -18,6 +18,7 @@ from spectral_tl_bench.methods.base import Budget
 from spectral_tl_bench.methods.registry import load_method
 from spectral_tl_bench.models.backbones import load_backbone
 from spectral_tl_bench.objectives.registry import load_objective
+from spectral_tl_bench.plugins import SUITE
 from spectral_tl_bench.protocol.names import AS_PUBLISHED
 from spectral_tl_bench.protocol.settings import RATES, Overrides
 from spectral_tl_bench.results.evidence import Evidence
@@ -210,5 +211,7 @@ def _definition(record: Record, folder: Path | None) -> str:
 def _made(record: Record, again: Record) -> dict[str, tuple[str, str]]:
     old = {**record.environment, "device": record.device or ""}
     new = {**again.environment, "device": again.device or ""}
-    names: Sequence[str] = [name for name in old if name in new and not name.endswith(" code")]
+    # Which of the suite's code changed numbers say the numerics versions; its own version makes no other machine.
+    suite = (SUITE, f"method package {SUITE}")
+    names: Sequence[str] = [name for name in old if name in new and name not in suite and not name.endswith(" code")]
     return {name: (old[name], new[name]) for name in names if old[name] != new[name]}

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import save_file
 from tiny import SIZES, make_request, make_tree
 
-from spectral_tl_bench.authoring.recompute import TOLERANCE, choose, moved_pixels, recompute, request_of
+from spectral_tl_bench.authoring.recompute import TOLERANCE, _made, choose, moved_pixels, recompute, request_of
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.results.store import load_evidence, read_record
@@ -37,6 +37,12 @@ def test_a_record_is_enough_to_make_it_again(records, root, tmp_path):
     result = recompute(partial, tmp_path, root, None, lambda _: None)
     assert result.reason == "" and result.ok and not result.elsewhere
     assert result.moved == {"selected": 0.0, "last": 0.0, "oracle": 0.0}
+
+
+def test_an_earlier_version_of_the_suite_is_no_excuse(records):
+    earlier = {"spectral-tl-bench": "0.1.0", "method package spectral-tl-bench": "0.1.0", "torch": "2.4.0"}
+    record = records[0].model_copy(update={"environment": records[0].environment | earlier})
+    assert set(_made(record, records[0])) == {"torch"}, "with other libraries more pixels may move"
 
 
 def test_another_run_lies_farther_away_than_the_tolerance(records):

@@ -21,10 +21,12 @@ from spectral_tl_bench.evaluation.metrics import MeanIoU
 from spectral_tl_bench.identity import backbone_inputs
 from spectral_tl_bench.methods.baselines import Full
 from spectral_tl_bench.methods.peft_methods import Lora
-from spectral_tl_bench.methods.registry import load_method, method_entries
+from spectral_tl_bench.methods.registry import distribution_of, load_method, method_entries
 from spectral_tl_bench.models import decoders, patch_embedding
 from spectral_tl_bench.models.backbones.entries import make_vit
 from spectral_tl_bench.objectives.registry import make_objectives, objective_entries
+from spectral_tl_bench.plugins import package_of
+from spectral_tl_bench.protocol import numerics
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner.cell import Cell
 from spectral_tl_bench.runner.run import execute, plan
@@ -203,6 +205,14 @@ def test_every_method_and_objective_of_the_suite_declares_its_own_version():
     own = {name for name, kind in kinds.items() if kind.__module__.partition(".")[0] in OURS}
     assert {name for name in own if "numerics_version" not in vars(kinds[name])} == set()
     assert len(own) >= 35
+
+
+def test_the_version_of_the_suite_does_not_count(tree, monkeypatch):
+    cell = cell_of(tree, "lora+spectralaug")
+    now = print_of(cell)
+    monkeypatch.setattr(numerics, "distribution_of", lambda name: (distribution_of(name)[0], "99.0"))
+    monkeypatch.setattr(numerics, "package_of", lambda entry: (package_of(entry)[0], "99.0"))
+    assert print_of(replace(cell)) == now
 
 
 def test_a_renamed_and_moved_class_keeps_the_identity(base):
