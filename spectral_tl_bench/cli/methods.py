@@ -58,8 +58,8 @@ def list_methods(context: typer.Context) -> None:
     say("")
     usable, broken = listed(objectives.GROUP, objectives.load_objective)
     known = {name: listing.listing_of(entry) for name, entry in usable.items()}
-    rows = [(f"+{name}", one.year, _what(one, usable[name]), one.reference or "-") for name, one in known.items()]
-    print_folded([("objective", "year", "what it does", "source"), *rows])
+    table = [(f"+{name}", one.year, _what(one, usable[name]), one.reference or "-") for name, one in known.items()]
+    print_folded([("objective", "year", "what it does", "source"), *table])
     say_broken("objective", broken)
     say("")
     say("an objective is added to any method: lora+groupdro, spectralx@hypert+vrex+swad")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_tl_bench.cli.run import _check_folders, _print_outcomes
+from spectral_tl_bench.cli.closing import close
+from spectral_tl_bench.cli.run import _check_folders
 from spectral_tl_bench.cli.run_options import overrides_of, seeds_of
 from spectral_tl_bench.console import backbone_sizes, complain, in_percent, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER, RESULTS_HELP, results_folder
@@ -182,9 +183,7 @@ def _tune(
     chosen: list[Cell] = [tuner.tuned(cell, tuning) for cell in cells]
     jobs = min(jobs, len(chosen)) or automatic_jobs(chosen)
     outcomes = execute_in_processes(chosen, out, device, workers, say, False, jobs, hang_after)
-    say("")
-    _print_outcomes(outcomes)
-    say(f"records: {out}   board: stbench report --records {out}")
+    close(outcomes, out, lambda name: f"the same command with --benchmark={name}")
     if any(outcome.state == "refused" for outcome in outcomes):
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
