@@ -20,6 +20,7 @@ from spectral_tl_bench.cli import (
     convert,
     data,
     leaderboard,
+    new_benchmark,
     plan,
     predict,
     run,
@@ -48,7 +49,21 @@ app = typer.Typer(
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
-for group in (run, plan, tune, predict, benchmarks, data, authoring, leaderboard, compare, convert, submit, status):
+for group in (
+    run,
+    plan,
+    tune,
+    predict,
+    benchmarks,
+    data,
+    authoring,
+    new_benchmark,
+    leaderboard,
+    compare,
+    convert,
+    submit,
+    status,
+):
     group.register(app)
 make_strict(app)
 
