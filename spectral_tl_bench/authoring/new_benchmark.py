@@ -290,7 +290,11 @@ def write_benchmark(definition: Mapping[str, Any], rows: Sequence[Mapping[str, s
     writer.writerows(rows)
     write_text(path.parent / TABLE, table.getvalue())
     head = "# Made by `stbench init-benchmark`; every key is explained in docs/bring-a-benchmark.md.\n"
-    write_text(path, head + yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True, width=110))
+    write_text(
+        path,
+        head
+        + yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None),
+    )
 
 
 def _sites(chips: Sequence[Chip]) -> list[str]:

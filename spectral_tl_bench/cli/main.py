@@ -42,7 +42,6 @@ app = typer.Typer(
     name="stbench",
     help="Spectral TL Bench: train a land-cover method on one region or season, test it on others.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -17,7 +17,7 @@ Places = Callable[[str, int], tuple[str, str]]
 
 
 def write_chips(
-    folder: Path, places: Places, domains: tuple[str, ...] = ("north", "south"), chips: int = 6, *,
+    folder: Path, places: Places, domains: tuple[str, ...] = ("north", "south"), chips: int = 4, *,
     crs: str | None = "EPSG:32633", step: float = 2_000.0, dtype: str = "uint16", side: int = SIDE,
     descriptions: tuple[str, ...] = ("green", "red", "nir"), tags: Callable[[int], dict[str, str]] = lambda _: {},
     nodata: float | None = None, label: dict[str, Any] | None = None, gsd: float = 10.0,

@@ -28,10 +28,9 @@ def stbench(monkeypatch, capsys):
 
 
 def made(stbench, folder: Path, *more: object) -> Benchmark:
-    """The benchmark that is written, which `benchmarks check` passes."""
+    """The benchmark that is written; what `benchmarks check` makes of it is said at the end."""
     code, out, err = stbench("init-benchmark", folder, "--id", "mine", *more)
-    assert code == 0, out + err
-    assert stbench("benchmarks", "check", folder / "mine.yaml")[0] == 0
+    assert code == 0 and "mine: right" in out, out + err
     return read_benchmark(folder / "mine.yaml")
 
 
@@ -54,10 +53,11 @@ def test_pairs_and_domains_are_found_in_any_arrangement(stbench, tmp_path, place
     folders.write_chips(tmp_path, places)
     code, out, _ = stbench("init-benchmark", tmp_path, "--id", "mine")
     assert code == 0 and how in out
+    assert stbench("benchmarks", "check", tmp_path / "mine.yaml")[0] == 0
     rows = table(tmp_path)
-    expected = {places(domain, number): domain for domain in ("north", "south") for number in range(6)}
+    expected = {places(domain, number): domain for domain in ("north", "south") for number in range(4)}
     assert {(row["image"], row["label"]): row["domain"] for row in rows} == expected
-    assert len({row["chip"] for row in rows}) == 12
+    assert len({row["chip"] for row in rows}) == 8
     benchmark = read_benchmark(tmp_path / "mine.yaml")
     assert (benchmark.source, benchmark.target, benchmark.gap) == (("north",), ("south",), "region")
     assert benchmark.sensor.band_names == ("green", "red", "nir") and benchmark.sensor.wavelengths == (
@@ -156,9 +156,9 @@ def test_one_domain_is_an_in_domain_reference(stbench, tmp_path):
 
 def test_a_table_of_the_owners_tells_domains(stbench, tmp_path):
     folders.write_chips(
-        tmp_path, lambda d, n: (f"img/{n + 6 * (d == 'south')}.tif", f"lbl/{n + 6 * (d == 'south')}.tif")
+        tmp_path, lambda d, n: (f"img/{n + 4 * (d == 'south')}.tif", f"lbl/{n + 4 * (d == 'south')}.tif")
     )
-    lines = [f"{number}.tif,{'Upper Valley' if number < 6 else 'Lower Valley'},x" for number in range(12)]
+    lines = [f"{number}.tif,{'Upper Valley' if number < 4 else 'Lower Valley'},x" for number in range(8)]
     (tmp_path / "tiles.csv").write_text("\n".join(["file,valley,other", *lines]) + "\n")
     code, out, _ = stbench("init-benchmark", tmp_path, "--id", "mine", "--source", "Upper-Valley")
     assert code == 0 and "by the column valley of tiles.csv" in out
@@ -215,7 +215,7 @@ def test_a_partner_that_is_missing(stbench, tmp_path, removed, said):
     code, _, err = stbench("init-benchmark", tmp_path, "--id", "mine")
     assert code == 2 and said in err and "--drop-unpaired" in err and not list(tmp_path.glob("*.yaml"))
     made(stbench, tmp_path, "--drop-unpaired")
-    assert len(table(tmp_path)) == 11
+    assert len(table(tmp_path)) == 7
 
 
 def test_mixed_sizes_bands_and_types(stbench, tmp_path):
@@ -224,14 +224,14 @@ def test_mixed_sizes_bands_and_types(stbench, tmp_path):
     code, _, err = stbench("init-benchmark", folder, "--id", "mine")
     assert code == 2 and "2 sizes in pixels" in err and "--size" in err and "data cut" in err
     made(stbench, folder, "--size", 16)
-    assert len(table(folder)) == 12
+    assert len(table(folder)) == 8
     folder = folders.write_chips(tmp_path / "b", folders.side_by_side)
     with rasterio.open(folder / "south/2_image.tif") as file:
         profile, values = file.profile, file.read()
     with rasterio.open(folder / "south/2_image.tif", "w", **{**profile, "count": 2}) as file:
         file.write(values[:2])
     code, _, err = stbench("init-benchmark", folder)
-    assert code == 2 and "2 numbers of bands: 3: 11 images; 2: 1 images" in err and "south/2_image.tif" in err
+    assert code == 2 and "2 numbers of bands: 3: 7 images; 2: 1 images" in err and "south/2_image.tif" in err
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_globs_say_which_is_which(stbench, tmp_path):
     folders.write_chips(tmp_path, lambda d, n: (f"x/{d}_{n}.tif", f"y/{d}_{n}.tif"))
     folders.write_chips(tmp_path, lambda d, n: (f"z/{d}_{n}.tif", f"w/{d}_{n}.tif"), dtype="float32")
     made(stbench, tmp_path, "--images", "x/*.tif", "--labels", "y/*.tif")
-    assert len(table(tmp_path)) == 12 and table(tmp_path)[0]["image"].startswith("x/")
+    assert len(table(tmp_path)) == 8 and table(tmp_path)[0]["image"].startswith("x/")
 
 
 # ------------------------------------------------------------------------------------------ benchmarks check
