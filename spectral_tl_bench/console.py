@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -94,6 +95,23 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         say("  ".join(cells).rstrip())
+
+
+def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line."""
+    if not sys.stdout.isatty():
+        print_rows(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    Console(file=sys.stdout, highlight=False).print(table)
 
 
 def say_broken(noun: str, entries: Iterable[object]) -> None:
@@ -188,6 +206,11 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
             fix=advice.format(full, values[name], value) or None,
         )
     values[name] = value
+
+
+def in_percent(fraction: float | None) -> str:
+    """A score as every screen prints it: in per cent, with two decimals; a dash where there is none."""
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f} %"
 
 
 def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench import pause
+from spectral_tl_bench.cli.closing import Again, close, same_run
 from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
-from spectral_tl_bench.console import complain, print_rows, read_duration, say
-from spectral_tl_bench.defaults import HANG_AFTER
+from spectral_tl_bench.console import complain, read_duration, say
+from spectral_tl_bench.defaults import HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def run(
     choices: Choices,
     context: typer.Context = None,  # type: ignore[assignment]  # none where this is called from Python
-    out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help=f"Folder for results. {RESULTS_HELP}")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs (with --accelerator cpu: processes) that train a cell together.")
@@ -120,7 +121,10 @@ def run(
     only: Annotated[str | None, typer.Option(hidden=True, help="Cells, by their fingerprints.")] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
+    named, out = out is not None, out or results_folder()
     submission = _submission(context, executor, profile, slurm or [], wait, num_nodes)
+    if submission is not None and not named:
+        submission.arguments += (f"--out={out}",)  # a job has not the variables of this shell
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:
@@ -158,12 +162,13 @@ def run(
     names_of_gpus = chosen_gpus(gpus)
     if names_of_gpus and len(names_of_gpus) < devices:
         raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")
+    again = same_run(context, choices.method or [], choices.plan)
     with _pausing(), contextlib.ExitStack() as stack:
         if nodes is not None:
             from spectral_tl_bench.runner.nodes import leading
 
             device = replace(device, meeting=stack.enter_context(leading(nodes, out)))
-        _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus)
+        _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus, again)
 
 
 def _nodes(number: int, jobs: int, gpus: str) -> Place:
@@ -177,7 +182,7 @@ def _nodes(number: int, jobs: int, gpus: str) -> Place:
 
 def _run(
     requests: Sequence[Request], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float,
-    fresh: bool, only: str | None, gpus: Sequence[str],
+    fresh: bool, only: str | None, gpus: Sequence[str], again: Again,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.room import check_places
@@ -202,9 +207,7 @@ def _run(
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
     ended = [outcomes[number] for number in range(len(cells))]
     if cells:
-        say("")
-        _print_outcomes(ended)
-        say(f"records: {out}   board: stbench report --records {out}")
+        close(ended, out, again)
     if any(outcome.state == "paused" for outcome in ended):
         complain("paused, as asked; run the same command again to go on")
         raise typer.Exit(pause.EXIT_CODE)
@@ -316,14 +319,3 @@ def _check_folders(out: Path) -> None:
     check_folder(out, "--out", LEAST_ROOM)
     check_temporary()
     check_cache()
-
-
-def _print_outcomes(outcomes: list[Outcome]) -> None:
-    rows = [("benchmark", "method", "seed", "target mIoU", "track", "state")]
-    for outcome in outcomes:
-        cell = outcome.cell
-        miou = "-" if outcome.miou is None else f"{outcome.miou:.3f}"
-        rows.append(
-            (cell.opened.benchmark.id, cell.method_title, str(cell.seed), miou, cell.opened.track, outcome.state)
-        )
-    print_rows(rows)

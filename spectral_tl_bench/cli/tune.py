@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_tl_bench.cli.run import _check_folders, _print_outcomes
-from spectral_tl_bench.cli.run_options import overrides_of
-from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
-from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
+from spectral_tl_bench.cli.closing import close
+from spectral_tl_bench.cli.run import _check_folders
+from spectral_tl_bench.cli.run_options import overrides_of, seeds_of
+from spectral_tl_bench.console import backbone_sizes, complain, in_percent, print_rows, read_values, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
@@ -44,15 +45,20 @@ def tune(
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None,
-        typer.Option("--seed", "-s", min=0, help="Seed of the runs; may be repeated. The search uses the first."),
+        _Texts,
+        typer.Option(
+            "--seed", "-s", help="Seed of the runs, or several as 0-4; the search uses the first. Default: 0."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Number of seeds, in place of --seed: --seeds 5 is --seed 0-4.")
     ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Run the choice, for all seeds.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Try all draws again.")] = False,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where records and draws are stored.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help=f"Folder for results and draws. {RESULTS_HELP}")] = None,
     option: Annotated[_Texts, typer.Option("--option", "-o", help="Method option that stays, as name=value.")] = None,
     objective_option: Annotated[
         _Texts, typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value.")
@@ -103,6 +109,7 @@ def tune(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if search not in ("random", "grid"):
         raise UserError(f"--search is {search!r}", expected="random or grid")
+    out = out or results_folder()
     overrides = overrides_of(
         {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
         batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, pretrained_rate=pretrained_rate,
@@ -128,7 +135,7 @@ def tune(
         benchmarks=[benchmark], methods=[method], options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding, input_scale=input_scale,
         level_norm=level_norm, input_norm=input_norm,
-        seeds=list(dict.fromkeys(seed)) if seed else [0],
+        seeds=list(seeds_of(seed, seeds)),
         data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, packed=packed,
         protocol=protocol,
         overrides=overrides, objective_options=read_options(objective_option or []),
@@ -176,9 +183,7 @@ def _tune(
     chosen: list[Cell] = [tuner.tuned(cell, tuning) for cell in cells]
     jobs = min(jobs, len(chosen)) or automatic_jobs(chosen)
     outcomes = execute_in_processes(chosen, out, device, workers, say, False, jobs, hang_after)
-    say("")
-    _print_outcomes(outcomes)
-    say(f"records: {out}   board: stbench report --records {out}")
+    close(outcomes, out, lambda name: f"the same command with --benchmark={name}")
     if any(outcome.state == "refused" for outcome in outcomes):
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):
@@ -191,7 +196,7 @@ def _print_draws(draws: list[Draw], tuning: Tuning) -> None:
     rows = [("rank", "draw", "source validation", *tuning.space)]
     for rank, number in enumerate(order, 1):
         draw = draws[number]
-        shown = f"failed: {draw.error}" if draw.value is None else f"{draw.value:.4f}"
+        shown = f"failed: {draw.error}" if draw.value is None else in_percent(draw.value)
         values = (str(draw.configuration[name]) for name in tuning.space)
         rows.append((str(rank) if draw.value is not None else "-", str(number), shown, *values))
     print_rows(rows)
