@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from spectral_tl_bench.console import say
+from spectral_tl_bench.console import in_percent, say
 from spectral_tl_bench.leaderboard.board import FLOOR
 
 
@@ -31,10 +31,10 @@ def lines(table: Path) -> tuple[str, str]:
     scores = {name: mean(values) for name, values in target.items()}
     order = sorted(scores, key=lambda name: scores[name], reverse=True)
     best = order[0]
-    told = ", ".join(f"{name} {scores[name]:.3f}" for name in order)
+    told = ", ".join(f"{name} {in_percent(scores[name])}" for name in order)
     return (
         f"Synthetic sample, mean mIoU over {len(benchmarks)} benchmarks, on places not trained on: {told}.",
-        f"At home (source validation) {best} has {mean(source[best]):.3f}. Invented scenes and a short training: "
+        f"At home (source validation) {best} has {in_percent(mean(source[best]))}. Invented scenes and a short training: "
         "this shows how the suite works, not how good a method is.",
     )
 

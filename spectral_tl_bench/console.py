@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -188,6 +189,11 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
             fix=advice.format(full, values[name], value) or None,
         )
     values[name] = value
+
+
+def in_percent(fraction: float | None) -> str:
+    """A score as every screen prints it: in per cent, with two decimals; a dash where there is none."""
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f} %"
 
 
 def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:

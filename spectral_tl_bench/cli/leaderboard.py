@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.console import say
+from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -16,15 +17,14 @@ if TYPE_CHECKING:
 
     from spectral_tl_bench.results.schema import Record
 
-_RESULTS = Path("leaderboard") / "results"
-_RUNS = Path("runs")
+_PUBLISHED = Path("leaderboard") / "results"
 _FORMATS = "md, csv, parquet, latex, figures, site, or all"
 
 Records = Annotated[
     list[Path] | None,
     typer.Option(
         "--records", "-r",
-        help="Folder of records; may be given more than once. Default: leaderboard/results if it is there, else runs.",
+        help=f"Folder of results; may be given more than once. {RESULTS_HELP}",
     ),
 ]  # fmt: skip
 
@@ -40,7 +40,7 @@ def report(
     records: Records = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Gets tables/, figures/, site/. Default: leaderboard, or the first folder of records."),
+        typer.Option(help="Gets tables/, figures/, site/. Default: the (first) folder of results."),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def report(
     for name in wanted:  # before the records, which take longer
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}", expected=_FORMATS, fix=nearest(name, (*FORMATS, "all")))
-    roots = _roots(records)
+    roots = _existing(records)
     folder = out or _default_out(roots)
     check_folder(folder, "--out")
     results, papers, audits = read_records(roots), _reported(roots), read_audits(roots)
@@ -95,22 +95,19 @@ def plot(
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
     from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
-    from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_file
 
     suffix = out.suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
         raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
     check_file(out, "--out")
-    roots = _roots(records)
-    results = read_records(roots)
-    if not results:
-        raise _nothing(roots)
+    results = find_records(records)
     boards = sorted({record.board for record in results})
     chosen = track or (boards[0] if len(boards) == 1 else "reproduced")
     if chosen not in boards:
         what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
-        raise UserError(what, where=", ".join(map(str, roots)), expected=f"--track, one of {', '.join(boards)}")
+        where = ", ".join(map(str, _roots(records)))
+        raise UserError(what, where=where, expected=f"--track, one of {', '.join(boards)}")
     board = make_boards(record for record in results if record.board == chosen)[chosen]
     content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
     write_bytes(out, content)
@@ -143,7 +140,7 @@ def find_records(records: list[Path] | None) -> list[Record]:
     """
     from spectral_tl_bench.results.store import read_records
 
-    roots = _roots(records)
+    roots = _existing(records)
     results = read_records(roots)
     if not results:
         raise _nothing(roots)
@@ -151,12 +148,20 @@ def find_records(records: list[Path] | None) -> list[Record]:
 
 
 def _roots(records: list[Path] | None) -> list[Path]:
-    return records or [_RESULTS if _RESULTS.is_dir() else _RUNS]
+    return records or [results_folder()]
+
+
+def _existing(records: list[Path] | None) -> list[Path]:
+    """The folders that are meant; where none is named, the usual one has to be there."""
+    roots = _roots(records)
+    if not records and not roots[0].exists():
+        raise _nothing(roots)
+    return roots
 
 
 def _default_out(roots: list[Path]) -> Path:
-    if roots == [_RESULTS]:
-        return _RESULTS.parent
+    if roots == [_PUBLISHED]:  # nothing but published records may lie there
+        return _PUBLISHED.parent
     return roots[0] if roots[0].is_dir() else roots[0].parent
 
 
@@ -172,8 +177,9 @@ def _reported(roots: list[Path]) -> pd.DataFrame | None:
 
 
 def _nothing(roots: list[Path]) -> UserError:
+    published = f"; those of the committed board: --records {_PUBLISHED}" if _PUBLISHED.is_dir() else ""
     return UserError(
-        "there are no records to report on",
+        "there are no records yet",
         where=", ".join(map(str, roots)),
-        fix="run something first: stbench run --method spectralx --benchmark all",
+        fix=f"run something first: stbench run -m pixel-mlp -b dfc2020-summer{published}",
     )

@@ -12,6 +12,7 @@ import typer
 
 from spectral_tl_bench.cli.run_options import Choices, blocks_of, flag_of, requests_of, takes_choices
 from spectral_tl_bench.console import complain, print_rows, say
+from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published"
 _OF_PUBLISHED = ("weights", "seed", "as_published")
-_RUNS = Path("runs")
 WORDS = {"done": "done", "new": "new", "failed": "failed before", "changed": "changed"}
 
 
@@ -43,7 +43,10 @@ def plan(
         bool,
         typer.Option("--miniature", help="For published: small backbones, random weights, few steps; for a try."),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Where records are looked for; for published: as --write.")] = _RUNS,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=f"Folder that results are looked for in; for published: as --write. {RESULTS_HELP}"),
+    ] = None,
     write: Annotated[
         Path | None, typer.Option(help="Write the plan to this new YAML file, - for the output, and look at no data.")
     ] = None,
@@ -51,7 +54,7 @@ def plan(
 ) -> None:
     """Show the cells of a plan, what is done and what is left and why; or write the plan to a file."""
     if what == PUBLISHED:
-        write_plan(_published_text(choices, table, miniature), out if write is None and out != _RUNS else write)
+        write_plan(_published_text(choices, table, miniature), write or out)
         return
     if table is not None or miniature:
         raise UserError(f"{'--table' if table else '--miniature'} belongs to a table of the paper",
@@ -63,7 +66,7 @@ def plan(
             raise UserError(f"there is no plan {what!r}", expected=f"a plan in YAML, or {PUBLISHED}")
         choices = replace(choices, plan=Path(what))
     if write is None:
-        show_plan(requests_of(choices), out, jobs)
+        show_plan(requests_of(choices), out or results_folder(), jobs)
         return
     from spectral_tl_bench.runner.plan_file import plan_text
 

@@ -17,7 +17,7 @@ from spectral_tl_bench import pause
 from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
 from spectral_tl_bench.console import complain, print_rows, read_duration, say
-from spectral_tl_bench.defaults import HANG_AFTER
+from spectral_tl_bench.defaults import HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def run(
     choices: Choices,
     context: typer.Context = None,  # type: ignore[assignment]  # none where this is called from Python
-    out: Annotated[Path, typer.Option(help="Where records are stored.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help=f"Folder for results. {RESULTS_HELP}")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs (with --accelerator cpu: processes) that train a cell together.")
@@ -120,7 +120,10 @@ def run(
     only: Annotated[str | None, typer.Option(hidden=True, help="Cells, by their fingerprints.")] = None,
 ) -> None:
     """Train methods on the source of benchmarks and test them on the target; leaves one record per cell."""
+    named, out = out is not None, out or results_folder()
     submission = _submission(context, executor, profile, slurm or [], wait, num_nodes)
+    if submission is not None and not named:
+        submission.arguments += (f"--out={out}",)  # a job has not the variables of this shell
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if dry_run and fresh:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.console import confirm, print_rows, say
+from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 POLL = 0.5
 """Seconds between two looks at a log that is followed."""
-Records = Annotated[Path, typer.Option("--records", help="Folder of records: what `stbench run` calls --out.")]
+Records = Annotated[
+    Path | None,
+    typer.Option("--records", "-r", help=f"Folder of results: what `stbench run` calls --out. {RESULTS_HELP}"),
+]
 Cells = Annotated[
     list[str] | None,
     typer.Argument(metavar="[CELL]...", help="The beginning of a fingerprint, or benchmark/method, or .../seed."),
@@ -35,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    records: Records = Path("runs"),
+    records: Records = None,
     benchmark: Annotated[list[str] | None, typer.Option("--benchmark", "-b", help="Only this benchmark.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Only this method.")] = None,
     state: Annotated[
@@ -46,6 +50,7 @@ def status(
     """Show the cells of a store: done, running (where, since when, how far), queued, paused, stopped, failed."""
     from spectral_tl_bench.runner.status import STATES, cells_of
 
+    records = records or results_folder()
     for name in state or []:
         if name not in STATES:
             raise UserError(f"--state is {name!r}", expected=nearest(name, STATES))
@@ -70,7 +75,7 @@ def status(
 
 def logs(
     cell: Annotated[str, typer.Argument(help="The beginning of a fingerprint, or benchmark/method, or .../seed.")],
-    records: Records = Path("runs"),
+    records: Records = None,
     error: Annotated[bool, typer.Option("--error", help="What is kept of a failure, instead of the log.")] = False,
     job: Annotated[bool, typer.Option("--job", help="What the batch system has kept, instead of the log.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing as long as the cell runs.")] = False,
@@ -79,6 +84,7 @@ def logs(
     """Print the log of a cell; where it has none, what is kept of its failure or of its batch job."""
     from spectral_tl_bench.runner.status import cells_of, find_cell
 
+    records = records or results_folder()
     if error and job:
         raise UserError("--error and --job exclude each other")
     found = find_cell(cells_of(records, _queue_states()), cell)
@@ -96,7 +102,7 @@ def logs(
 
 def clean(
     cell: Cells = None,
-    records: Records = Path("runs"),
+    records: Records = None,
     failed: Annotated[bool, typer.Option("--failed", help="Failed cells, with all that they have left.")] = False,
     stale: Annotated[
         bool, typer.Option("--stale", help="Checkpoints and leases of cells that were stopped, and half-written files.")
@@ -118,6 +124,7 @@ def clean(
     from spectral_tl_bench.runner.status import cells_of, find_cell
     from spectral_tl_bench.storage import in_words
 
+    records = records or results_folder()
     parts = failed or stale or checkpoints or logs or jobs
     if not parts and not cell:
         raise UserError(

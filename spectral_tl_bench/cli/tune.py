@@ -12,8 +12,8 @@ import typer
 
 from spectral_tl_bench.cli.run import _check_folders, _print_outcomes
 from spectral_tl_bench.cli.run_options import overrides_of
-from spectral_tl_bench.console import backbone_sizes, complain, print_rows, read_values, say
-from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER
+from spectral_tl_bench.console import backbone_sizes, complain, in_percent, print_rows, read_values, say
+from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
@@ -52,7 +52,7 @@ def tune(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where records and draws are stored.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help=f"Folder for results and draws. {RESULTS_HELP}")] = None,
     option: Annotated[_Texts, typer.Option("--option", "-o", help="Method option that stays, as name=value.")] = None,
     objective_option: Annotated[
         _Texts, typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value.")
@@ -103,6 +103,7 @@ def tune(
         raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
     if search not in ("random", "grid"):
         raise UserError(f"--search is {search!r}", expected="random or grid")
+    out = out or results_folder()
     overrides = overrides_of(
         {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
         batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, pretrained_rate=pretrained_rate,
@@ -191,7 +192,7 @@ def _print_draws(draws: list[Draw], tuning: Tuning) -> None:
     rows = [("rank", "draw", "source validation", *tuning.space)]
     for rank, number in enumerate(order, 1):
         draw = draws[number]
-        shown = f"failed: {draw.error}" if draw.value is None else f"{draw.value:.4f}"
+        shown = f"failed: {draw.error}" if draw.value is None else in_percent(draw.value)
         values = (str(draw.configuration[name]) for name in tuning.space)
         rows.append((str(rank) if draw.value is not None else "-", str(number), shown, *values))
     print_rows(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import in_percent
 from spectral_tl_bench.results.schema import Record
 
 CARD_FILE = "model-card.md"
@@ -26,8 +27,8 @@ def model_card(record: Record, benchmark: Benchmark) -> str:
         ("method", f"`{record.method}`, seed {record.seed}"),
         ("trained on", f"{benchmark.title}: {', '.join(record.source_domains)}, {chips.train} chips"),
         ("tested on", f"{', '.join(record.target_domains)}, {chips.target} chips, once, after selection"),
-        ("target mIoU", f"{record.scores.selected.miou:.3f}"),
-        (record.selection.metric, "none" if validation is None else f"{validation:.3f}"),
+        ("target mIoU", in_percent(record.scores.selected.miou)),
+        (record.selection.metric, "none" if validation is None else in_percent(validation)),
         ("bands", f"{benchmark.sensor.name}: {', '.join(benchmark.sensor.band_names)}"),
         ("unit", benchmark.sensor.unit),
         ("ground sampling distance", f"{benchmark.sensor.gsd:g} m"),

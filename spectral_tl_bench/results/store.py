@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from spectral_tl_bench.defaults import RESULTS_VARIABLE
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.files import digest, write_bytes, write_json
 from spectral_tl_bench.results.evidence import Evidence, check_frame, to_parquet
@@ -150,7 +151,9 @@ def _files(roots: Iterable[Path]) -> list[Path]:
     paths: set[Path] = set()
     for root in map(Path, roots):
         if not root.exists():
-            raise RecordError("there is no such folder of records", where=root)
+            raise RecordError(
+                "there is no such folder of records", where=root, fix=f"name it: --records, or {RESULTS_VARIABLE}"
+            )  # fmt: skip
         paths.update([root] if root.is_file() else _walk(root))
     return sorted(paths)
 

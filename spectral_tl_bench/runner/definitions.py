@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.console import in_percent
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.kept_splits import kept_split
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
@@ -240,4 +241,4 @@ class Outcome:
         """How it ended, in words."""
         if self.miou is None:
             return f"{self.state}: {self.message}"
-        return f"{'finished before, ' if self.state == 'found' else ''}target mIoU {self.miou:.3f}"
+        return f"{'finished before, ' if self.state == 'found' else ''}target mIoU {in_percent(self.miou)}"

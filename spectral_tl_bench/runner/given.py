@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spectral_tl_bench.benchmarks.catalogue import resolve
+from spectral_tl_bench.console import in_percent
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData
 from spectral_tl_bench.data.source import locate, open_index
 from spectral_tl_bench.errors import UserError
@@ -42,8 +43,8 @@ class GivenResult:
         """Lines for people."""
         return (
             f"given weights on {self.benchmark}, {len(self.chips)} target chips, protocol {self.protocol}\n"
-            f"mIoU {self.scores.miou:.3f}, OA {self.scores.oa:.3f}, kappa {self.scores.kappa:.3f}\n"
-            f"by the release's own rule: mIoU {self.published.miou:.3f}, OA {self.published.oa:.3f}\n"
+            f"mIoU {in_percent(self.scores.miou)}, OA {in_percent(self.scores.oa)}, kappa {self.scores.kappa:.3f}\n"
+            f"by the release's own rule: mIoU {in_percent(self.published.miou)}, OA {in_percent(self.published.oa)}\n"
             "not trained here, so no record and no place on a board"
         )
 

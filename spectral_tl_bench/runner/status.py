@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spectral_tl_bench.console import in_percent
+from spectral_tl_bench.defaults import RESULTS_VARIABLE
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.runner.standing import FOLDER, Standing
 from spectral_tl_bench.storage.signs import Holder, holder_of
@@ -68,7 +70,7 @@ class CellStatus:
     def detail(self) -> str:
         """What there is to say about its state."""
         if self.state == "done":
-            return "" if self.miou is None else f"target mIoU {self.miou:.3f}"
+            return "" if self.miou is None else f"target mIoU {in_percent(self.miou)}"
         if self.state == "failed":
             return self.reason
         if self.state == "queued":
@@ -119,7 +121,10 @@ def cells_of(root: Path, queue_states: QueueStates | None = None) -> list[CellSt
         RecordError: If there is no such folder.
     """
     if not root.is_dir():
-        raise RecordError("there is no such folder of records", where=root, fix="name it with --records")
+        raise RecordError(
+            "there is no such folder of records", where=root,
+            fix=f"run something first, or name it: --records, or {RESULTS_VARIABLE}",
+        )  # fmt: skip
     folders = {folder.name: folder for folder in _folders(root)}
     jobs = {path.stem: _read(path) for path in _plain(root / JOBS, ".json")}
     waiting = {path.name for path in _directories(root / FOLDER)}

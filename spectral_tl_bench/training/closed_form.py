@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spectral_tl_bench.console import in_percent
 from spectral_tl_bench.data.loaders import SourceData, WithTargetImages
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
@@ -122,7 +123,7 @@ def solve_stage(
     if validation is not None:
         table = evaluate(module, source.normaliser(), validation.chips, validation.num_classes, device)
         miou = validation.selection.value(np.sum(list(table["matrix"]), axis=0))
-        say(f"{title} | {stage.name} 1/1 | {validation.selection.name} {miou:.3f}")
+        say(f"{title} | {stage.name} 1/1 | {validation.selection.name} {in_percent(miou)}")
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     state = {name: value.detach().cpu().clone() for name, value in trained_state(module).items()}
     return Solved(state, trainable, time.monotonic() - started, miou)

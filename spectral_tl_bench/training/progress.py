@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from spectral_tl_bench.console import clock
+from spectral_tl_bench.console import clock, in_percent
 from spectral_tl_bench.pulse import at, beat
 from spectral_tl_bench.training.task import VALIDATION_METRIC
 
@@ -58,7 +58,7 @@ class ProgressLines(Callback):
         if loss is not None:
             parts.append(f"loss {float(loss):.3f}")
         if value is not None:
-            parts.append(f"{self.value} {value:.3f}")
+            parts.append(f"{self.value} {in_percent(value)}")
         parts.append(f"{clock(left)} left")
         self.say(" | ".join(parts))
 

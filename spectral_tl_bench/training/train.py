@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from spectral_tl_bench.console import in_percent
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
@@ -261,7 +262,7 @@ def _average(run: TrainingRun, stage: Stage, task: StageTask, trained: TrainedMo
     names = set(task.trained_state())
     trained.selected = (average.end, {**trained.settled_state(), **state_of(run.module, names)})
     load_state(run.module, trained.last[1])
-    run.say(f"{run.title} | {stage.name}: average of weights | {run.selection.name} {trained.averaged:.3f}")
+    run.say(f"{run.title} | {stage.name}: average of weights | {run.selection.name} {in_percent(trained.averaged)}")
 
 
 def _check(run: TrainingRun) -> None:

@@ -36,7 +36,7 @@ def test_every_state_is_told(store, show):
         text = show("status")
     rows = {line.split()[1]: line for line in text.splitlines()[1:-1]}
     miou = read_record(done / "record.json").scores.selected.miou
-    assert f"done     {done.name[:8]}  target mIoU {miou:.3f}" in rows["lora"]
+    assert f"done     {done.name[:8]}  target mIoU {100 * miou:.2f} %" in rows["lora"]
     assert rows["dora"].endswith("RuntimeError: CUDA out of memory") and "failed" in rows["dora"]
     assert rows["full"].endswith("stopped at segment, step 120 of 400, 3 h ago; the same command goes on")
     assert rows["oft"].endswith("paused at segment, step 120 of 400, 3 h ago; the same command goes on")

@@ -53,17 +53,23 @@ def test_default_formats_and_all(stbench, root, tmp_path):
     assert f"{tmp_path / 'a' / 'site'} ({files} files)" in out.splitlines()
 
 
-def test_the_leaderboard_of_the_working_directory_is_the_default(stbench, root, tmp_path, monkeypatch):
+def test_one_folder_is_the_default_whatever_else_is_there(stbench, root, tmp_path, monkeypatch):
     work = tmp_path / "work"
     (work / "leaderboard").mkdir(parents=True)
     monkeypatch.chdir(work)
     shutil.copytree(root, "runs")
-    assert stbench("report", "-f", "md")[0] == 0
-    assert made(work / "runs" / "tables") == {"board.md", "board-sample.md", "board-reported.md"}
     shutil.copytree(root / "mts12-n2s", "leaderboard/results/reproduced/mts12-n2s")
     assert stbench("report", "-f", "md")[0] == 0
+    assert made(work / "runs" / "tables") == {"board.md", "board-sample.md", "board-reported.md"}
+    assert made(work / "leaderboard") == {"results"}
+    published = ("report", "--records", "leaderboard/results", "-f", "md")
+    assert stbench(*published)[0] == 0, "nothing but records may lie among published ones"
     assert "dfc2020-spring" not in (work / "leaderboard" / "tables" / "board.md").read_text()
     assert made(work / "leaderboard") == {"results", "tables"}
+    shutil.copytree(root / "dfc2020-spring", "elsewhere/dfc2020-spring")
+    monkeypatch.setenv("STBENCH_RESULTS", "elsewhere")
+    assert stbench("report", "-f", "md")[0] == 0
+    assert "mts12-n2s" not in (work / "elsewhere" / "tables" / "board.md").read_text()
 
 
 def test_papers_beside_the_records_replace_those_that_come_along(stbench, tmp_path, monkeypatch):
@@ -75,11 +81,12 @@ def test_papers_beside_the_records_replace_those_that_come_along(stbench, tmp_pa
     (source,) = reported_folder().glob("*.csv")
     lines = source.read_text().splitlines()
     (folder / "one.csv").write_text("\n".join(lines[:2]) + "\n")
-    code, out, err = stbench("report", "-f", "csv")  # the first day: nothing measured yet
+    where = ("--records", "leaderboard/results")
+    code, out, err = stbench("report", "-f", "csv", *where)  # the first day: nothing measured yet
     assert (code, out.splitlines()) == (0, ["leaderboard/tables/board-reported.csv"])
     assert (tmp_path / "leaderboard" / "tables" / "board-reported.csv").read_text().count("\n") == 2
     (folder / "one.csv").write_text("\n".join([lines[0], lines[1].replace("mIoU", "mIuO")]))
-    code, _, err = stbench("report", "-f", "csv")
+    code, _, err = stbench("report", "-f", "csv", *where)
     assert code == 2 and "one.csv, line 2" in err and "Traceback" not in err
 
 
@@ -108,7 +115,7 @@ def test_no_records_at_all(stbench, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments in (("report",), ("plot", "time", "--out", tmp_path / "a.pdf")):
         code, _, err = stbench(*arguments, "--records", tmp_path / "empty")
-        assert code == 2 and "no records to report on" in err
+        assert code == 2 and "no records yet" in err
 
 
 def test_plot_writes_one_figure(stbench, root, tmp_path):

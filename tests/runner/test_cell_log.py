@@ -55,7 +55,7 @@ def test_every_line_of_a_cell_is_in_its_log(tree, tmp_path, monkeypatch):
         own = [line for line in said if line.startswith(outcome.cell.title)]
         assert own and lines(log)[1:-1] == own
         assert outcome.record.parent.name in lines(log)[0] and " on " in lines(log)[0]
-        assert lines(log)[-1] == f"target mIoU {outcome.miou:.3f}"
+        assert lines(log)[-1] == f"target mIoU {100 * outcome.miou:.2f} %"
         assert "a-secret-of-mine" not in log.read_text()
 
 

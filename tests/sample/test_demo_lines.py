@@ -15,8 +15,8 @@ def test_methods_come_in_their_order_with_what_the_best_has_at_home(tmp_path):
     rows += ["a,majority class,completed,.9,", "b,majority class,completed,.9,"]
     table.write_text("\n".join([HEAD, *rows, "b,broken,failed,,"]))
     first, second = LINES(table)
-    assert "over 2 benchmarks" in first and first.endswith("net 0.400, floor 0.150.")
-    assert "net has 0.600" in second and "Invented" in second
+    assert "over 2 benchmarks" in first and first.endswith("net 40.00 %, floor 15.00 %.")
+    assert "net has 60.00 %" in second and "Invented" in second
 
 
 def test_nothing_finished_is_said(tmp_path):

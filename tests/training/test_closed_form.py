@@ -108,7 +108,7 @@ def test_a_closed_form_is_validated_and_kept_as_others_are(tmp_path, source):
     assert (summary.name, summary.steps, summary.trainable) == ("segment", 1, CLASSES)
     assert summary.options == {"a": 1, "closed_form": True}
     assert len(lines) == 2 and all(line.startswith("a title | segment") for line in lines)
-    assert lines[1].endswith(f"source-validation mIoU {miou:.3f}")
+    assert lines[1].endswith(f"source-validation mIoU {100 * miou:.2f} %")
 
 
 def test_stages_of_both_kinds_follow_each_other(tmp_path, source):
