@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.cli.leaderboard import Records, find_records
-from spectral_tl_bench.errors import RecordError, UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spectral_tl_bench.leaderboard.analysis import Analysis
-    from spectral_tl_bench.leaderboard.board import Board
 
 Row = Annotated[str, typer.Argument(metavar="ROW", help="A row's name (8 hex digits), or a method that has one row.")]
 
@@ -34,33 +32,12 @@ def compare_rows(
     """Compare two rows over the same places, benchmark by benchmark."""
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
+    from spectral_tl_bench.leaderboard.choosing import board_of_rows
     from spectral_tl_bench.leaderboard.statistics.comparison import compare, find_row
 
-    board = _board_of(make_boards(find_records(records)), first, second, track)
+    board = board_of_rows(make_boards(find_records(records)), first, second, track)
     analysis = analyse(board)
     _print(analysis, find_row(analysis, first), find_row(analysis, second), compare(analysis, first, second))
-
-
-def _board_of(boards: dict[str, Board], first: str, second: str, track: str | None) -> Board:
-    """The board that both rows stand on."""
-    if track is not None and track not in boards:
-        raise UserError(f"there is no board {track!r}", fix=nearest(track, boards))
-    names = {name: board.methods for name, board in boards.items() if track in (None, name)}
-    known = {name: {*rows, *rows.values()} for name, rows in names.items()}
-    for row in (first, second):
-        if not any(row in rows for rows in known.values()):
-            raise RecordError(
-                f"there is no row {row!r} on the board{'s' if len(known) > 1 else ''} {', '.join(known)}",
-                fix=nearest(row, set().union(*(rows.values() for rows in names.values()))),
-            )
-    matches = [name for name, rows in known.items() if {first, second} <= rows]
-    if not matches:
-        raise RecordError(f"{first!r} and {second!r} stand on different boards, which cannot be compared")
-    if len(matches) > 1:
-        raise UserError(
-            f"{first!r} and {second!r} stand on more than one board", expected=f"--track, one of {', '.join(matches)}"
-        )
-    return boards[matches[0]]
 
 
 def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:
