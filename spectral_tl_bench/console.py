@@ -98,6 +98,23 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
         say("  ".join(cells).rstrip())
 
 
+def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line."""
+    if not sys.stdout.isatty():
+        print_rows(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
 def say_broken(noun: str, entries: Iterable[object]) -> None:
     """Print what installed packages offer and cannot be used, a line for each."""
     for entry in entries:

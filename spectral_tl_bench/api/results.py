@@ -16,6 +16,7 @@ from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.choosing import board_of_rows, chosen_board
 from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
 from spectral_tl_bench.leaderboard.statistics.comparison import compare as compare_rows
+from spectral_tl_bench.leaderboard.statistics.comparison import find_row, verdict
 from spectral_tl_bench.leaderboard.tidy import results_frame
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.storage.output import check_file
@@ -74,13 +75,17 @@ def compare(first: str, second: str, records: Paths = None, track: str | None = 
 
     Returns:
         A line per benchmark with a gap and a last one, ``all``: the difference first - second with its 95 % interval
-        over places, and p by itself and after Holm's correction. Where ``estimable`` is false, ``reason`` says why.
+        over places, and p by itself and after Holm's correction. Where ``estimable`` is false, ``reason`` says why;
+        what it comes to, and whether seeds and places are enough for that, is said in ``attrs["verdict"]``.
 
     Raises:
         RecordError: If there is no such row, or the two cannot be compared.
         UserError: If the rows stand on more than one board.
     """
-    return compare_rows(analyse(board_of_rows(make_boards(_records(records)), first, second, track)), first, second)
+    analysis = analyse(board_of_rows(make_boards(_records(records)), first, second, track))
+    lines = compare_rows(analysis, first, second)
+    lines.attrs["verdict"] = verdict(analysis, find_row(analysis, first), find_row(analysis, second), lines)
+    return lines
 
 
 def plot(

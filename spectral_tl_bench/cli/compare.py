@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectral_tl_bench.cli.leaderboard import Records, find_records
+from spectral_tl_bench.console import in_percent, print_rows, say
+from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from spectral_tl_bench.leaderboard.analysis import Analysis
+    from spectral_tl_bench.leaderboard.board import Board
 
-Row = Annotated[str, typer.Argument(metavar="ROW", help="A row's name (8 hex digits), or a method that has one row.")]
+Row = Annotated[
+    str | None, typer.Argument(metavar="ROW", help="A row's name (8 hex digits), or a method that has one row.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,20 +30,48 @@ def register(app: typer.Typer) -> None:
 
 
 def compare_rows(
-    first: Row,
-    second: Row,
+    first: Row = None,
+    second: Row = None,
     records: Records = None,
     track: Annotated[str | None, typer.Option(help="Board, where the rows stand on more than one.")] = None,
 ) -> None:
-    """Compare two rows over the same places, benchmark by benchmark."""
+    """Compare two rows over the same places, benchmark by benchmark; without ROW, list the rows."""
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
     from spectral_tl_bench.leaderboard.choosing import board_of_rows
     from spectral_tl_bench.leaderboard.statistics.comparison import compare, find_row
 
-    board = board_of_rows(make_boards(find_records(records)), first, second, track)
+    boards = make_boards(find_records(records))
+    if first is None or second is None:
+        if first is not None:
+            raise UserError(f"one row alone: {first}", expected="two", fix="`stbench compare` lists them")
+        _print_rows(boards, track)
+        return
+    board = board_of_rows(boards, first, second, track)
     analysis = analyse(board)
     _print(analysis, find_row(analysis, first), find_row(analysis, second), compare(analysis, first, second))
+
+
+def _print_rows(boards: Mapping[str, Board], track: str | None) -> None:
+    """The rows that can be compared, of each board."""
+    from spectral_tl_bench.leaderboard.frames import lines_of
+    from spectral_tl_bench.leaderboard.text import backbone_text, title
+
+    if track is not None and track not in boards:
+        raise UserError(f"there is no board {track!r}", fix=nearest(track, boards))
+    for name, board in boards.items():
+        if track not in (None, name):
+            continue
+        say(f"{title(name)} (--track {name})" if len(boards) > 1 else title(name))
+        rows = [("row", "method", "backbone", "seeds", f"mean of {len(board.benchmarks)}", "lacking")]
+        rows += [
+            (line["row"], line["method"], backbone_text(line), line["seeds"], in_percent(line["mean"]),
+             line["incomplete_reason"])
+            for line in lines_of(board.rows)
+        ]  # fmt: skip
+        print_rows(rows, right=(4,))
+        say("")
+    say("two of a board are compared by `stbench compare ROW ROW`; a method's name will do where it has one row")
 
 
 def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:
@@ -45,7 +79,7 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     from rich.table import Table
     from rich.text import Text
 
-    from spectral_tl_bench.leaderboard.statistics.comparison import ALL, improvement
+    from spectral_tl_bench.leaderboard.statistics.comparison import ALL, improvement, verdict
     from spectral_tl_bench.leaderboard.text import interval, plain, signed, title
 
     console = Console(highlight=False)
@@ -81,6 +115,8 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
         over = f"not estimable, {reason}" if reason else f"{100 * low:.0f} to {100 * high:.0f} %, over seeds"
         console.print(Text(f"probability that a run of {a} beats one of {b}: {100 * value:.0f} % ({over})"))
     console.print(Text("Intervals are over places. p (Holm) is corrected for the number of benchmarks."))
+    for sentence in verdict(analysis, first, second, comparison):
+        console.print(Text(plain(sentence)))
 
 
 def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import say
+from spectral_tl_bench.console import in_percent, print_rows, say
 from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError, nearest
 
@@ -107,13 +107,18 @@ def plot(
 
 
 def show(
-    record: Annotated[str, typer.Argument(help="A record.json, its folder, or how a fingerprint begins.")],
+    record: Annotated[
+        str | None, typer.Argument(help="A record.json, its folder, or how a fingerprint begins; none lists them.")
+    ] = None,
     other: Annotated[
         str | None, typer.Argument(help="A second one: print what differs in what both depend on.")
     ] = None,
     records: Records = None,
 ) -> None:
     """Show one stored result, its scores computed again from the evidence; or why two are not the same."""
+    if record is None:
+        _list_records(find_records(records))
+        return
     from spectral_tl_bench.leaderboard.show import compare_identities, find_record
     from spectral_tl_bench.leaderboard.show import show as print_record
 
@@ -122,6 +127,16 @@ def show(
         print_record(find_record(record, roots))
     else:
         compare_identities(find_record(record, roots), find_record(other, roots))
+
+
+def _list_records(records: list[Record]) -> None:
+    rows = [("record", "benchmark", "method", "backbone", "seed", "target mIoU", "board")]
+    for one in sorted(records, key=lambda one: (one.board, one.benchmark, one.method, one.seed)):
+        miou = in_percent(one.scores.selected.miou) if one.scores is not None else one.status
+        backbone = one.backbone.name if one.backbone is not None else "-"
+        rows.append((one.fingerprint[:8], one.benchmark, one.method, backbone, str(one.seed), miou, one.board))
+    print_rows(rows, right=(4, 5))
+    say("one of them in full: stbench show RECORD; what two differ in: stbench show RECORD RECORD")
 
 
 def find_records(records: list[Path] | None) -> list[Record]:

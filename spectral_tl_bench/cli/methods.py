@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, print_rows, read_values, say, say_broken
+from spectral_tl_bench.console import backbone_sizes, print_folded, print_rows, read_values, say, say_broken
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
+from spectral_tl_bench.plugins import is_ours, package_of
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from spectral_tl_bench.inspect.describe import Description, Source
+    from spectral_tl_bench.methods.listing import Listing
 
 methods_app = typer.Typer(help="List the methods, show one, or look into one.", rich_markup_mode=None)
 
@@ -30,34 +34,40 @@ PatchEmbedding = Annotated[
 
 @methods_app.callback(invoke_without_command=True)
 def list_methods(context: typer.Context) -> None:
-    """List the installed methods and objectives, ours and others, with the package that each comes from."""
+    """List the installed methods and objectives: what they are, and whose."""
     if context.invoked_subcommand is not None:
         return
-    from spectral_tl_bench.methods import registry as methods
+    from spectral_tl_bench.methods import listing, registry
     from spectral_tl_bench.objectives import registry as objectives
     from spectral_tl_bench.plugins import listed
 
-    rows, presets = [("method", "package", "object")], []
-    usable, broken = listed(methods.GROUP, methods.load_method)
-    for name, entry in usable.items():
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
-        rows.append((name, package, entry.value))
-        presets += [f"{name}{methods.SEPARATOR}{preset}" for preset in methods.listed_presets(entry)]
-    print_rows(rows)
+    usable, broken = listed(registry.GROUP, registry.load_method)
+    methods = {name: listing.listing_of(entry) for name, entry in usable.items()}
+    rows = [
+        (name, one.family, one.year, _what(one, usable[name]), one.reference or "-") for name, one in methods.items()
+    ]
+    print_folded([("method", "family", "year", "what it is", "source"), *rows])
     say_broken("method", broken)
-    if presets:
-        say("")
-        say("presets, each a method with options: " + ", ".join(presets))
     say("")
-    table = [("objective", "package", "object")]
+    presets = [f"{name}{registry.SEPARATOR}{preset}" for name, one in methods.items() for preset in one.presets]
+    if presets:
+        say("presets, each a method with options: " + ", ".join(presets))
+    families = sorted({one.family for one in methods.values()} - {""})
+    say("several at once: -m all, " + ", ".join(f"-m {listing.FAMILY}{family}" for family in families))
+    say("more about one: stbench methods show lora")
+    say("")
     usable, broken = listed(objectives.GROUP, objectives.load_objective)
-    for name, entry in usable.items():
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
-        table.append((f"+{name}", package, entry.value))
-    print_rows(table)
+    known = {name: listing.listing_of(entry) for name, entry in usable.items()}
+    table = [(f"+{name}", one.year, _what(one, usable[name]), one.reference or "-") for name, one in known.items()]
+    print_folded([("objective", "year", "what it does", "source"), *table])
     say_broken("objective", broken)
     say("")
     say("an objective is added to any method: lora+groupdro, spectralx@hypert+vrex+swad")
+
+
+def _what(listing: Listing, entry: EntryPoint) -> str:
+    """The summary, and the package where it is not this one."""
+    return listing.summary if is_ours(entry) else f"{listing.summary} (of {' '.join(package_of(entry))})".strip()
 
 
 @methods_app.command("show")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.cli.run_options import Choices, blocks_of, flag_of, requests_of, takes_choices
+from spectral_tl_bench.cli.run_options import Choices, blocks_of, flag_of, requests_of, seeds_of, takes_choices
 from spectral_tl_bench.console import complain, print_rows, say
 from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.survey import Survey
 
 PUBLISHED = "published"
-_OF_PUBLISHED = ("weights", "seed", "as_published")
+_OF_PUBLISHED = ("weights", "seed", "seeds", "as_published")
 WORDS = {"done": "done", "new": "new", "failed": "failed before", "changed": "changed"}
 
 
@@ -81,7 +81,6 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
     """
     from spectral_tl_bench.leaderboard.published_plan import published_plan
     from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
-    from spectral_tl_bench.runner.blocks import read_seeds
     from spectral_tl_bench.runner.plan_file import HEAD
 
     given = [one.name for one in fields(choices) if getattr(choices, one.name) not in (None, False, [], ())]
@@ -98,7 +97,7 @@ def _published_text(choices: Choices, table: str | None, miniature: bool) -> str
         raise UserError("--miniature has random weights", expected=f"not --weights {choices.weights}")
     return HEAD + published_plan(
         read_reported(reported_folder()), table, weights=choices.weights, miniature=miniature,
-        seeds=read_seeds(choices.seed or ["0"]), as_published=getattr(choices, "as_published", False),
+        seeds=seeds_of(choices.seed, choices.seeds), as_published=getattr(choices, "as_published", False),
     )  # fmt: skip
 
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench import pause
+from spectral_tl_bench.cli.closing import Again, close, same_run
 from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
-from spectral_tl_bench.console import ACCELERATORS, ON_OOM, complain, one_of, print_rows, read_duration, say
+from spectral_tl_bench.console import ACCELERATORS, ON_OOM, complain, one_of, read_duration, say
 from spectral_tl_bench.defaults import HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.runner.definitions import Cell, Outcome
+    from spectral_tl_bench.runner.definitions import Cell
     from spectral_tl_bench.runner.nodes import Place
     from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.runner.slurm.submit import Submission
@@ -153,12 +154,13 @@ def run(
         on_oom=on_oom, logger=logger or [], log_dir=log_dir, feature_limit=feature_cache_limit, threads=threads,
         wait_for_room=patience, checkpoint_every=every,
     )  # fmt: skip
+    again = same_run(context, choices.method or [], choices.plan)
     with _pausing(), contextlib.ExitStack() as stack:
         if nodes is not None:
             from spectral_tl_bench.runner.nodes import leading
 
             device = replace(device, meeting=stack.enter_context(leading(nodes, out)))
-        _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus)
+        _run(requests, out, device, workers, jobs, hang_after, fresh, only, names_of_gpus, again)
 
 
 def _nodes(number: int, jobs: int, gpus: str) -> Place:
@@ -172,7 +174,7 @@ def _nodes(number: int, jobs: int, gpus: str) -> Place:
 
 def _run(
     requests: Sequence[Request], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float,
-    fresh: bool, only: str | None, gpus: Sequence[str],
+    fresh: bool, only: str | None, gpus: Sequence[str], again: Again,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
     from spectral_tl_bench.runner.together import divisible
@@ -192,9 +194,7 @@ def _run(
         )
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
     if cells:
-        say("")
-        _print_outcomes(ended)
-        say(f"records: {out}   board: stbench report --records {out}")
+        close(ended, out, again)
     if any(outcome.state == "paused" for outcome in ended):
         complain("paused, as asked; run the same command again to go on")
         raise typer.Exit(pause.EXIT_CODE)
@@ -270,14 +270,3 @@ def _check_folders(out: Path) -> None:
     from spectral_tl_bench.storage.output import check_run_folders
 
     check_run_folders(out)
-
-
-def _print_outcomes(outcomes: list[Outcome]) -> None:
-    rows = [("benchmark", "method", "seed", "target mIoU", "track", "state")]
-    for outcome in outcomes:
-        cell = outcome.cell
-        miou = "-" if outcome.miou is None else f"{outcome.miou:.3f}"
-        rows.append(
-            (cell.opened.benchmark.id, cell.method_title, str(cell.seed), miou, cell.opened.track, outcome.state)
-        )
-    print_rows(rows)

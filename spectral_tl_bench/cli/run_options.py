@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from spectral_tl_bench.console import backbone_sizes, read_values
+from spectral_tl_bench.console import backbone_sizes, complain, read_values
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
 
@@ -31,7 +31,10 @@ class Choices:
     """
 
     method: Annotated[
-        Strings, typer.Option("--method", "-m", help="Method, method@preset, with any +objective; may be repeated.")
+        Strings,
+        typer.Option(
+            "--method", "-m", help="Method, method@preset, with any +objective; all, or family:peft; may be repeated."
+        ),
     ] = None
     benchmark: Annotated[
         Strings, typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
@@ -44,6 +47,9 @@ class Choices:
     ] = None
     seed: Annotated[
         Strings, typer.Option("--seed", "-s", help="Seed, or several as 0-4; may be given more than once. Default: 0.")
+    ] = None
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Number of seeds, in place of --seed: --seeds 5 is --seed 0-4.")
     ] = None
     option: Annotated[Strings, typer.Option("--option", "-o", help="Method option, as name=value.")] = None
     objective_option: Annotated[
@@ -161,6 +167,8 @@ class Choices:
 
 WHERE = ("plan", "data_root", "allow_partial", "trust_data", "packed")
 """What is said of the data at hand, and may stand beside a plan."""
+MOST_SEEDS = 1000
+"""That may be counted: more is a slip."""
 SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", "weight_decay", "pretrained_rate",
             "warmup_share", "schedule", "validate_every", "patience", "window", "stride", "validations",
             "precision")  # fmt: skip
@@ -214,6 +222,8 @@ def blocks_of(choices: Choices) -> list[Block]:
     if choices.plan is not None:
         _refuse_beside_plan(choices)
         blocks = read_plan(choices.plan)
+        for number in sorted({block.seeds[0] for block in blocks if len(block.seeds) == 1 and block.seeds[0] > 1}):
+            complain(f"note: the plan has seed {number} alone; {number} seeds would be `seeds: 0-{number - 1}`")
     else:
         blocks = [_block(choices)]
     for block in blocks:
@@ -239,10 +249,11 @@ def _refuse_beside_plan(choices: Choices) -> None:
 
 
 def _block(choices: Choices) -> Block:
+    from spectral_tl_bench.methods.listing import methods_named
     from spectral_tl_bench.objectives.registry import read_options
-    from spectral_tl_bench.runner.blocks import Block, read_seeds
+    from spectral_tl_bench.runner.blocks import Block
 
-    methods, backbones = _names(choices.method), _names(choices.backbone)
+    methods, backbones = methods_named(_names(choices.method)), _names(choices.backbone)
     if not methods:
         raise UserError("--method names no method", fix="`stbench methods` lists them")
     if not choices.benchmark:
@@ -253,7 +264,7 @@ def _block(choices: Choices) -> Block:
     named = {} if choices.protocol is None else {"protocol": choices.protocol}
     return Block(
         benchmarks=tuple(choices.benchmark), methods=methods, backbones=backbones or (DEFAULT_BACKBONE,),
-        seeds=read_seeds(choices.seed or ["0"]),
+        seeds=seeds_of(choices.seed, choices.seeds),
         options=read_values(choices.option or [], "--option", "several values at once: --grid {0}={1},{2}"),
         objective_options=read_options(choices.objective_option or []),
         grid={name: tuple(_parts(name, text)) for name, text in read_values(choices.grid or [], "--grid").items()},
@@ -263,6 +274,28 @@ def _block(choices: Choices) -> Block:
         as_published=choices.as_published, settings=overrides_of({}, **settings), oracle=choices.oracle,
         from_stage=choices.from_stage, **named,
     )  # fmt: skip
+
+
+def seeds_of(named: Strings, count: str | None) -> tuple[int, ...]:
+    """The seeds that ``--seed`` lists or ``--seeds`` counts; 0 where neither is given.
+
+    Raises:
+        UserError: If something is no seed, or both are given.
+    """
+    from spectral_tl_bench.runner.blocks import read_seeds
+
+    if count is None:
+        return read_seeds(named or ["0"])
+    number = str(count).strip()
+    if not (number.isdecimal() and 0 < int(number) <= MOST_SEEDS):
+        raise UserError(
+            f"--seeds {count} is no number of seeds",
+            expected=f"1 to {MOST_SEEDS}: --seeds 5 is the seeds 0 to 4",
+            fix="to name seeds: --seed 0-4, or --seed 3",
+        )
+    if named:
+        raise UserError(f"--seeds {number} counts seeds from 0 on, and --seed names them", expected="one of the two")
+    return tuple(range(int(number)))
 
 
 def _names(entries: Strings) -> tuple[str, ...]:

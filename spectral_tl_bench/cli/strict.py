@@ -1,4 +1,7 @@
-"""What all verbs do with their arguments: what is given twice is an error, ``~`` in paths is the home folder.
+"""What all verbs do with their arguments.
+
+What is given twice is an error, ``~`` in paths is the home folder, and a misspelt option is answered with what it may
+have been.
 
 Of an option that may be given once, the libraries below would take the last; and a shell leaves the ``~`` of
 ``--out=~/runs`` as it is.
@@ -7,6 +10,7 @@ Of an option that may be given once, the libraries below would take the last; an
 from __future__ import annotations
 
 import copy
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,11 @@ class _Strict:
         """Parse, as the class beside this one does.
 
         Raises:
-            UserError: If an option that may be given once is given more often.
+            UserError: If there is no such option, or one that may be given once is given more often.
         """
-        _refuse_twice(self, ctx, args)
+        if not ctx.resilient_parsing:  # where a shell completes, nothing is complete yet
+            _refuse_single_dash(self, ctx, args)
+            _refuse_twice(self, ctx, args)
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
         # Earlier versions of Typer make paths of texts only later, and know by the type which are to be ones.
         texts = {param.name for param in self.params if getattr(getattr(param, "type", None), "name", "") == "path"}
@@ -59,13 +65,60 @@ def _refuse_twice(command: Any, ctx: Any, args: list[str]) -> None:
     single = [param for param in command.params if param.param_type_name == "option" and not param.multiple]
     twin = copy.copy(command)
     twin.params = [_repeatable(param) if param in single else param for param in command.params]
-    values, _, _ = twin.make_parser(ctx).parse_args(args=list(args))
+    try:
+        values, rest, _ = twin.make_parser(ctx).parse_args(args=list(args))
+    except Exception as error:  # the class is in Typer or in click, depending on the version
+        if type(error).__name__ != "NoSuchOption":
+            raise
+        raise _no_such_option(command, ctx, error.option_name) from None  # type: ignore[attr-defined]
+    if rest and not ctx.allow_extra_args:
+        raise UserError(
+            f"`{ctx.command_path}` takes no argument {' '.join(rest)}",
+            expected=f"a value behind its option, as in -m {rest[0]}" if "--method" in _flags(command, ctx) else None,
+            fix=f"`{ctx.command_path} --help` lists them",
+        )
     for param in single:
         given = values.get(param.name)
         if not param.is_eager and isinstance(given, list) and len(given) > 1:
             flag = max(param.opts, key=len)
             shown = "" if param.is_flag else ": " + " and ".join(map(str, given))
             raise UserError(f"{flag} is given {_times(len(given))}{shown}", expected=f"{flag} once")
+
+
+def _flags(command: Any, ctx: Any) -> list[str]:
+    """The options that a user may see."""
+    params = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
+    return [flag for param in params for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")]
+
+
+def _no_such_option(command: Any, ctx: Any, name: str) -> UserError:
+    known = {flag.removeprefix("--"): flag for flag in _flags(command, ctx)}
+    word = name.lstrip("-").replace("_", "-").lower()
+    if word in known:
+        return UserError(f"`{ctx.command_path}` has no option {name}", expected=f"did you mean --{word}?")
+    close = [flag for flag in known if _initials(flag) == word or (len(word) > 2 and flag.startswith(word))]
+    close += [other for other in difflib.get_close_matches(word, known, n=3, cutoff=0.6) if other not in close]
+    return UserError(
+        f"`{ctx.command_path}` has no option {name}",
+        expected=f"did you mean {' or '.join(known[other] for other in close[:3])}?" if close else None,
+        fix=f"`{ctx.command_path} --help` lists them",
+    )
+
+
+def _initials(flag: str) -> str:
+    """``lr`` of ``learning-rate``."""
+    return "".join(word[:1] for word in flag.split("-")) if "-" in flag else ""
+
+
+def _refuse_single_dash(command: Any, ctx: Any, args: list[str]) -> None:
+    """Refuse ``-steps``, which would be read as ``-s teps``."""
+    flags = _flags(command, ctx)
+    for before, argument in zip(["", *args], args, strict=False):
+        name = argument.partition("=")[0]
+        if before == "--":
+            return
+        if len(name) > 2 and name[1] != "-" and f"-{name}" in flags:
+            raise UserError(f"`{ctx.command_path}` has no option {name}", expected=f"two dashes: -{name}")
 
 
 def _expanded(value: Any, is_path: bool) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_tl_bench.cli.run import _check_folders, _print_outcomes
-from spectral_tl_bench.cli.run_options import overrides_of
+from spectral_tl_bench.cli.closing import close
+from spectral_tl_bench.cli.run import _check_folders
+from spectral_tl_bench.cli.run_options import overrides_of, seeds_of
 from spectral_tl_bench.console import backbone_sizes, complain, in_percent, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
@@ -44,8 +45,13 @@ def tune(
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None,
-        typer.Option("--seed", "-s", min=0, help="Seed of the runs; may be repeated. The search uses the first."),
+        _Texts,
+        typer.Option(
+            "--seed", "-s", help="Seed of the runs, or several as 0-4; the search uses the first. Default: 0."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Number of seeds, in place of --seed: --seeds 5 is --seed 0-4.")
     ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Run the choice, for all seeds.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Try all draws again.")] = False,
@@ -129,7 +135,7 @@ def tune(
         benchmarks=[benchmark], methods=[method], options=options, backbone=backbone, backbone_sizes=sizes,
         weights=weights, patch_embedding=patch_embedding, input_scale=input_scale,
         level_norm=level_norm, input_norm=input_norm,
-        seeds=list(dict.fromkeys(seed)) if seed else [0],
+        seeds=list(seeds_of(seed, seeds)),
         data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, packed=packed,
         protocol=protocol,
         overrides=overrides, objective_options=read_options(objective_option or []),
@@ -177,9 +183,7 @@ def _tune(
     chosen: list[Cell] = [tuner.tuned(cell, tuning) for cell in cells]
     jobs = min(jobs, len(chosen)) or automatic_jobs(chosen)
     outcomes = execute_in_processes(chosen, out, device, workers, say, False, jobs, hang_after)
-    say("")
-    _print_outcomes(outcomes)
-    say(f"records: {out}   board: stbench report --records {out}")
+    close(outcomes, out, lambda name: f"the same command with --benchmark={name}")
     if any(outcome.state == "refused" for outcome in outcomes):
         raise typer.Exit(2)
     if any(outcome.state == "failed" for outcome in outcomes):

@@ -5,12 +5,8 @@ A name may be followed by one of the method's presets, and by objectives: ``spec
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping
-from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
-from importlib.util import find_spec
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, cast
 
@@ -121,42 +117,6 @@ def preset_options(kind: type[Method], name: str) -> dict[str, Any]:
             expected="letters, digits, dots, dashes and underscores, 64 at most",
         )
     return dict(kind.presets[preset])
-
-
-def listed_presets(entry: EntryPoint) -> tuple[str, ...]:
-    """Names of a method's presets, read from the source of its class: importing it would take seconds.
-
-    Presets that are inherited, or not written out in the class, are not seen here; ``load_method`` knows them.
-    """
-    path = _source_of(entry.module)
-    if path is None:
-        return ()
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
-        return ()
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry.attr]
-    for node in (node for body in bodies for node in body):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        value = getattr(node, "value", None)
-        if any(isinstance(name, ast.Name) and name.id == "presets" for name in targets) and isinstance(value, ast.Dict):
-            keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
-            return tuple(key for key in keys if isinstance(key, str))
-    return ()
-
-
-def _source_of(module: str) -> Path | None:
-    """The file of a module; neither it nor the packages around it are imported."""
-    top, *inner = module.split(".")
-    try:
-        spec = find_spec(top)
-        for part in inner:
-            if spec is None:
-                return None
-            spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def distribution_of(name: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from spectral_tl_bench.benchmarks import resolve
 from spectral_tl_bench.console import is_file, split_names
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.methods.listing import methods_named
 from spectral_tl_bench.methods.registry import check_known
 from spectral_tl_bench.models.backbones import check_backbone_known
 from spectral_tl_bench.models.backbones.input_scale import AUTO, read_scale
@@ -66,6 +67,16 @@ def _names(value: Any) -> Any:
     return split_names(value) if isinstance(value, str) else value
 
 
+def _methods(value: Any) -> Any:
+    names = _names(value)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return names  # refused as what it is
+    try:
+        return methods_named(names)
+    except UserError as error:
+        raise ValueError(f"{error.what}, {error.expected}") from None
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
 
 
@@ -74,7 +85,7 @@ class Block(BaseModel):
 
     Attributes:
         benchmarks: Ids, groups or paths of YAML files.
-        methods: Full names, with presets and objectives.
+        methods: Full names, with presets and objectives; in a file also ``all`` and ``family:peft``.
         backbones: Names.
         seeds: Seeds; in a file also texts such as ``0-4``.
         options: Of all its methods.
@@ -99,7 +110,7 @@ class Block(BaseModel):
 
     name: str = Field("", max_length=64)
     benchmarks: Names
-    methods: Names
+    methods: Annotated[tuple[str, ...], BeforeValidator(_methods), Field(min_length=1)]
     backbones: Names = (DEFAULT_BACKBONE,)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0,)
     options: dict[str, Any] = Field(default_factory=dict)

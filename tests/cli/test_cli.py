@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny import run_main
+from tiny import install, run_main
 
 from spectral_tl_bench import __version__
 from spectral_tl_bench.benchmarks import builtin_benchmarks, groups, read_benchmark
@@ -113,15 +113,17 @@ def test_a_benchmark_shows_itself(stbench, tmp_path, name):
     assert code == 0 and read_benchmark(tmp_path / "copy.yaml") == benchmark, "what is shown can be used as a start"
 
 
-def test_methods_are_listed_with_their_packages(stbench):
+def test_methods_are_listed_with_what_they_are_and_whose(stbench, tmp_path, monkeypatch):
+    code = "from spectral_tl_bench.methods.floors import PixelMLP as Mine\n"
+    install(tmp_path, "foreign", code, {"mine": "foreign:Mine"}, monkeypatch)
     code, out, _ = stbench("methods")
-    assert code == 0 and {line.split()[0] for line in out.splitlines()[1:] if line} >= {
-        "full",
-        "frozen",
-        "lora",
-        "spectralx",
-    }
-    assert "spectralx.method:SpectralXMethod" in out and "spectral-tl-bench" in out
+    rows = {line.split()[0]: line for line in out.splitlines()[1:] if line}
+    assert code == 0 and set(rows) >= {"full", "frozen", "lora", "spectralx", "mine"}
+    assert "2022" in rows["lora"] and "Hu et al., LoRA, ICLR 2022" in rows["lora"] and "peft" in rows["lora"]
+    assert rows["lora"].count("Low-rank adaptation of the linear layers") == 1
+    assert "floor" in rows["mine"] and "(of foreign 1.2)" in rows["mine"], "of other packages it is said"
+    assert "spectralx.method:" not in out and "spectral-tl-bench" not in out, "no places in Python"
+    assert "-m family:peft" in out
 
 
 RUN = ("run", "-m", "full", "-b", "mts12-n2s")
@@ -161,7 +163,7 @@ def test_a_mistake_ends_with_a_message_and_2(stbench, tmp_path, monkeypatch, arg
 
 def test_a_report_on_nothing(stbench, tmp_path):
     code, _, err = stbench("report", "--records", tmp_path)
-    assert code == 2 and "there are no records to report on" in err and "stbench run" in err
+    assert code == 2 and "there are no records yet" in err and "stbench run" in err
 
 
 def test_sample_says_where_it_is(stbench, tmp_path, monkeypatch):

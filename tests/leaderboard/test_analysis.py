@@ -356,6 +356,37 @@ def test_the_verb(records, stbench, tmp_path):
         f"{100 * found['difference']:+.2f}" in out and f"{100 * found['low']:.2f} to {100 * found['high']:.2f}" in out
     )
     assert "mean of 2" in out and "beats one of poor" in out and "100 %" in out
+    assert "verdict: good ahead on" in out and "good ahead in the mean over all" in out
+
+
+def test_the_verb_says_where_seeds_or_places_are_too_few(write, stbench, tmp_path):
+    for method in ("a", "b", "c"):
+        for seed in range(1 if method == "a" else 3):
+            write(method=method, seed=seed, places=3 if method == "b" else 30, fingerprint=f"{method}{seed}" * 16)
+    store = ("--records", tmp_path / "store")
+    out = " ".join(stbench("a", "c", *store)[1].split())
+    assert "Too few seeds: 1 in common" in out and "--seeds 3" in out and "Too few places" not in out
+    assert "verdict: " in out and " none on" not in out
+    out = " ".join(stbench("b", "b", *store)[1].split())
+    assert (
+        "Too few seeds" not in out and "(3 places; an interval needs at least 5)" in out and "Too few places: " in out
+    )
+    assert "verdict: none on mts12-n2s." in out
+
+
+def test_without_rows_they_are_listed(write, records, stbench, tmp_path):
+    write(method="c", track="partial")
+    store = ("--records", tmp_path / "store")
+    code, out, _ = stbench(*store)
+    rows = analysis_of(records).names
+    assert code == 0 and all(any(line.split()[:2] == [row, name] for line in out.splitlines())
+                             for row, name in rows.items() if " " not in name)  # fmt: skip
+    assert "--track partial" in out
+    assert "--track" not in stbench("--track", "partial", *store)[1].splitlines()[-1]
+    code, _, err = stbench("good", *store)
+    assert code == 2 and "one row alone: good" in err
+    code, _, err = stbench("--track", "parti", *store)
+    assert code == 2 and "did you mean partial" in err
 
 
 def test_the_verb_says_why_not(write, stbench, tmp_path):

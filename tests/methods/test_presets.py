@@ -8,10 +8,10 @@ from tiny import install, make_request, make_tree
 
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.leaderboard.board import make_boards
+from spectral_tl_bench.methods.listing import listing_of
 from spectral_tl_bench.methods.registry import (
     check_known,
     distribution_of,
-    listed_presets,
     load_method,
     make_method,
     method_entries,
@@ -69,8 +69,8 @@ def test_a_wrong_preset_is_a_users_mistake(net, name, message):
 
 def test_presets_are_listed_as_they_are(net):
     for name, entry in method_entries().items():
-        assert listed_presets(entry) == tuple(load_method(name).presets), name
-    assert listed_presets(method_entries()["net"]) == ("wide", "wrong", "a/b")
+        assert listing_of(entry).presets == tuple(load_method(name).presets), name
+    assert listing_of(method_entries()["net"]).presets == ("wide", "wrong", "a/b")
 
 
 def test_every_preset_of_an_installed_method_can_be_made():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.errors import RecordError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis
-from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame
+from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
 from spectral_tl_bench.leaderboard.statistics import aggregate
 from spectral_tl_bench.leaderboard.statistics.entry import OTHER_PIXELS, difference
-from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, combine, holm, unknown
+from spectral_tl_bench.leaderboard.statistics.intervals import LEVEL, NEEDS, Estimate, combine, holm, unknown
 
+FEWEST_SEEDS = 3
+"""Below, a comparison is one of runs rather than of methods."""
 ALL = "all"
 """Name of the line of ``compare`` for the mean over the benchmarks."""
 
@@ -46,6 +50,50 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
         mean = combine(value, [(1 / len(parts), draws, estimate) for _, draws, estimate in parts])
     places = min((line["places"] for line in lines), default=0)
     return frame([*lines, {**_comparison(ALL, places, mean), "p_holm": NAN}], _COMPARISON)
+
+
+def verdict(analysis: Analysis, row_a: str, row_b: str, comparison: pd.DataFrame) -> list[str]:
+    """What a comparison says, and where it has too little to say it, in sentences.
+
+    Args:
+        analysis: The board.
+        row_a: A row by its name or its method.
+        row_b: Another.
+        comparison: What ``compare`` gives for them.
+    """
+    rows = [find_row(analysis, name) for name in (row_a, row_b)]
+    a, b = (analysis.names[row] if analysis.names[rows[0]] != analysis.names[rows[1]] else row for row in rows)
+    lines = [line for line in lines_of(comparison) if line["benchmark"] != ALL]
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(_judged(line, a, b), []).append(line["benchmark"])
+    parts = [f"{said} on {', '.join(names)}" for said, names in groups.items()]
+    if len(lines) > 1:
+        parts.append(f"{_judged(lines_of(comparison)[-1], a, b)} in the mean over all")
+    few = [f"{line['benchmark']} ({line['reason']})" for line in lines if NEEDS in line["reason"]]
+    sentences = ["verdict: " + ("; ".join(parts) or "none, no benchmark with a gap") + "."]
+    if few:
+        sentences.append(f"Too few places: {'; '.join(few)}.")
+    first, second = (analysis.scores[row] for row in rows)
+    shared = [name for name in analysis.board.benchmarks if name in first and name in second]
+    counts = {len(first[name].seeds.keys() & second[name].seeds.keys()) for name in shared}
+    scarce = sorted(count for count in counts if 0 < count < FEWEST_SEEDS)
+    if scarce:
+        sentences.append(
+            f"Too few seeds: {' or '.join(map(str, scarce))} in common, and methods rather than runs are compared with "
+            f"at least {FEWEST_SEEDS}: stbench run ... --seeds {FEWEST_SEEDS}"
+        )
+    return sentences
+
+
+def _judged(line: Fields, a: str, b: str) -> str:
+    """Who is ahead; for a benchmark after Holm's correction."""
+    p = line["p"] if line["benchmark"] == ALL else line["p_holm"]
+    if math.isnan(p):
+        return "none"
+    if p >= 1 - LEVEL:
+        return "no difference shown"
+    return f"{a if line['difference'] > 0 else b} ahead"
 
 
 def improvement(analysis: Analysis, row_a: str, row_b: str) -> tuple[float, float, float, str]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
+NEEDS = "an interval needs at least"
+"""Stands in the reason where places are too few."""
 MIN_EFFECTIVE = 5.0
 """Fewest effective places that an interval is given for, found by simulation: see ``estimate``."""
 
@@ -70,8 +72,8 @@ def too_few(places: int, effective: float) -> str:
     if effective >= MIN_EFFECTIVE:
         return ""
     if places < MIN_EFFECTIVE:
-        return f"{places} place{'' if places == 1 else 's'}; an interval needs at least {MIN_EFFECTIVE:g}"
-    return f"{places} places count as {effective:.1f} of equal size; an interval needs at least {MIN_EFFECTIVE:g}"
+        return f"{places} place{'' if places == 1 else 's'}; {NEEDS} {MIN_EFFECTIVE:g}"
+    return f"{places} places count as {effective:.1f} of equal size; {NEEDS} {MIN_EFFECTIVE:g}"
 
 
 def estimate(value: float, draws: NDArray[np.float64], places: int, effective: float) -> Estimate:
