@@ -26,6 +26,7 @@ def test_every_call_is_in_the_table():
     assert named == set(spectral_tl_bench.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(snippets(PAGE))))
 def test_the_page_runs_on_the_sample(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
