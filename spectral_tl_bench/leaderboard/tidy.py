@@ -46,7 +46,7 @@ def results_frame(records: Iterable[Record], per: str = "record") -> pd.DataFram
             checkpoint.
 
     Returns:
-        A frame with the columns ``RECORD``, ``CLASS``, ``DOMAIN`` or ``PLACE``. Scores are fractions of 1, options and
+        A frame with the columns ``RECORD``, ``CLASS``, ``DOMAIN`` or ``PLACE``, sorted by what tells records. Scores are fractions of 1, options and
         settings JSON; what is not known is missing.
 
     Raises:
@@ -58,6 +58,7 @@ def results_frame(records: Iterable[Record], per: str = "record") -> pd.DataFram
                         fix=nearest(per, _FRAMES))  # fmt: skip
     columns, lines = _FRAMES[per]
     measured = [measure_record(record) for record in records]
+    measured.sort(key=lambda run: (*map(str, list(_names(run).values())[:-2]), run.record.seed, run.record.fingerprint))
     frame = pd.DataFrame(list(lines(measured)), columns=list(columns))
     kinds = dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(frame.columns[_real(frame)], "float64")
     texts = {name: "" for name in _TEXT if name in frame}
