@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from spectral_tl_bench.api import (
         board,
         compare,
+        export_onnx,
         load_benchmark,
         load_model,
         load_results,
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "board", "compare", "load_benchmark", "load_model", "load_results", "make_method", "plan", "plot", "predict", "run",
+    "board", "compare", "export_onnx", "load_benchmark", "load_model", "load_results", "make_method", "plan", "plot",
+    "predict", "run",
 ]  # fmt: skip
 
 

@@ -46,8 +46,8 @@ def results_frame(records: Iterable[Record], per: str = "record") -> pd.DataFram
             checkpoint.
 
     Returns:
-        A frame with the columns ``RECORD``, ``CLASS``, ``DOMAIN`` or ``PLACE``, sorted by what tells records. Scores are fractions of 1, options and
-        settings JSON; what is not known is missing.
+        A frame with the columns ``RECORD``, ``CLASS``, ``DOMAIN`` or ``PLACE``, sorted by what tells records. Scores
+        are fractions of 1, options and settings JSON; what is not known is missing.
 
     Raises:
         UserError: If a row cannot be of that.
