@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from small_runs import SMALL
 from tiny import make_tree, quiet
 
 from spectral_tl_bench import run
-
-SMALL: dict[str, Any] = {"steps": 2, "batch_size": 2, "validations": 1, "window": 16, "allow_partial": True}
 
 
 @pytest.fixture(scope="session")

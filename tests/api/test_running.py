@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
+from small_runs import SMALL
 from tiny import SIZES, quiet, run_main
 
 import spectral_tl_bench
