@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,6 +13,7 @@ from spectral_tl_bench.console import user_path
 from spectral_tl_bench.data.datamodule import ChipsDataModule
 from spectral_tl_bench.data.normalisation import BandStatistics
 from spectral_tl_bench.data.rasters import SpectralChips, open_datasets, open_together
+from spectral_tl_bench.data.torchgeo_samples import AsTorchGeo, Transforms
 from spectral_tl_bench.errors import BenchmarkError, DataError, nearest
 from spectral_tl_bench.runner.definitions import OpenBenchmark
 from spectral_tl_bench.runner.planning import open_benchmark
@@ -21,7 +21,6 @@ from spectral_tl_bench.runner.request import Request
 
 ROLES = ("train", "validation", "source", "target")
 """Parts of a benchmark; ``source`` is training and validation together."""
-Transforms = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,9 @@ class LoadedBenchmark:
         return self.opened.index.frame.loc[self._names(role), columns]
 
     def dataset(
-        self, role: str, *, crs: str | None = None, labels: bool = True, transforms: Transforms | None = None
-    ) -> SpectralChips:
+        self, role: str, *, crs: str | None = None, labels: bool = True, names: bool = False,
+        transforms: Transforms | None = None,
+    ) -> SpectralChips:  # fmt: skip
         """The chips of a role as a TorchGeo ``RasterDataset``, for TorchGeo's samplers and loaders.
 
         Nothing is resampled. Chips of several CRSs, as those of Sentinel-2 on more than one UTM zone, lie side by side
@@ -85,25 +85,32 @@ class LoadedBenchmark:
             role: One of ``ROLES``.
             crs: Only the chips of this CRS, such as ``EPSG:32633``, which lie on the ground.
             labels: Whether labels are read; without, every mask is void.
+            names: Whether samples also tell chip, domain, place and ``invalid``, as ``SpectralChips`` describes them.
+                TorchGeo's ``stack_samples`` and data modules take samples without.
             transforms: Called with every sample.
 
         Returns:
-            A dataset whose samples ``SpectralChips`` describes; unmeasured values are the mean of the training chips.
+            A dataset; unmeasured values are the mean of the training chips.
 
         Raises:
             DataError: If there is no such role, or no chip of it is in the CRS.
         """
-        names = self._names(role)
+        chips = self._names(role)
         if crs is not None:
-            systems = self.opened.index.frame.loc[names, "crs"]
-            names = list(systems.index[systems == crs])
-            if not names:
+            systems = self.opened.index.frame.loc[chips, "crs"]
+            chips = list(systems.index[systems == crs])
+            if not chips:
                 raise DataError(f"no chip of the role {role!r} is in {crs!r}", expected=nearest(crs, set(systems)))
-        return open_together(self.definition, self.opened.index, names, **self._how(labels, transforms))
+        found = open_together(self.definition, self.opened.index, chips, fill=self.statistics.mean, labels=labels)
+        return _shaped(found, names, transforms)
 
-    def datasets(self, role: str, *, labels: bool = True, transforms: Transforms | None = None) -> list[SpectralChips]:
+    def datasets(
+        self, role: str, *, labels: bool = True, names: bool = False, transforms: Transforms | None = None
+    ) -> list[SpectralChips]:
         """The same as one dataset for each CRS, in which chips lie on the ground."""
-        return open_datasets(self.definition, self.opened.index, self._names(role), **self._how(labels, transforms))
+        chips, fill = self._names(role), self.statistics.mean
+        found = open_datasets(self.definition, self.opened.index, chips, fill=fill, labels=labels)
+        return [_shaped(one, names, transforms) for one in found]
 
     def datamodule(
         self, *, window: int = 64, stride: int | None = None, batch_size: int = 8, length: int | None = None,
@@ -120,8 +127,8 @@ class LoadedBenchmark:
             normalise: Whether images are standardised by the statistics of the training chips.
         """
         return ChipsDataModule(
-            self.datasets, self.statistics if normalise else None, window=window, stride=stride,
-            batch_size=batch_size, length=length, workers=workers, seed=self.seed,
+            functools.partial(self.datasets, names=True), self.statistics if normalise else None, window=window,
+            stride=stride, batch_size=batch_size, length=length, workers=workers, seed=self.seed,
         )  # fmt: skip
 
     def _names(self, role: str) -> list[str]:
@@ -130,12 +137,14 @@ class LoadedBenchmark:
         split = self.opened.split(self.seed)
         return sorted(split.chips("train") + split.chips("validation")) if role == "source" else split.chips(role)
 
-    def _how(self, labels: bool, transforms: Transforms | None) -> dict[str, Any]:
-        return {"fill": self.statistics.mean, "labels": labels, "transforms": transforms}
-
     def __repr__(self) -> str:
         count = ", ".join(f"{len(self._names(role))} {role}" for role in ROLES if role != "source")
         return f"<{self.definition.id}: {count} chips, {len(self.bands)} bands, {len(self.classes)} classes>"
+
+
+def _shaped(dataset: SpectralChips, names: bool, transforms: Transforms | None) -> SpectralChips:
+    dataset.transforms = transforms if names else AsTorchGeo(dataset, transforms)
+    return dataset
 
 
 def load_benchmark(

@@ -367,14 +367,13 @@ def open_datasets(
     cache: ChipCache | None = None,
     fill: np.ndarray[Any, Any] | None = None,
     labels: bool = True,
-    transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> list[SpectralChips]:
     """One TorchGeo dataset for each CRS among the chips, ordered by CRS; see ``SpectralChips``."""
     frame = index.frame if chips is None else index.frame.loc[list(chips)]
     kind = _CLASS_OF.get(benchmark.dataset, SpectralChips)
     cache = cache or ChipCache()
     return [
-        kind(benchmark, index, list(part.index), cache=cache, fill=fill, labels=labels, transforms=transforms)
+        kind(benchmark, index, list(part.index), cache=cache, fill=fill, labels=labels)
         for _, part in frame.groupby("crs", sort=True)
     ]
 
