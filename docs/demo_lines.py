@@ -34,8 +34,8 @@ def lines(table: Path) -> tuple[str, str]:
     told = ", ".join(f"{name} {in_percent(scores[name])}" for name in order)
     return (
         f"Synthetic sample, mean mIoU over {len(benchmarks)} benchmarks, on places not trained on: {told}.",
-        f"At home (source validation) {best} has {in_percent(mean(source[best]))}. Invented scenes and a short training: "
-        "this shows how the suite works, not how good a method is.",
+        f"At home (source validation) {best} has {in_percent(mean(source[best]))}. Invented scenes and a short "
+        "training: this shows how the suite works, not how good a method is.",
     )
 
 

@@ -32,12 +32,14 @@ def example_lines() -> list[str]:
     """The example with a third of the pixels wrong, as a Markdown table."""
     release = released_score(THIRD_WRONG)
     strict = score(_split_evenly(THIRD_WRONG))
-    rows = [(name, getattr(strict, name), getattr(release, name)) for name in ("oa", "kappa", "miou")]
-    titles = {"oa": "OA", "kappa": "kappa", "miou": "mIoU"}
+    lines = []
+    for name, title, scale, digits in (("oa", "OA, %", 100, 1), ("kappa", "kappa", 1, 3), ("miou", "mIoU, %", 100, 1)):
+        ours, theirs = (scale * getattr(scores, name) for scores in (strict, release))
+        lines.append(f"| {title} | {ours:.{digits}f} | {theirs:.{digits}f} | {theirs - ours:+.{digits}f} |")
     return [
         "| | by the rule of this suite | by the release's rule | difference |",
         "| --- | --- | --- | --- |",
-        *(f"| {titles[name]} | {ours:.3f} | {theirs:.3f} | {theirs - ours:+.3f} |" for name, ours, theirs in rows),
+        *lines,
     ]
 
 

@@ -31,8 +31,8 @@ def cells(line):
 
 def test_a_third_of_the_pixels_is_wrong_and_the_release_says_one(script):
     rows = {name: (float(ours), float(theirs)) for name, ours, theirs, _ in map(cells, script.example_lines()[2:])}
-    assert rows["OA"] == (pytest.approx(2 / 3, abs=1e-3), 1.0)
-    assert rows["mIoU"] == (0.5, 1.0) and rows["kappa"][1] == 1.0
+    assert rows["OA, %"] == (pytest.approx(200 / 3, abs=0.1), 100.0)
+    assert rows["mIoU, %"] == (50.0, 100.0) and rows["kappa"][1] == 1.0
     assert script.THIRD_WRONG[1:, 0].sum() * 3 == script.THIRD_WRONG.sum()
 
 

@@ -96,7 +96,7 @@ def test_from_nothing_to_the_leaderboard(stranger: Stranger) -> None:
     assert (published / f"{NAME}.parquet").is_file()
     assert "4 records: nothing has to be refused" in stranger.stbench("submit", "--check", at=checkout)
 
-    stranger.stbench("report", at=checkout)
+    stranger.stbench("report", "--records", "leaderboard/results", "--out", "leaderboard", at=checkout)
     board = (checkout / "leaderboard" / "tables" / "board-sample.md").read_text()
     (row,) = [line for line in board.splitlines() if line.startswith(f"| 1 | {NAME} |")]
     assert "0, 1" in row, "first of one, with both seeds"

@@ -58,25 +58,26 @@ def main() -> None:
     mpl.rcParams |= {"svg.hashsalt": "real", "svg.fonttype": "none", "font.size": 7}
     figure = Figure(figsize=(7.1, 0.6 + 0.24 * len(chosen)), layout="constrained")
     axes = figure.subplots()
-    lines = ["| Row | M to W | W to M | source validation M, W | trained | seeds |", "|---|---|---|---|---|---|"]
+    head = "| Row (mIoU in per cent) | M to W | W to M | source validation M, W | trained | seeds |"
+    lines = [head, "|---|---|---|---|---|---|"]
     for place, (name, row) in enumerate(chosen.items()):
         said = []
         for offset, (benchmark, (_, colour, mark)) in zip((-0.15, 0.15), SIDES.items(), strict=True):
             cell = cells[name][benchmark]
-            low, high, miou = (float(cell[key]) for key in ("low", "high", "miou"))
+            low, high, miou = (100 * float(cell[key]) for key in ("low", "high", "miou"))
             axes.plot((low, high), (place + offset,) * 2, color=colour, linewidth=1)
             axes.plot(miou, place + offset, marker=mark, color=colour, markersize=3.5)
-            spread = f" ± {float(cell['std']):.3f}".replace("0.", ".") if cell["std"] else ""
-            said.append(f"{miou:.3f}".removeprefix("0") + spread)
+            spread = f" ± {100 * float(cell['std']):.1f}" if cell["std"] else ""
+            said.append(f"{miou:.1f}" + spread)
         values = [cells[name][benchmark]["validation"] for benchmark in SIDES]
-        shown = ", ".join(f"{float(value):.3f}".removeprefix("0") for value in values)
+        shown = ", ".join(f"{100 * float(value):.1f}" for value in values)
         trained = f"{int(row['trainable_max']):,}"
         seeds = len(cells[name][next(iter(SIDES))]["seeds"].split())
         words = title(row).removeprefix(row["method"])
         lines.append(f"| `{row['method']}`{words} | {' | '.join(said)} | {shown} | {trained} | {seeds} |")
     axes.set_yticks(range(len(chosen)), [title(row) for row in chosen.values()])
     axes.invert_yaxis()
-    axes.set_xlabel("target mIoU; bars: 95 % interval over places")
+    axes.set_xlabel("target mIoU in per cent; bars: 95 % interval over places")
     for label, colour, mark in SIDES.values():
         axes.plot([], [], marker=mark, color=colour, label=label, markersize=3.5, linewidth=1)
     axes.legend(loc="lower right", frameon=False)

@@ -144,11 +144,18 @@ def _layout_problems(raw: dict[str, Any]) -> list[str]:
     problems = []
     if isinstance(split, dict) and split.get("place") == "site" and not getattr(model, "sites", False):
         problems.append(f"key 'split': split.place: site needs a table with sites; layout {kind} has none, use grid")
+    elif isinstance(split, dict) and split.get("place") == "site" and _lacks_site(model, layout):
+        problems.append("key 'layout.site' is missing: split.place: site needs the column that names the sites")
     try:
         model.model_validate({key: value for key, value in layout.items() if key != "kind"})
     except ValidationError as error:
         problems += problems_of(error, model, "layout")
     return problems
+
+
+def _lacks_site(model: type[BaseModel], layout: dict[str, Any]) -> bool:
+    """Whether sites come from a column that is not named."""
+    return "site" in model.model_fields and not layout.get("site")
 
 
 def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:

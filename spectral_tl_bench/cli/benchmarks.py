@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli import new_benchmark
 from spectral_tl_bench.console import print_rows, say, say_broken
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ benchmarks_app = typer.Typer(help="List the benchmarks or the layouts of data, o
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
+    benchmarks_app.command("check")(new_benchmark.check)
     app.add_typer(benchmarks_app, name="benchmarks")
     app.command("sample")(sample)
 
@@ -43,6 +45,7 @@ def list_benchmarks(context: typer.Context) -> None:
         _print_benchmarks(further_benchmarks()[member] for member in members)
     say("")
     say("Your own benchmark: --benchmark path/to/my.yaml, in one of the layouts of `stbench benchmarks layouts`")
+    say("of a folder of images and labels: stbench init-benchmark FOLDER")
 
 
 def _print_benchmarks(benchmarks: Iterable[Benchmark]) -> None:

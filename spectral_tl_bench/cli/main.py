@@ -20,6 +20,7 @@ from spectral_tl_bench.cli import (
     convert,
     data,
     leaderboard,
+    new_benchmark,
     plan,
     predict,
     run,
@@ -41,14 +42,27 @@ app = typer.Typer(
     name="stbench",
     help="Spectral TL Bench: train a land-cover method on one region or season, test it on others.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
-for group in (run, plan, tune, predict, benchmarks, data, authoring, leaderboard, compare, convert, submit, status):
+for group in (
+    run,
+    plan,
+    tune,
+    predict,
+    benchmarks,
+    data,
+    authoring,
+    new_benchmark,
+    leaderboard,
+    compare,
+    convert,
+    submit,
+    status,
+):
     group.register(app)
 make_strict(app)
 

@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 Strings = list[str] | None
 
 
+def _methods_like(incomplete: str) -> list[str]:
+    """For a shell that completes."""
+    from spectral_tl_bench.methods.registry import method_entries
+
+    return [name for name in method_entries() if name.startswith(incomplete)]
+
+
+def _benchmarks_like(incomplete: str) -> list[str]:
+    """For a shell that completes."""
+    from spectral_tl_bench.benchmarks import builtin_benchmarks, further_benchmarks, groups
+
+    names = [*groups(), *builtin_benchmarks(), *further_benchmarks()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True)
 class Choices:
     """What is to be run, as the command line says it; what is not given is None, or False.
@@ -33,11 +48,20 @@ class Choices:
     method: Annotated[
         Strings,
         typer.Option(
-            "--method", "-m", help="Method, method@preset, with any +objective; all, or family:peft; may be repeated."
+            "--method",
+            "-m",
+            autocompletion=_methods_like,
+            help="Method, method@preset, with any +objective; all, or family:peft; may be repeated.",
         ),
     ] = None
     benchmark: Annotated[
-        Strings, typer.Option("--benchmark", "-b", help="Benchmark id, group (all, cross-region, ...) or YAML file.")
+        Strings,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            autocompletion=_benchmarks_like,
+            help="Benchmark id, group (all, cross-region, ...) or YAML file.",
+        ),
     ] = None
     plan: Annotated[
         Path | None, typer.Option("--plan", help="Plan in YAML, instead of options; `stbench plan` writes one.")

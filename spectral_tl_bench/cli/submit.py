@@ -111,7 +111,10 @@ def submit(
         raise typer.Exit(1)
     for place in done.placed:
         say(f"{results / place}")
-    say(f"{len(done.checked)} records are in {results}; next: stbench report, then a pull request (docs/submit.md)")
+    say(
+        f"{len(done.checked)} records are in {results}; next: stbench report --records {results} "
+        f"--out {results.parent}, then a pull request (docs/submit.md)"
+    )
 
 
 def _check_results(results: Path) -> None:

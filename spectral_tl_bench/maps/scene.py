@@ -163,9 +163,9 @@ def match_bands(source: Any, path: Path, sensor: Sensor, chosen: Sequence[int] =
     there = data_bands(source, len(sensor.bands))
     if chosen:
         return _as_chosen(chosen, source, path, sensor), "as --bands says"
-    names = [_plain(source.descriptions[band - 1] or "") for band in there]
-    waves = [_wavelength(source, band) for band in there]
-    wanted = [_plain(name) for name in sensor.band_names]
+    names = [plain_name(source.descriptions[band - 1] or "") for band in there]
+    waves = [wavelength_of(source, band) for band in there]
+    wanted = [plain_name(name) for name in sensor.band_names]
     if any(name in wanted for name in names):
         missing = [band.name for band, name in zip(sensor.bands, wanted, strict=True) if names.count(name) != 1]
         if missing:
@@ -216,13 +216,13 @@ def _by_wavelength(there: Sequence[int], waves: Sequence[float], path: Path, sen
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A band's name as it is compared: B02, b2 and "Band 2" mean the same."""
     text = re.sub(r"[^a-z0-9.]", "", name.lower()).removeprefix("band")
     return re.sub(r"^b?0*(?=[0-9])", "b", text)
 
 
-def _wavelength(source: Any, band: int) -> float | None:
+def wavelength_of(source: Any, band: int) -> float | None:
     """Centre wavelength of a band in micrometres, where the file says it."""
     for tags in (source.tags(band), source.tags(band, ns="IMAGERY")):
         values = {key.lower(): value for key, value in tags.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from spectral_tl_bench.console import complain
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import digest, write_json
 from spectral_tl_bench.sample.dfc2020 import write_dfc2020
@@ -75,9 +77,15 @@ def ensure_sample(parameters: dict[str, dict[str, int]] | None = None) -> Path:
     """
     sizes = PARAMETERS if parameters is None else parameters
     key = f"{SAMPLE_VERSION}-{digest(sizes)[:12]}"
-    root, _ = obtain(SAMPLE, key, _complete, lambda folder: write_sample(folder, sizes), size=ROOM)
+    root, _ = obtain(SAMPLE, key, _complete, lambda folder: _write(folder, sizes), size=ROOM)
     hold(root)
     return root
+
+
+def _write(folder: Path, sizes: dict[str, dict[str, int]]) -> None:
+    if sys.stderr.isatty():  # somebody waits
+        complain("making the synthetic sample, once; it is kept in the cache (some 15 s)")
+    write_sample(folder, sizes)
 
 
 def _complete(root: Path) -> Path:

@@ -73,6 +73,33 @@ def test_many_of_everything_in_one_call(stbench, asked):
         assert request.options["alpha"] == "4" and request.backbone in request.variant
 
 
+def test_seeds_are_counted_or_named(stbench, asked):
+    for given, meant in (
+        ("--seeds 3", [0, 1, 2]),
+        ("--seeds 1", [0]),
+        ("--seed 3", [3]),
+        ("-s 3", [3]),
+        ("-s 0-1", [0, 1]),
+    ):
+        asked.clear()
+        assert stbench("run", *ONE, *given.split())[0] == 0 and asked[0].seeds == meant
+    for text, note in (("seeds: 5", True), ("seeds: 0", False), ("seeds: 0-4", False), ("seeds: [0, 5]", False)):
+        Path("p.yaml").write_text(f"blocks:\n- {{benchmarks: mts12-n2s, methods: lora, {text}}}\n")
+        code, _, err = stbench("run", "--plan", "p.yaml")
+        assert code == 0 and ("seed 5 alone; 5 seeds would be `seeds: 0-4`" in err) is note
+
+
+def test_groups_of_methods(stbench, asked):
+    assert stbench("run", "-b", "mts12-n2s", "-m", "family:floor,lora", "-m", "majority")[0] == 0
+    assert asked[0].methods == ["majority", "nearest-mean", "pixel-mlp", "lora"]
+    Path("p.yaml").write_text("blocks:\n- {benchmarks: mts12-n2s, methods: ['family:frozen+swad', full]}\n")
+    assert stbench("run", "--plan", "p.yaml")[0] == 0
+    assert asked[1].methods == ["frozen+swad", "linear-probe+swad", "full"]
+    Path("p.yaml").write_text("blocks:\n- {benchmarks: mts12-n2s, methods: 'family:pefd'}\n")
+    code, _, err = stbench("run", "--plan", "p.yaml")
+    assert code == 2 and "line 2" in err and "did you mean peft" in err
+
+
 def test_the_defaults_are_what_they_were(stbench, asked):
     assert stbench("run", "-b", "mts12-n2s", "-m", "lora")[0] == 0
     (request,) = asked
@@ -103,6 +130,11 @@ def test_the_defaults_are_what_they_were(stbench, asked):
         (("run", "--plan", "x.yaml", "--oracle", "--compile"), ["so do --compile, --oracle"]),
         (("plan", "--plan", "x.yaml", "--seed", "0"), ["so do --seed"]),
         (("run", *ONE, "-m", "lora", "-m", "nonsense"), ["no method 'nonsense'"]),
+        (("run", *ONE, "-m", "family:pefd"), ["no family of methods 'pefd'", "did you mean peft"]),
+        (("run", *ONE, "--seeds", "0-4"), ["--seeds 0-4 is no number of seeds", "--seed 0-4"]),
+        (("run", *ONE, "--seeds", "0"), ["--seeds 0 is no number of seeds"]),
+        (("run", *ONE, "--seeds", "3", "--seed", "1"), ["counts seeds", "one of the two"]),
+        (("plan", "--plan", "x.yaml", "--seeds", "2"), ["so do --seeds"]),
     ],
 )
 def test_a_mistake_is_said_before_anything_starts(stbench, tmp_path, arguments, said):

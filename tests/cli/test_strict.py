@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +105,46 @@ def test_home_is_meant_by_a_tilde_in_any_path(monkeypatch, tmp_path):
 def test_a_home_that_is_not_there(refused):
     assert re.search(r"'~no-such-user-here/x'.*no such home folder", refused(*RUN, "--out=~no-such-user-here/x"))
     assert "no such home folder" in refused("run", "-m", "lora", "-b", "~no-such-user-here/my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "-m", "lora", "--benchmrk", "all"), "has no option --benchmrk\n  expected: did you mean --benchmark?"),
+        (("run", "--learning_rate", "1"), "expected: did you mean --learning-rate?\n"),
+        (("run", "--lr", "1"), "did you mean --learning-rate?"),
+        (("run", "--sed", "1"), "did you mean --seed or --seeds?"),
+        (("run", "--zzz"), "--help` lists them"),
+        (("run", "-x"), "has no option -x"),
+        (("run", "--benchmrk=all"), "did you mean --benchmark?"),
+        (("report", "--recrods", "x"), "did you mean --records?"),
+        (("data", "check", "mts12-n2s", "--data-rot", "x"), "did you mean --data-root?"),
+        (("methods", "show", "lora", "--bakbone", "x"), "did you mean --backbone or --backbone-size?"),
+        (("--versio",), "did you mean --version?"),
+        (("run", "-m", "lora", "-b", "all", "-steps", "3"), "two dashes: --steps"),
+        (("run", "lora", "-b", "all"), "takes no argument lora\n  expected: a value behind its option, as in -m lora"),
+        (("compare", "a", "b", "c"), "takes no argument c\n  to do"),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_what_it_may_have_been(refused, arguments, said):
+    assert said in refused(*arguments)
+
+
+def test_an_option_that_is_hidden_is_not_proposed(refused):
+    assert "--only" not in refused("run", "--onl", "x")
+
+
+def test_a_shell_completes_options_and_names(monkeypatch, tmp_path):
+    command = Path(sys.executable).with_name("stbench")
+    if not command.is_file():
+        pytest.skip("the command is not installed beside Python")
+    for words, wanted in (
+        ("stbench run --benchm", ["--benchmark"]),
+        ("stbench run -m full", ["full"]),
+        ("stbench run -b mts12-", ["mts12-id", "mts12-n2s", "mts12-s2n"]),
+        ("stbench rep", ["report"]),
+    ):
+        environment = {**os.environ, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+                       "_STBENCH_COMPLETE": "complete_bash"}  # fmt: skip
+        done = subprocess.run([command], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert sorted(done.stdout.split()) == wanted and done.stderr == ""

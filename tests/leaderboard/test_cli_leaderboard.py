@@ -8,6 +8,7 @@ import pytest
 from tiny import run_main
 
 from spectral_tl_bench.leaderboard.reported import reported_folder
+from spectral_tl_bench.results.store import read_records
 
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
 
@@ -88,6 +89,17 @@ def test_papers_beside_the_records_replace_those_that_come_along(stbench, tmp_pa
     (folder / "one.csv").write_text("\n".join([lines[0], lines[1].replace("mIoU", "mIuO")]))
     code, _, err = stbench("report", "-f", "csv", *where)
     assert code == 2 and "one.csv, line 2" in err and "Traceback" not in err
+
+
+def test_show_without_a_name_lists_what_there_is(stbench, root):
+    code, out, _ = stbench("show", "--records", root)
+    records = read_records([root])
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == len(records) + 2 and "stbench show RECORD" in lines[-1]
+    for record in records:
+        (line,) = [line for line in lines if line.startswith(record.fingerprint[:8])]
+        assert [record.benchmark, record.method] == line.split()[1:3] and line.endswith(record.board)
+        assert (f"{100 * record.scores.selected.miou:.2f} %" if record.scores else record.status) in line
 
 
 @pytest.mark.parametrize(

@@ -410,7 +410,10 @@ def test_progress_lines_say_where_it_stands(tmp_path, source):
     fitted = train(tmp_path, source, module_of(), [Stage("segment", 4)], say=lines.append)
     assert len(lines) == 2
     for line, (step, value) in zip(lines, fitted.trace, strict=True):
-        assert line.startswith(f"a title | segment {step}/4 | loss ") and f"source-validation mIoU {100 * value:.2f} %" in line
+        assert (
+            line.startswith(f"a title | segment {step}/4 | loss ")
+            and f"source-validation mIoU {100 * value:.2f} %" in line
+        )
     assert [clock(seconds) for seconds in (0, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
 
 

@@ -30,7 +30,8 @@ class TableLayout(Layout):
         chip: Column that names a chip uniquely.
         domain: Column that names the chip's domain; left out where the place of a chip does, for which ``domains`` of
             the benchmark have centres (``lon_lat``).
-        site: Column that names the place: chips of one site are never divided between training and validation.
+        site: Column that names the place: chips of one site are never divided between training and validation; left
+            out where the ground tells (``split.place: grid``).
         root: Data root relative to the YAML file, where ``--data-root`` is not given.
         folders: Names of the data set's own folder below a data root, where the table may lie in it.
     """
@@ -43,7 +44,7 @@ class TableLayout(Layout):
     label: str
     chip: str
     domain: str = ""
-    site: str
+    site: str = ""
     root: str = "."
     folders: tuple[str, ...] = ()
 
@@ -82,7 +83,8 @@ class TableLayout(Layout):
         path = base / self.table
         table = read_table(path)
         columns = {str(column) for column in table.columns}
-        needed = {"chip": self.chip, "site": self.site} | ({"domain": self.domain} if self.domain else {})
+        named = {"chip": self.chip, "site": self.site, "domain": self.domain}
+        needed = {key: column for key, column in named.items() if column}
         for template in ("image", "label"):
             needed |= {f"{template} {{{name}}}": name for name in _PLACEHOLDER.findall(getattr(self, template))}
         for key, column in needed.items():
@@ -110,7 +112,7 @@ class TableLayout(Layout):
             ChipFiles(
                 chip=str(record[self.chip]).removesuffix(".tif"),
                 domain=str(record[self.domain]) if self.domain else "",
-                site=str(record[self.site]),
+                site=str(record[self.site]) if self.site else "",
                 image=fill(self.image, record, path),
                 label=fill(self.label, record, path),
             )
