@@ -37,7 +37,7 @@ docs: $(VENV)/.installed-docs
 # The data and command-line tests alone, as CI runs them on a newer Python (with another TorchGeo).
 newer: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) tests/data tests/sample tests/test_benchmarks.py \
-		tests/test_bad_input.py tests/cli tests/runner tests/models tests/protocol tests/golden/test_golden.py \
+		tests/test_bad_input.py tests/cli tests/api tests/runner tests/models tests/protocol tests/golden/test_golden.py \
 		tests/spectralx/test_parity.py tests/methods/test_peft_methods.py tests/methods/adapters
 
 # Golden values whose numerics version was raised, of one component (COMPONENT="method lora") or of all.

@@ -7,8 +7,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from spectral_tl_bench.endings import OutputClosed
 from spectral_tl_bench.errors import UserError
@@ -120,17 +121,34 @@ def say_broken(noun: str, entries: Iterable[object]) -> None:
         say(f"broken {noun}: {entry}")
 
 
-def read_values(entries: Sequence[str], flag: str, advice: str = "") -> dict[str, str]:
+ACCELERATORS = ("auto", "cpu", "gpu")
+ON_OOM = ("fail", "split")
+"""What may become of a cell whose memory runs out."""
+
+
+def one_of(flag: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a word that an option does not know.
+
+    Raises:
+        UserError: If it is none of those.
+    """
+    if value not in known:
+        raise UserError(f"{flag} is {value!r}", expected=f"one of {', '.join(known)}")
+
+
+def read_values(entries: Sequence[str] | Mapping[str, Any], flag: str, advice: str = "") -> dict[str, Any]:
     """Values by name.
 
     Args:
-        entries: Texts of the form name=value.
+        entries: Texts of the form name=value; or the values themselves, as Python gives them.
         flag: The option they were given with.
         advice: What to do where a name comes twice, with places for the name and both values.
 
     Raises:
         UserError: If a text is of another form, or a name comes twice.
     """
+    if isinstance(entries, Mapping):
+        return {name.replace("-", "_"): value for name, value in entries.items()}
     values: dict[str, str] = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
@@ -213,8 +231,8 @@ def in_percent(fraction: float | None) -> str:
     return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f} %"
 
 
-def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:
-    """Whole numbers by name, from ``--backbone-size``.
+def backbone_sizes(entries: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
+    """Whole numbers by name, from ``--backbone-size`` or as Python gives them.
 
     Raises:
         UserError: If a text is not of the form name=number.
@@ -222,8 +240,8 @@ def backbone_sizes(entries: Sequence[str]) -> dict[str, int]:
     return {key: _whole(value, key) for key, value in read_values(entries, "--backbone-size").items()}
 
 
-def _whole(value: str, name: str) -> int:
+def _whole(value: Any, name: str) -> int:
     try:
-        return int(value)
+        return int(str(value))
     except ValueError:
         raise UserError(f"--backbone-size {name}={value}", expected="a whole number") from None

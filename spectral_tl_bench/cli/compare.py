@@ -11,7 +11,7 @@ import typer
 
 from spectral_tl_bench.cli.leaderboard import Records, find_records
 from spectral_tl_bench.console import in_percent, print_rows, say
-from spectral_tl_bench.errors import RecordError, UserError, nearest
+from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ def compare_rows(
     """Compare two rows over the same places, benchmark by benchmark; without ROW, list the rows."""
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
+    from spectral_tl_bench.leaderboard.choosing import board_of_rows
     from spectral_tl_bench.leaderboard.statistics.comparison import compare, find_row
 
     boards = make_boards(find_records(records))
@@ -46,7 +47,7 @@ def compare_rows(
             raise UserError(f"one row alone: {first}", expected="two", fix="`stbench compare` lists them")
         _print_rows(boards, track)
         return
-    board = _board_of(boards, first, second, track)
+    board = board_of_rows(boards, first, second, track)
     analysis = analyse(board)
     _print(analysis, find_row(analysis, first), find_row(analysis, second), compare(analysis, first, second))
 
@@ -71,28 +72,6 @@ def _print_rows(boards: Mapping[str, Board], track: str | None) -> None:
         print_rows(rows, right=(4,))
         say("")
     say("two of a board are compared by `stbench compare ROW ROW`; a method's name will do where it has one row")
-
-
-def _board_of(boards: dict[str, Board], first: str, second: str, track: str | None) -> Board:
-    """The board that both rows stand on."""
-    if track is not None and track not in boards:
-        raise UserError(f"there is no board {track!r}", fix=nearest(track, boards))
-    names = {name: board.methods for name, board in boards.items() if track in (None, name)}
-    known = {name: {*rows, *rows.values()} for name, rows in names.items()}
-    for row in (first, second):
-        if not any(row in rows for rows in known.values()):
-            raise RecordError(
-                f"there is no row {row!r} on the board{'s' if len(known) > 1 else ''} {', '.join(known)}",
-                fix=nearest(row, set().union(*(rows.values() for rows in names.values()))),
-            )
-    matches = [name for name, rows in known.items() if {first, second} <= rows]
-    if not matches:
-        raise RecordError(f"{first!r} and {second!r} stand on different boards, which cannot be compared")
-    if len(matches) > 1:
-        raise UserError(
-            f"{first!r} and {second!r} stand on more than one board", expected=f"--track, one of {', '.join(matches)}"
-        )
-    return boards[matches[0]]
 
 
 def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:

@@ -93,22 +93,14 @@ def plot(
     """Draw one figure of a board."""
     from spectral_tl_bench.files import write_bytes
     from spectral_tl_bench.leaderboard.analysis import analyse
-    from spectral_tl_bench.leaderboard.board import make_boards
-    from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
+    from spectral_tl_bench.leaderboard.choosing import chosen_board
+    from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
     from spectral_tl_bench.storage.output import check_file
 
-    suffix = out.suffix.lower().removeprefix(".")
-    if suffix not in SUFFIXES:
-        raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
+    suffix = check_suffix(out)
     check_file(out, "--out")
     results = find_records(records)
-    boards = sorted({record.board for record in results})
-    chosen = track or (boards[0] if len(boards) == 1 else "reproduced")
-    if chosen not in boards:
-        what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
-        where = ", ".join(map(str, _roots(records)))
-        raise UserError(what, where=where, expected=f"--track, one of {', '.join(boards)}")
-    board = make_boards(record for record in results if record.board == chosen)[chosen]
+    board = chosen_board(results, track, ", ".join(map(str, _roots(records))))
     content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
     write_bytes(out, content)
     say(str(out))

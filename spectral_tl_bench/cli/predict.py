@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectral_tl_bench.console import say
+from spectral_tl_bench.console import ACCELERATORS, one_of, say
 from spectral_tl_bench.errors import UserError
 
 
@@ -41,8 +41,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are there.")] = False,
 ) -> None:
     """Map scenes: a cloud-optimised GeoTIFF of classes each, and a picture with a legend."""
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    one_of("--accelerator", accelerator, ACCELERATORS)
     numbers = [part.strip() for part in bands.split(",") if part.strip()]
     if not all(number.isdigit() for number in numbers):
         raise UserError(f"--bands is {bands!r}", expected="numbers with commas, as 3,2,1")

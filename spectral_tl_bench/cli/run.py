@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +17,13 @@ from spectral_tl_bench import pause
 from spectral_tl_bench.cli.closing import Again, close, same_run
 from spectral_tl_bench.cli.plan import show_plan
 from spectral_tl_bench.cli.run_options import Choices, requests_of, takes_choices
-from spectral_tl_bench.console import complain, read_duration, say
+from spectral_tl_bench.console import ACCELERATORS, ON_OOM, complain, one_of, read_duration, say
 from spectral_tl_bench.defaults import HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
 from spectral_tl_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from spectral_tl_bench.runner.definitions import Cell, Outcome
+    from spectral_tl_bench.runner.definitions import Cell
     from spectral_tl_bench.runner.nodes import Place
     from spectral_tl_bench.runner.request import Request
     from spectral_tl_bench.runner.slurm.submit import Submission
@@ -125,12 +125,10 @@ def run(
     submission = _submission(context, executor, profile, slurm or [], wait, num_nodes)
     if submission is not None and not named:
         submission.arguments += (f"--out={out}",)  # a job has not the variables of this shell
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    one_of("--accelerator", accelerator, ACCELERATORS)
     if dry_run and fresh:
         raise UserError("--dry-run says what is left, and with --fresh all is", fix="leave out one of the two")
-    if on_oom not in ("fail", "split"):
-        raise UserError(f"--on-oom is {on_oom!r}", expected="fail or split")
+    one_of("--on-oom", on_oom, ON_OOM)
     every = read_duration(checkpoint_every, "--checkpoint-every")
     nodes = _nodes(num_nodes, jobs, gpus) if num_nodes > 1 and submission is None and not dry_run else None
     if nodes is not None and nodes.node:
@@ -143,7 +141,7 @@ def run(
         show_plan(requests, out, jobs)
         return
     _check_folders(out)
-    from spectral_tl_bench.training.hardware import checked_hardware, chosen_gpus
+    from spectral_tl_bench.runner.work import hardware_for
     from spectral_tl_bench.training.loggers import check_loggers
 
     check_loggers(logger or [])
@@ -151,17 +149,11 @@ def run(
         _submit(submission, requests, out, only)
         return
     patience = wait_for_room if wait_for_room is not None else 10.0 * sys.stdout.isatty()
-    for precision in {request.overrides.precision for request in requests}:
-        device = checked_hardware(
-            accelerator, feature_cache_limit, threads, precision, patience, every, devices, num_nodes
-        )
-    device = replace(
-        device, passes=micro_batches, on_oom="split" if on_oom == "split" else "fail",
-        loggers=tuple(dict.fromkeys(logger or [])), log_dir=log_dir,
+    device, names_of_gpus = hardware_for(
+        requests, accelerator=accelerator, devices=devices, nodes=num_nodes, gpus=gpus, micro_batches=micro_batches,
+        on_oom=on_oom, logger=logger or [], log_dir=log_dir, feature_limit=feature_cache_limit, threads=threads,
+        wait_for_room=patience, checkpoint_every=every,
     )  # fmt: skip
-    names_of_gpus = chosen_gpus(gpus)
-    if names_of_gpus and len(names_of_gpus) < devices:
-        raise UserError(f"--gpus names {len(names_of_gpus)} GPUs, --devices asks for {devices} for each cell")
     again = same_run(context, choices.method or [], choices.plan)
     with _pausing(), contextlib.ExitStack() as stack:
         if nodes is not None:
@@ -185,8 +177,8 @@ def _run(
     fresh: bool, only: str | None, gpus: Sequence[str], again: Again,
 ) -> None:  # fmt: skip
     """Plan and run, and say how it went; the exit code tells it too."""
-    from spectral_tl_bench.runner.room import check_places
     from spectral_tl_bench.runner.together import divisible
+    from spectral_tl_bench.runner.work import work_through
 
     try:
         cells, broken = _planned(requests, out, only)
@@ -194,18 +186,13 @@ def _run(
         for name, reason in whole:
             complain(f"error: {name} cannot run: {reason}")
         broken = broken or bool(whole)
-        outcomes, room = ({}, 0) if fresh else _found(cells, out)
-        left = {number: cell for number, cell in enumerate(cells) if number not in outcomes}
-        if left:
-            check_places(list(left.values()), out, room)
-            outcomes |= _execute(left, out, hardware, workers, jobs, hang_after, fresh, len(outcomes), gpus)
+        ended = work_through(cells, out, hardware, workers, jobs, hang_after, fresh, gpus, say)
     except KeyboardInterrupt:  # caught here, because Typer would end without a word
         complain(
             "interrupted; finished cells keep their records, run the same command again to go on: those that are "
             "training go on from their last checkpoint"
         )
         raise typer.Exit(128 + (stopped_by() or signal.SIGINT)) from None
-    ended = [outcomes[number] for number in range(len(cells))]
     if cells:
         close(ended, out, again)
     if any(outcome.state == "paused" for outcome in ended):
@@ -264,40 +251,6 @@ def _submission(
     return Submission(executor, asked, arguments_of(context, without), wait)
 
 
-def _found(cells: Sequence[Cell], out: Path) -> tuple[dict[int, Outcome], int]:
-    """The cells that are finished, by number, without models or processes; and bytes of the others' results."""
-    from spectral_tl_bench.runner.checkpoints import forget_finished
-    from spectral_tl_bench.runner.estimate import estimate
-    from spectral_tl_bench.runner.run import closing_line
-    from spectral_tl_bench.runner.survey import confirmed, survey
-
-    found = survey(cells, out)
-    done = len(cells) - len(found.left)
-    if done:
-        say(f"{done} of {len(cells)} cells are finished; their records are verified")
-    outcomes = confirmed(found, say)
-    forget_finished(out, [outcome.cell.fingerprint() for outcome in outcomes.values()])
-    for place, outcome in enumerate(outcomes.values(), 1):
-        say(closing_line(outcome, place, len(cells)))
-    return outcomes, estimate(found).room
-
-
-def _execute(
-    cells: Mapping[int, Cell], out: Path, hardware: Hardware, workers: int, jobs: int, hang_after: float, fresh: bool,
-    before: int, gpus: Sequence[str],
-) -> dict[int, Outcome]:  # fmt: skip
-    """Run cells, by number; ``before`` others of the same run are over."""
-    from spectral_tl_bench.runner.processes import automatic_jobs, execute_in_processes
-
-    left = list(cells.values())
-    several = f", {hardware.processes} of them for each cell" if hardware.processes > 1 else ""
-    say(f"device: {hardware.name}{several}")
-    usual = automatic_jobs(left, hardware, gpus)
-    jobs = min(jobs, len(left), *([usual] if gpus else [])) or usual
-    outcomes = execute_in_processes(left, out, hardware, workers, say, fresh, jobs, hang_after, before, gpus)
-    return dict(zip(cells, outcomes, strict=True))
-
-
 @contextlib.contextmanager
 def _pausing() -> Iterator[None]:
     """Inside, SIGUSR1 asks for a pause, as batch systems can send it some time before they end a job."""
@@ -314,8 +267,6 @@ def _pausing() -> Iterator[None]:
 
 def _check_folders(out: Path) -> None:
     """Whatever will be written can be written: said before any data are read."""
-    from spectral_tl_bench.storage.output import LEAST_ROOM, check_cache, check_folder, check_temporary
+    from spectral_tl_bench.storage.output import check_run_folders
 
-    check_folder(out, "--out", LEAST_ROOM)
-    check_temporary()
-    check_cache()
+    check_run_folders(out)

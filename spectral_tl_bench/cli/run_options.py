@@ -326,8 +326,10 @@ def _names(entries: Strings) -> tuple[str, ...]:
     return tuple(part.strip() for entry in entries or [] for part in entry.split(",") if part.strip())
 
 
-def _parts(name: str, text: str) -> list[str]:
+def _parts(name: str, text: Any) -> list[Any]:
     """The values of a grid."""
+    if not isinstance(text, str):
+        return list(text)
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise UserError(f"--grid {name}={text} has an empty value", expected="--grid name=value,value")

@@ -37,6 +37,8 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 4
+PLACE = ["crs", "xmin", "ymin", "xmax", "ymax"]
+"""Columns that say where a chip lies."""
 
 
 @dataclass(frozen=True)
@@ -284,15 +286,18 @@ def _latest(about: str) -> pd.DataFrame:
 
 
 def _place_local(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give chips without a CRS a place on a local grid, one pixel per unit, a chip's width apart."""
+    """Give chips without a CRS a place on a local grid."""
     frame = frame.sort_index()
     homeless = frame["crs"] == ""
-    if not homeless.any():
-        return frame
-    columns = int(np.ceil(np.sqrt(homeless.sum())))
-    number = np.arange(homeless.sum())
-    height, width = frame.loc[homeless, "height"].to_numpy(), frame.loc[homeless, "width"].to_numpy()
-    x, y = (number % columns) * 2.0 * width.max(), (number // columns) * 2.0 * height.max()
-    frame.loc[homeless, ["xmin", "ymin", "xmax", "ymax"]] = np.stack([x, y, x + width, y + height], axis=1)
-    frame.loc[homeless, "crs"] = LOCAL_CRS
+    if homeless.any():
+        frame.loc[homeless, PLACE] = side_by_side(frame[homeless])[PLACE]
     return frame
+
+
+def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
+    """Chips on a local grid, one pixel per unit, a chip's width apart, whatever CRS they are in."""
+    columns = int(np.ceil(np.sqrt(len(frame))))
+    number = np.arange(len(frame))
+    height, width = frame["height"].to_numpy(), frame["width"].to_numpy()
+    x, y = (number % columns) * 2.0 * width.max(), (number // columns) * 2.0 * height.max()
+    return frame.assign(crs=LOCAL_CRS, xmin=x, ymin=y, xmax=x + width, ymax=y + height)

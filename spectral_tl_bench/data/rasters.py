@@ -8,6 +8,7 @@ that a query (x, y, t) names one chip even where chips overlap on the ground.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from torchgeo.datasets import RasterDataset
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
 from spectral_tl_bench.data.chip_cache import ChipCache
-from spectral_tl_bench.data.index import ChipIndex, build_index
+from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
 from spectral_tl_bench.data.stamps import check_unchanged
@@ -135,12 +136,12 @@ class SpectralChips(RasterDataset):
             index: ``[xmin:xmax, ymin:ymax, tmin:tmax]`` as the samplers yield it. Where t is left out, the chip
                 that contains the window is taken, or else the one that has most of it.
 
-        A window that reaches over its chip's rim has the size that was asked for: what lies outside is ``fill``, void
-        and invalid. Positions between pixels are moved to the nearest one.
+        A window that reaches over its chip's rim, or that a sampler with a large stride puts beside it, has the size
+        that was asked for: what lies outside is ``fill``, void and invalid. Positions between pixels are moved to the
+        nearest one.
 
         Raises:
-            IndexError: If the window lies beside its chip, or t is left out and the window beside all chips, or
-                inside more than one.
+            IndexError: If t is left out, and the window lies beside all chips or inside more than one.
         """
         x, y, t = self._disambiguate_slice(index)
         number = self._slot_of.get(t.start.value) if isinstance(t.start, pd.Timestamp) else None
@@ -151,8 +152,6 @@ class SpectralChips(RasterDataset):
         width, height = (x.stop - x.start) / self.res[0], (y.stop - y.start) / self.res[1]
         column, line, width, height = (round(value) for value in (column, line, width, height))
         if column < 0 or line < 0 or column + width > row["width"] or line + height > row["height"]:
-            if not self.index.geometry.iloc[number].buffer(1e-6 * max(self.res)).intersects(_box(x, y)):
-                raise IndexError(f"query {index} lies outside chip {row['chip']}")
             sample = self._padded_window(number, line, column, height, width)
         else:
             sample = self.read_window(number, line, column, height, width)
@@ -377,6 +376,18 @@ def open_datasets(
         kind(benchmark, index, list(part.index), cache=cache, fill=fill, labels=labels)
         for _, part in frame.groupby("crs", sort=True)
     ]
+
+
+def open_together(benchmark: Benchmark, index: ChipIndex, chips: Sequence[str], **more: Any) -> SpectralChips:
+    """One TorchGeo dataset of chips, whatever their CRSs; ``more`` as ``open_datasets`` takes it.
+
+    Chips of several CRSs lie side by side on a local grid of one pixel per unit; those of one lie on the ground.
+    """
+    frame = index.frame.loc[list(chips)]
+    if frame["crs"].nunique() > 1:
+        index = replace(index, frame=side_by_side(frame))
+    (dataset,) = open_datasets(benchmark, index, chips, **more)
+    return dataset
 
 
 def open_benchmark(name: str, root: str | Path) -> list[SpectralChips]:

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -70,6 +71,18 @@ def draw(kind: str, analysis: Analysis, benchmark: str | None = None, methods: C
     chosen = _chosen(analysis, benchmark) if kind in PER_BENCHMARK else ""
     with _style():
         return _DRAWN[kind](analysis, rows, chosen)
+
+
+def check_suffix(path: Path) -> str:
+    """The kind of file that a figure is written as, such as ``svg``.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in SUFFIXES:
+        raise UserError(f"figures cannot be written as {path.suffix!r}", where=path, expected=", ".join(SUFFIXES))
+    return suffix
 
 
 def render(figure: Figure, suffix: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import pandas as pd
 import pyarrow as pa
@@ -112,8 +113,8 @@ def long_table(board: Board) -> pd.DataFrame:
         for name in board.columns:
             for seed in sorted(siblings):
                 run = group.get(name, {}).get(seed)
-                facts = {"status": "missing"} if run is None else _facts(run, loss)
-                lines.append({**_about(board, name), **_method(siblings[seed]), **facts})
+                facts = {"status": "missing"} if run is None else run_fields(run, loss)
+                lines.append({**_about(board, name), **method_fields(siblings[seed]), **facts})
     for floor in floors(board.records):
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}
         scores = _scores("selected", floor.scores)
@@ -126,7 +127,8 @@ def _about(board: Board, benchmark: str) -> Fields:
     return {"track": board.track, **board.known[benchmark].model_dump(include=names)}
 
 
-def _method(measured: MeasuredRecord) -> Fields:
+def method_fields(measured: MeasuredRecord) -> Fields:
+    """What was run, apart from the benchmark."""
     record, (method, backbone, options, backbone_digest, protocol, settings) = measured.record, measured.key
     return {
         "method": method,
@@ -143,7 +145,8 @@ def _method(measured: MeasuredRecord) -> Fields:
     }
 
 
-def _facts(measured: MeasuredRecord, loss: dict[str, float]) -> Fields:
+def run_fields(measured: MeasuredRecord, loss: Mapping[str, float]) -> Fields:
+    """What came of a run; ``loss`` holds the drop by fingerprint, see ``board.drops``."""
     record = measured.record
     line: Fields = record.model_dump(include={"status", "majority_class", "fingerprint", "peak_memory_mb", "device"})
     line |= {"drop_from_in_domain": loss.get(record.fingerprint), "target_hash": measured.target or None}

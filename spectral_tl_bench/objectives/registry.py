@@ -109,12 +109,14 @@ def make_objectives(name: str, options: Options | None = None) -> dict[str, Obje
     return objectives
 
 
-def read_options(entries: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Values by objective and option, from texts of the form ``objective.option=value``.
+def read_options(entries: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Values by objective and option, from texts of the form ``objective.option=value`` or as Python gives them.
 
     Raises:
         UserError: If a text is of another form, or an option comes twice.
     """
+    if isinstance(entries, Mapping):
+        return {name: dict(values) for name, values in entries.items()}
     options: dict[str, dict[str, str]] = {}
     for entry in entries:
         key, equals, value = entry.partition("=")

@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from spectral_tl_bench import pause, pulse
@@ -158,7 +159,8 @@ class _Child:
             target=_begin,
             args=(call.content, pipes, {**os.environ, **call.environment}, os.getcwd()),  # noqa: PTH109
         )
-        self.process.start()
+        with without_main():
+            self.process.start()
         for _, theirs in pipes:
             theirs.close()
         self._last = time.monotonic()
@@ -299,6 +301,20 @@ def _reason(code: int | None) -> str:
     return f"killed by signal {-code} ({name}){hint}"
 
 
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Processes that are started inside do not import the program that is running.
+
+    Nothing that they call is of it, and a script that calls ``run`` at its top level would run again in each of them.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
 def start_server(modules: Iterable[str] = ()) -> None:
     """Start the server that processes are forked off, which imports what is slow to import; one that runs goes on.
 
@@ -310,7 +326,8 @@ def start_server(modules: Iterable[str] = ()) -> None:
     # The server inherits this, as do its processes until they take signals themselves: what ends them is this process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, PAUSE))
     try:
-        forkserver.ensure_running()
+        with without_main():
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

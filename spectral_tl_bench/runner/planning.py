@@ -251,7 +251,7 @@ class _Planner:
         """A benchmark whose chips are there and can be cut for all seeds, or the reason why not."""
         about = [benchmark.id, own_folder, request.data_root, request.trust_data, request.allow_partial, request.packed]
         try:
-            opened = self._get("opened", about, lambda: _open(benchmark, own_folder, request))
+            opened = self._get("opened", about, lambda: open_benchmark(benchmark, own_folder, request))
             self._get("cut", [id(opened), request.seeds], lambda: [opened.split(seed) for seed in request.seeds])
         except UserError as error:
             return error
@@ -299,7 +299,17 @@ def _check_leak(protocol: Protocol, request: Request) -> None:
         )
 
 
-def _open(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
+def open_benchmark(benchmark: Benchmark, own_folder: Path | None, request: Request) -> OpenBenchmark:
+    """A benchmark with its chips found and checked.
+
+    Args:
+        benchmark: The benchmark.
+        own_folder: Folder of its YAML file when it is the user's own.
+        request: Says where the data are, and what may be missing of them.
+
+    Raises:
+        DataError: If the data are not there, or not what the benchmark says.
+    """
     found = locate(benchmark, own_folder, request.data_root)
     source = replace(found, trusted=request.trust_data, packed=request.packed)
     index, track, notes = open_index(benchmark, source, own_folder is not None, request.allow_partial)

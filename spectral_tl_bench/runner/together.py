@@ -29,6 +29,7 @@ from spectral_tl_bench import pause
 from spectral_tl_bench.data.shares import agreed
 from spectral_tl_bench.endings import contained
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.runner.apart import without_main
 from spectral_tl_bench.runner.build import Workplace, build
 from spectral_tl_bench.runner.checkpoints import cell_store
 from spectral_tl_bench.runner.definitions import Cell
@@ -143,7 +144,8 @@ class _Group:
                 for rank in range(1, hardware.devices)
             ]
             for process in self.others:
-                process.start()
+                with without_main():
+                    process.start()
             threading.Thread(target=self._watch, daemon=True, name="stbench devices").start()
             _join(hardware, 0, self.folder, self.number)
         except BaseException as error:

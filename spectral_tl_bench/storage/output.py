@@ -32,6 +32,17 @@ def check_folder(folder: Path, option: str, room: int = 0) -> None:
     _check_written(_what_is_there(folder, option), folder, option, room)
 
 
+def check_run_folders(out: Path) -> None:
+    """Refuse a run whose records, temporary files or cache could not be written.
+
+    Raises:
+        StorageError: If one of them cannot, or has no room.
+    """
+    check_folder(out, "--out", LEAST_ROOM)
+    check_temporary()
+    check_cache()
+
+
 def check_folders(folders: Iterable[Path], option: str) -> None:
     """As ``check_folder``, for many folders of which most are not there: each that is there is tried once.
 

@@ -198,14 +198,20 @@ def test_positions_between_pixels_are_moved_to_the_nearest_and_the_size_stays(ow
 def test_windows_at_a_rim_share_what_they_share_and_beside_it_nothing(own, dataset):
     row, (xres, yres) = dataset.chip_rows()[4], dataset.res
     y = slice(row["ymax"] - 8 * yres, row["ymax"])
-    for columns, shared in ((-7, 1), (-7.6, 0), (-8, 0), (15, 1), (15.7, 0), (16, 0)):
+    for columns, shared in ((-7, 1), (-7.6, 0), (-8, 0), (15, 1), (15.7, 0), (16, 0), (-400, 0), (17, 0), (400.0, 0)):
         x = row["xmin"] + columns * xres
         sample = dataset[slice(x, x + 8 * xres), y, dataset.slot(4)]
         assert sample["chip"] == row["chip"] and check(own, dataset, sample, 8, 8) == 8 * shared
-    for columns in (-8.1, 16.1, 400.0):
-        x = row["xmin"] + columns * xres
-        with pytest.raises(IndexError, match="lies outside chip e2_0"):
-            dataset[slice(x, x + 8 * xres), y, dataset.slot(4)]
+
+
+@pytest.mark.parametrize(("size", "stride"), [(6, 16), (6, 17), (1, 40), ((5, 3), (500, 7)), (15, 1000)])
+def test_a_stride_that_leads_past_a_chip_gives_windows_without_a_measurement(own, dataset, size, stride):
+    """TorchGeo's grid begins a window beside the chip where a stride is longer than it; no chip is read there."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    shared = [check(own, dataset, dataset[query], height, width)
+              for query in queries(sampler("GridGeoSampler", dataset, size=size, stride=stride))]  # fmt: skip
+    assert shared.count(height * width) >= 6, "the first window of each chip is inside"
+    assert 0 in shared and len(shared) == len(sampler("GridGeoSampler", dataset, size=size, stride=stride))
 
 
 def test_a_place_over_a_rim_is_that_of_the_chip_that_has_most_of_it(own, dataset):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -132,3 +133,15 @@ def test_when_nobody_listens_the_processes_end(monkeypatch):
 def test_what_cannot_be_sent_is_known_before():
     with pytest.raises(Exception, match="pickle"):
         Call.of(lambda: 1)
+
+
+def test_processes_do_not_import_the_program_that_starts_them(tmp_path, monkeypatch):
+    """A script may do anything at its top level, such as starting these very processes."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('imported again')\n")
+    program = ModuleType("__main__")
+    program.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    [(_, ended)] = run_apart([(0, Call.of(end, "return"))], 1, print, print)
+    assert (ended.value, ended.reason) == ("return", "")
+    assert sys.modules["__main__"] is program
