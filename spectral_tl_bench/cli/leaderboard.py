@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,10 @@ def report(
     ] = None,
 ) -> None:
     """Make the boards from stored records alone: the same records, the same bytes."""
+    gc.disable()  # nothing that a report makes is a circle, and looking for them takes a fifth of its time
     from spectral_tl_bench.leaderboard.audit.beside import read_audits
+    from spectral_tl_bench.leaderboard.definitions import read_definitions
+    from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
     from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_folder
@@ -61,10 +65,11 @@ def report(
     roots = _roots(records)
     folder = out or _default_out(roots)
     check_folder(folder, "--out")
-    results, papers, audits = read_records(roots), _reported(roots), read_audits(roots)
+    kept = Kept(roots)
+    results, papers, audits = read_records(roots, kept.read_before), _reported(roots), read_audits(roots)
     if not results and papers is None:
         raise _nothing(roots)
-    paths = write_report(results, folder, wanted, papers, audits)
+    paths = write_report(results, folder, wanted, papers, audits, read_definitions(roots), kept)
     others: Counter[str] = Counter()
     for path in paths:
         name = path.relative_to(folder).parts[0]

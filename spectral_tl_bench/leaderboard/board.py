@@ -13,6 +13,7 @@ import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import majority_matrix
 from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, mean, spread
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.measured import (
     MeasuredRecord,
     RowKey,
@@ -80,7 +81,11 @@ class Board:
         return {name: by_benchmark[name] for name in self.columns}
 
     def groups(self) -> dict[str, dict[str, BySeed]]:
-        """Records by row, benchmark and seed, sorted by the rows' keys."""
+        """Records by row, benchmark and seed, sorted by the rows' keys; not to be changed."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> dict[str, dict[str, BySeed]]:
         return _grouped(self.records)
 
     def data_notes(self) -> set[str]:
@@ -103,11 +108,12 @@ class Floor:
     scores: ScoreBlock
 
 
-def make_boards(records: Iterable[Record]) -> dict[str, Board]:
+def make_boards(records: Iterable[Record], kept: Kept | None = None) -> dict[str, Board]:
     """Make one board for each track that has records.
 
     Args:
         records: Stored records, in any order.
+        kept: What earlier reports worked out of them; the boards are the same without.
 
     Returns:
         Boards by track, sorted by name. All scores are computed from the evidence.
@@ -118,7 +124,7 @@ def make_boards(records: Iterable[Record]) -> dict[str, Board]:
     by_track: dict[str, list[Record]] = {}
     for record in records:
         by_track.setdefault(record.board, []).append(record)
-    return {track: _board(track, by_track[track]) for track in sorted(by_track)}
+    return {track: _board(track, by_track[track], kept) for track in sorted(by_track)}
 
 
 def floors(records: Iterable[MeasuredRecord]) -> list[Floor]:
@@ -175,9 +181,9 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
     return flat
 
 
-def _board(track: str, stored: list[Record]) -> Board:
+def _board(track: str, stored: list[Record], known: Kept | None) -> Board:
     kept, notes = current(stored)
-    records = tuple(map(measure_record, kept))
+    records = tuple(known.measured(record, measure_record) if known else measure_record(record) for record in kept)
     clashes = conflicts(records)
     # A benchmark on which nobody has a result yet must not make every row incomplete.
     measured = {run.record.benchmark for run in records if run.completed}

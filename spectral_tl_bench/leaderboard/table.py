@@ -109,11 +109,13 @@ def long_table(board: Board) -> pd.DataFrame:
     lines: list[Fields] = []
     for group in board.groups().values():
         siblings = {seed: run for by_seed in group.values() for seed, run in by_seed.items()}
+        methods = {seed: _method(run) for seed, run in siblings.items()}
         for name in board.columns:
+            about = _about(board, name)
             for seed in sorted(siblings):
                 run = group.get(name, {}).get(seed)
                 facts = {"status": "missing"} if run is None else _facts(run, loss)
-                lines.append({**_about(board, name), **_method(siblings[seed]), **facts})
+                lines.append({**about, **methods[seed], **facts})
     for floor in floors(board.records):
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}
         scores = _scores("selected", floor.scores)
