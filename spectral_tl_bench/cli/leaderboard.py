@@ -82,7 +82,7 @@ def report(
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="parameters, time, gap, forest or classes.")],
+    kind: Annotated[str, typer.Argument(help="parameters, time, gap, domains, forest, classes or confusion.")],
     out: Annotated[Path, typer.Option(help="The file: .pdf, .svg or .png.")],
     records: Records = None,
     track: Annotated[
@@ -92,14 +92,20 @@ def plot(
         list[str] | None, typer.Option("--method", "-m", help="Only this method; may be given more than once.")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", help="For forest and classes, which show one benchmark.")
+        str | None,
+        typer.Option("--benchmark", "-b", help="For forest, classes and confusion, which show one benchmark."),
     ] = None,
+    width: Annotated[
+        float, typer.Option(help="Millimetres: 88 fills a column of a paper, 180 its page. Letters have 7 points.")
+    ] = 180.0,
 ) -> None:
     """Draw one figure of a board."""
     from spectral_tl_bench.files import write_bytes
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.board import make_boards
+    from spectral_tl_bench.leaderboard.definitions import read_definitions
     from spectral_tl_bench.leaderboard.figures import SUFFIXES, draw, render
+    from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_file
 
@@ -108,7 +114,8 @@ def plot(
         raise UserError(f"figures cannot be written as {out.suffix!r}", where=out, expected=", ".join(SUFFIXES))
     check_file(out, "--out")
     roots = _roots(records)
-    results = read_records(roots)
+    kept = Kept(roots)
+    results = read_records(roots, kept.read_before)
     if not results:
         raise _nothing(roots)
     boards = sorted({record.board for record in results})
@@ -116,8 +123,10 @@ def plot(
     if chosen not in boards:
         what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
         raise UserError(what, where=", ".join(map(str, roots)), expected=f"--track, one of {', '.join(boards)}")
-    board = make_boards(record for record in results if record.board == chosen)[chosen]
-    content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
+    board = make_boards((record for record in results if record.board == chosen), kept)[chosen]
+    definitions = read_definitions(roots)
+    figure = draw(kind, analyse(board, kept), benchmark, tuple(method or ()), width, definitions)
+    content = render(figure, suffix)
     write_bytes(out, content)
     say(str(out))
 

@@ -153,7 +153,7 @@ class Kept:
         }
         return MeasuredRecord(
             record, blocks, dict(zip(domains, matrices, strict=True)), entry["target"],
-            PlaceCounts(tuple(places), right, union, truth),  # type: ignore[arg-type]
+            PlaceCounts(tuple(places), right, union, truth),
         )  # fmt: skip
 
     def _of(self, key: str) -> NDArray[np.int64]:

@@ -45,7 +45,7 @@ def classes(sheet: Sheet) -> Figure:
     figure = sheet.figure(34 + LINE * len(shown) + LETTER * _longest(columns))
     axes = figure.add_subplot()
     _matrix(sheet, figure, axes, values.to_numpy(), columns, sheet.unique(shown["label"], 0.28), "IoU, %")
-    _swatches(axes, _colours(sheet), vertical=False)
+    _swatches(figure, axes, _colours(sheet), vertical=False)
     under = [*sheet.rests_on(list(shown["row"]), [sheet.benchmark]), first_of(len(shown), len(scored))]
     sheet.heading(figure, f"{sheet.benchmark}, IoU per class", under)
     return figure
@@ -64,8 +64,8 @@ def confusion(sheet: Sheet) -> Figure:
     lines = sheet.unique(names, 0.28)
     _matrix(sheet, figure, axes, values, names, lines, "% of the true class")
     colours = _colours(sheet)
-    _swatches(axes, colours, vertical=False)
-    _swatches(axes, colours, vertical=True)
+    _swatches(figure, axes, colours, vertical=False)
+    _swatches(figure, axes, colours, vertical=True)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     under = sheet.rests_on([row["row"]], [sheet.benchmark])
@@ -126,11 +126,11 @@ def _matrix(
     bar.outline.set_linewidth(0.5)
 
 
-def _swatches(axes: Axes, colours: Sequence[str], *, vertical: bool) -> None:
+def _swatches(figure: Figure, axes: Axes, colours: Sequence[str], *, vertical: bool) -> None:
     """The colours of the classes, between the matrix and their names."""
     shift = (-_SWATCH / 72, 0.0) if vertical else (0.0, -_SWATCH / 72)
     transform = axes.get_yaxis_transform() if vertical else axes.get_xaxis_transform()
-    transform += ScaledTranslation(*shift, axes.get_figure().dpi_scale_trans)
+    transform += ScaledTranslation(*shift, figure.dpi_scale_trans)
     for place, colour in enumerate(colours):
         axes.plot(0.0 if vertical else place, place if vertical else 0.0, marker="s", markersize=4.5, color=colour,
                   markeredgecolor="0.4", markeredgewidth=0.3, transform=transform, clip_on=False)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +14,8 @@ from spectral_tl_bench.leaderboard.figures.sheet import COLOURS, LINE, NothingTo
 from spectral_tl_bench.leaderboard.frames import Fields
 
 _TARGET, _INSIDE = COLOURS[0], COLOURS[1]
-_DOT = {"marker": "o", "markersize": 3.6, "linestyle": "none"}
-_DIAMOND = {"marker": "D", "markersize": 3.4, "linestyle": "none", "markerfacecolor": "white", "markeredgewidth": 0.8}
+_DOT: Any = {"marker": "o", "markersize": 3.6, "linestyle": "none"}
+_DIAMOND: Any = {**_DOT, "marker": "D", "markersize": 3.4, "markerfacecolor": "white", "markeredgewidth": 0.8}
 
 
 def forest(sheet: Sheet) -> Figure:

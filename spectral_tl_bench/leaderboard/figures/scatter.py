@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from spectral_tl_bench.leaderboard.figures.sheet import COLOURS, PAGE, POINTS, NothingToDrawError, Sheet
-from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.text import plain
 
 _MARKERS = "osD^vP*X<>hp"
@@ -44,8 +44,8 @@ def scatter(sheet: Sheet, *, column: str, label: str) -> Figure:
     _cost_axis(axes, costs)
     axes.set_xlabel(label)
     axes.set_ylabel("mean mIoU on the targets, %")
-    words = [_floor(axes, row) for row in points[points["is_floor"]].to_dict("records")]
-    front = _front(shown.to_dict("records"), column)
+    words = [_floor(axes, row) for row in lines_of(points[points["is_floor"]])]
+    front = _front(lines_of(shown), column)
     axes.step([row[column] for row in front] + [axes.get_xlim()[1]],
               [100 * row["mean"] for row in front] + [100 * front[-1]["mean"]],
               where="post", color="0.4", linewidth=0.7, linestyle=":", zorder=1)  # fmt: skip
@@ -54,7 +54,7 @@ def scatter(sheet: Sheet, *, column: str, label: str) -> Figure:
     rests = sheet.rests_on(list(shown["row"]), list(sheet.analysis.board.benchmarks))
     notes = ["bars: 95 % over places, dotted: no row beats these in both", *words]
     sheet.heading(figure, f"mIoU against {label}", [*rests, *notes])
-    _name(figure, axes, front, shown.to_dict("records"), column)
+    _name(figure, axes, front, lines_of(shown), column)
     return figure
 
 
@@ -109,7 +109,7 @@ def _name(figure: Figure, axes: Axes, front: list[Fields], rows: list[Fields], c
     scale = 72 / figure.dpi  # everything in points
     spots = [axes.transData.transform((row[column], 100 * row["mean"])) * scale for row in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
-    frame = axes.get_window_extent().extents * scale
+    frame = [edge * scale for edge in axes.get_window_extent().extents]
     for row in front:
         x, y = axes.transData.transform((row[column], 100 * row["mean"])) * scale
         text = plain(row["method"])

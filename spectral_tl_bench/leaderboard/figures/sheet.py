@@ -145,7 +145,7 @@ class Sheet:
         chosen = entries[entries["row"].isin(rows) & entries["benchmark"].isin(benchmarks) & entries["miou"].notna()]
         runs = {seeds.count(",") + 1 - seeds.count("failed") for seeds in chosen["seeds"]}
         words = [f"seeds: {_span(runs)}"]
-        places = {name: set(group["places"].dropna()) for name, group in chosen.groupby("benchmark", sort=False)}
+        places = {str(name): set(group["places"].dropna()) for name, group in chosen.groupby("benchmark", sort=False)}
         if len(places) == 1:
             words.append(f"places: {_span(next(iter(places.values())))}")
         elif len(places) <= 4:

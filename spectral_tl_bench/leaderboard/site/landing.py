@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from spectral_tl_bench.leaderboard.frames import Fields
@@ -58,7 +59,7 @@ def group(view: View, benchmarks: Sequence[BenchmarkView], most: int) -> Fields:
     the means of the in-domain score and of the drop over the same benchmarks, None where one lacks them.
     """
     gaps = [benchmark for benchmark in benchmarks if not benchmark.reference]
-    lines = []
+    lines: list[Fields] = []
     for row in view.listed:
         entries = [view.entries[row["row"], benchmark.id] for benchmark in gaps]
         if row["is_floor"] or any(entry["state"] != "completed" for entry in entries):
@@ -74,6 +75,10 @@ def group(view: View, benchmarks: Sequence[BenchmarkView], most: int) -> Fields:
         })  # fmt: skip
     lines.sort(key=lambda line: -line["miou"])
     drawn = lines[:most]
+    names = Counter((line["row"]["method"], line["row"]["backbone"], line["row"]["pretrained"]) for line in drawn)
+    for line in drawn:
+        row = line["row"]
+        line["variant"] = row["variant"] if names[row["method"], row["backbone"], row["pretrained"]] > 1 else ""
     floors = [view.floor(benchmark.id) for benchmark in gaps]
     known = [floor for floor in floors if floor is not None]
     ends = [line[name] for line in drawn for name in ("miou", "low", "high", "in_domain")]

@@ -24,6 +24,8 @@ from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE
 from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.results.places import mean_iou
 
+MOST_HEAT = 60
+"""Rows of a heat map, the best ones: more cannot be read, and make a page heavy."""
 _ROUNDED = 1e-12
 _SEASONS = ("spring", "summer", "autumn", "winter")
 
@@ -116,7 +118,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "place_scale": scale_of(line[name] for line in places for name in ("low", "high")),
         "benchmark": benchmark,
         "rows": [*order, *(row for row in view.listed if row not in order and row is not floor), floor],
-        "scored": [*order, floor],
+        "scored": [*order[:MOST_HEAT], floor],
         "entries": entries,
         "map": draw_map(benchmark),
         "audit": for_page(

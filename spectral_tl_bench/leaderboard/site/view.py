@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +98,7 @@ class BenchmarkView:
     def domain_name(self, domain: str) -> str:
         """The name of a domain for people, its id included."""
         name = self._domain(domain).name if self._domain(domain) else ""
-        if not name or domain.lower() in name.lower():
+        if not name or domain.lower() in re.split(r"\W+", name.lower()) or domain.lower() == name.lower():
             return name or domain
         return f"{domain}, {name}" if len(domain) <= 3 else name
 
