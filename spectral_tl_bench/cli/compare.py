@@ -121,7 +121,7 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
 
 def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:
     """What a reader of the comparison must know: which seeds are in it, and in what the rows differ besides."""
-    from spectral_tl_bench.leaderboard.board import flat_settings
+    from spectral_tl_bench.leaderboard.board_notes import flat_settings
 
     remarks: list[str] = []
     a, b = analysis.scores[first], analysis.scores[second]

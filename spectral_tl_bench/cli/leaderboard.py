@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,10 @@ def report(
     ] = None,
 ) -> None:
     """Make the boards from stored records alone: the same records, the same bytes."""
+    gc.disable()  # nothing that a report makes is a circle, and looking for them takes a fifth of its time
     from spectral_tl_bench.leaderboard.audit.beside import read_audits
+    from spectral_tl_bench.leaderboard.definitions import read_definitions
+    from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
     from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_folder
@@ -61,10 +65,11 @@ def report(
     roots = _existing(records)
     folder = out or _default_out(roots)
     check_folder(folder, "--out")
-    results, papers, audits = read_records(roots), _reported(roots), read_audits(roots)
+    kept = Kept(roots)
+    results, papers, audits = read_records(roots, kept.read_before), _reported(roots), read_audits(roots)
     if not results and papers is None:
         raise _nothing(roots)
-    paths = write_report(results, folder, wanted, papers, audits)
+    paths = write_report(results, folder, wanted, papers, audits, read_definitions(roots), kept)
     others: Counter[str] = Counter()
     for path in paths:
         name = path.relative_to(folder).parts[0]
@@ -77,7 +82,7 @@ def report(
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="parameters, time, gap, forest or classes.")],
+    kind: Annotated[str, typer.Argument(help="parameters, time, gap, domains, forest, classes or confusion.")],
     out: Annotated[Path, typer.Option(help="The file: .pdf, .svg or .png.")],
     records: Records = None,
     track: Annotated[
@@ -87,21 +92,33 @@ def plot(
         list[str] | None, typer.Option("--method", "-m", help="Only this method; may be given more than once.")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", help="For forest and classes, which show one benchmark.")
+        str | None,
+        typer.Option("--benchmark", "-b", help="For forest, classes and confusion, which show one benchmark."),
     ] = None,
+    width: Annotated[
+        float, typer.Option(help="Millimetres: 88 fills a column of a paper, 180 its page. Letters have 7 points.")
+    ] = 180.0,
 ) -> None:
     """Draw one figure of a board."""
     from spectral_tl_bench.files import write_bytes
     from spectral_tl_bench.leaderboard.analysis import analyse
     from spectral_tl_bench.leaderboard.choosing import chosen_board
+    from spectral_tl_bench.leaderboard.definitions import read_definitions
     from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
+    from spectral_tl_bench.leaderboard.kept import Kept
+    from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_file
 
     suffix = check_suffix(out)
     check_file(out, "--out")
-    results = find_records(records)
-    board = chosen_board(results, track, ", ".join(map(str, _roots(records))))
-    content = render(draw(kind, analyse(board), benchmark, tuple(method or ())), suffix)
+    roots = _existing(records)
+    kept = Kept(roots)
+    results = read_records(roots, kept.read_before)
+    if not results:
+        raise _nothing(roots)
+    board = chosen_board(results, track, ", ".join(map(str, roots)), kept)
+    figure = draw(kind, analyse(board, kept), benchmark, tuple(method or ()), width, read_definitions(roots))
+    content = render(figure, suffix)
     write_bytes(out, content)
     say(str(out))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.leaderboard.board import Board
 from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.statistics.aggregate import over_seeds, seed_table
 from spectral_tl_bench.leaderboard.statistics.entry import Entry, floor_entries, seed_score
 from spectral_tl_bench.leaderboard.statistics.intervals import combine, unknown
@@ -60,24 +61,34 @@ class Analysis:
     scores: dict[str, dict[str, Entry]] = field(repr=False)
 
     @cached_property
+    def floor_again(self) -> set[str]:
+        """Rows that are the majority class once more, run as a method: the same numbers wherever they have any."""
+        values = self.entries.set_index(["row", "benchmark"])["miou"]
+        floor = values[self.rows["row"].iloc[-1]]
+        methods = self.rows[(self.rows["method"] == "majority") & (self.rows["family"] == "floor")]
+        return {row for row in methods["row"] if (values[row].dropna() == floor[values[row].dropna().index]).all()}
+
+    @cached_property
     def names(self) -> dict[str, str]:
         """Method by row."""
         return self.board.methods
 
 
-def analyse(board: Board) -> Analysis:
+def analyse(board: Board, kept: Kept | None = None) -> Analysis:
     """Compute the numbers of a board with their uncertainty.
 
     Deterministic: the random numbers come from the names of places, rows and nothing else.
 
     Args:
         board: A board, as ``make_boards`` makes it.
+        kept: Draws of earlier reports; the numbers are the same without.
     """
     known, groups, scores = board.known, board.groups(), {}
     rows = lines_of(board.rows)
     for row in rows:
-        scores[row["row"]] = floor_entries(board.records) if row["is_floor"] else {
-            name: Entry(known[name].dataset, {seed: seed_score(run) for seed, run in by_seed.items() if run.completed})
+        scores[row["row"]] = floor_entries(board.records, kept) if row["is_floor"] else {
+            name: Entry(known[name].dataset, {seed: seed_score(run) for seed, run in by_seed.items() if run.completed},
+                        kept=kept)
             for name, by_seed in groups[row["row"]].items()
             if name in known and any(run.completed for run in by_seed.values())
         }  # fmt: skip

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
 from spectral_tl_bench.evaluation.metrics import majority_matrix
+from spectral_tl_bench.leaderboard.board_notes import class_notes, differing_settings, mixed_choices, mixed_code
 from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, mean, spread
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.measured import (
     MeasuredRecord,
     RowKey,
@@ -26,7 +26,6 @@ from spectral_tl_bench.leaderboard.measured import (
     searched,
 )
 from spectral_tl_bench.leaderboard.text import as_json
-from spectral_tl_bench.provenance import LIBRARIES
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.store import block
 
@@ -80,7 +79,11 @@ class Board:
         return {name: by_benchmark[name] for name in self.columns}
 
     def groups(self) -> dict[str, dict[str, BySeed]]:
-        """Records by row, benchmark and seed, sorted by the rows' keys."""
+        """Records by row, benchmark and seed, sorted by the rows' keys; not to be changed."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> dict[str, dict[str, BySeed]]:
         return _grouped(self.records)
 
     def data_notes(self) -> set[str]:
@@ -103,11 +106,12 @@ class Floor:
     scores: ScoreBlock
 
 
-def make_boards(records: Iterable[Record]) -> dict[str, Board]:
+def make_boards(records: Iterable[Record], kept: Kept | None = None) -> dict[str, Board]:
     """Make one board for each track that has records.
 
     Args:
         records: Stored records, in any order.
+        kept: What earlier reports worked out of them; the boards are the same without.
 
     Returns:
         Boards by track, sorted by name. All scores are computed from the evidence.
@@ -118,7 +122,7 @@ def make_boards(records: Iterable[Record]) -> dict[str, Board]:
     by_track: dict[str, list[Record]] = {}
     for record in records:
         by_track.setdefault(record.board, []).append(record)
-    return {track: _board(track, by_track[track]) for track in sorted(by_track)}
+    return {track: _board(track, by_track[track], kept) for track in sorted(by_track)}
 
 
 def floors(records: Iterable[MeasuredRecord]) -> list[Floor]:
@@ -153,31 +157,9 @@ def drops(records: Iterable[MeasuredRecord]) -> dict[str, float]:
     return losses
 
 
-def differing_settings(records: Iterable[MeasuredRecord]) -> str:
-    """Which settings are not the same in all rows, as a sentence; empty where all are."""
-    settings = {run.key: flat_settings(searched(run.record)[1]) for run in records}
-    names = sorted({name for values in settings.values() for name in values})
-    by_name = {name: sorted({values.get(name, "none") for values in settings.values()}) for name in names}
-    listed = "; ".join(f"{name} is {' or '.join(values)}" for name, values in by_name.items() if len(values) > 1)
-    if not listed:
-        return ""
-    return f"Not all rows were run with the same settings: {listed}. A rank takes no account of that."
-
-
-def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings as text, those of the budget as ``budget.steps`` and so on."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flat_settings(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return flat
-
-
-def _board(track: str, stored: list[Record]) -> Board:
+def _board(track: str, stored: list[Record], known: Kept | None) -> Board:
     kept, notes = current(stored)
-    records = tuple(map(measure_record, kept))
+    records = tuple(known.measured(record, measure_record) if known else measure_record(record) for record in kept)
     clashes = conflicts(records)
     # A benchmark on which nobody has a result yet must not make every row incomplete.
     measured = {run.record.benchmark for run in records if run.completed}
@@ -200,9 +182,9 @@ def _board(track: str, stored: list[Record]) -> Board:
             *clashes,
             *([settings] if settings else []),
             *notes,
-            *_mixed_code(records),
-            *_mixed_choices(records),
-            *_class_notes(kept),
+            *mixed_code(_grouped(records)),
+            *mixed_choices(records),
+            *class_notes(kept),
         ),
     )
     lines = [_row_lines(board, group) for group in board.groups().values()]
@@ -361,57 +343,5 @@ def _unconverged(records: Iterable[MeasuredRecord]) -> str:
     return f"{short} of {len(asked)} not converged" if short else ""
 
 
-def _mixed_choices(records: Iterable[MeasuredRecord]) -> list[str]:
-    """Say where seeds of a tuned row were not run with the same choice."""
-    choices: dict[tuple[str, str, str], set[str]] = {}
-    for run in records:
-        if run.record.tuning is not None:
-            row = (run.record.benchmark, run.record.method, run.row)
-            choices.setdefault(row, set()).add(choice_of(run.record))
-    return [
-        f"{benchmark}: the seeds of {method}, tuned, were run with several choices ({'; '.join(sorted(chosen))})."
-        for (benchmark, method, _), chosen in sorted(choices.items())
-        if len(chosen) > 1
-    ]
-
-
 def _about(record: Record) -> Fields:
     return {**record.model_dump(include={"benchmark", "dataset", "gap"}), "reference": record.gap == "none"}
-
-
-def _mixed_code(records: Iterable[MeasuredRecord]) -> list[str]:
-    """Say where results were not made by the same code: numerics within a row, libraries on the whole board."""
-    notes = set()
-    for group in _grouped(records).values():
-        done = [run.record for by_seed in group.values() for run in by_seed.values() if run.completed]
-        versions: dict[str, set[str]] = {}
-        for record in done:
-            for name, version in (record.numerics or {}).items():
-                versions.setdefault(name, set()).add(version)
-        mixed = {name: ", ".join(sorted(several)) for name, several in versions.items() if len(several) > 1}
-        notes |= {
-            f"{done[0].method}: its results come from several numerics versions of {name} ({several})."
-            for name, several in mixed.items()
-        }
-    completed = [run.record for run in records if run.completed]
-    unknown = sum(record.identity() is None for record in completed)
-    if unknown:
-        notes.add(f"Of {unknown} of {len(completed)} results it is not known which code they belong to.")
-    for name in LIBRARIES:
-        several = {record.environment.get(name, "unknown") for record in completed}
-        if len(several) > 1:
-            notes.add(f"The results were made with several versions of {name}: {', '.join(sorted(several))}.")
-    return sorted(notes)
-
-
-def _class_notes(records: Iterable[Record]) -> list[str]:
-    """Say where a drop compares different lists of classes."""
-    classes: dict[str, dict[bool, set[tuple[str, ...]]]] = {}
-    for record in records:
-        classes.setdefault(record.dataset, {}).setdefault(record.gap == "none", set()).add(record.classes)
-    return [
-        f"{dataset}: the in-domain reference has other classes than the benchmarks with a gap, so that the drop holds "
-        "more than the gap."
-        for dataset, sides in sorted(classes.items())
-        if len(sides) == 2 and sides[True] != sides[False]
-    ]

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from spectral_tl_bench.errors import RecordError, UserError, nearest
 from spectral_tl_bench.leaderboard.board import Board, make_boards
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.results.schema import Record
 
 
-def chosen_board(records: Sequence[Record], track: str | None, where: object) -> Board:
+def chosen_board(records: Sequence[Record], track: str | None, where: object, kept: Kept | None = None) -> Board:
     """The board of a name; without one, the only board, or ``reproduced`` where there are several.
 
     Args:
         records: Stored records.
         track: Its name.
         where: Named in errors.
+        kept: As of ``make_boards``.
 
     Raises:
         UserError: If there is no such board, or nothing says which one.
@@ -26,7 +28,7 @@ def chosen_board(records: Sequence[Record], track: str | None, where: object) ->
     if chosen not in boards:
         what = f"there is no board {chosen!r}" if track else f"there are several boards: {', '.join(boards)}"
         raise UserError(what, where=where, expected=f"--track, one of {', '.join(boards)}")
-    return make_boards(record for record in records if record.board == chosen)[chosen]
+    return make_boards((record for record in records if record.board == chosen), kept)[chosen]
 
 
 def board_of_rows(boards: Mapping[str, Board], first: str, second: str, track: str | None = None) -> Board:

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from spectral_tl_bench.leaderboard.analysis import Analysis
-from spectral_tl_bench.leaderboard.board import differing_settings
+from spectral_tl_bench.leaderboard.board_notes import differing_settings
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.rendering import environment, unless_markup
 from spectral_tl_bench.leaderboard.reported import DROP
@@ -86,6 +86,9 @@ def latex(analysis: Analysis) -> str:
         "Rows without a rank are incomplete (i: fewer seeds than the row has elsewhere), or floors." if others else "",
         differing_settings(board.records),
         f"{WHY_RELEASE} {selected.short}: {selected.about}; mean over the benchmarks with a gap.",
+        "Dagger: some runs of the row were out of steps before source validation stopped gaining."
+        if any(row["unconverged"] for row in rows)
+        else "",
         "Tuned (n): chosen by n draws on source validation." if "Tuned" in shown else "No row was tuned.",
         "The configurations are listed in the board's Markdown file." if repeated else "",
     ]

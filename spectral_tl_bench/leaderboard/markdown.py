@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from functools import partial
@@ -74,6 +75,11 @@ def beside_markdown(track: str, lines: pd.DataFrame) -> str:
 
 def escape(value: object) -> str:
     """Text of a record as one line of Markdown, of which nothing is markup and nothing ends a table cell."""
+    return _escape(str(value))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _escape(value: str) -> str:
     line = html.escape(text.plain(value), quote=False)
     for mark in "\\`*[]|~":
         line = line.replace(mark, f"\\{mark}")

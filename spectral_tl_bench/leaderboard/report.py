@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.audit.facts import Audit
 from spectral_tl_bench.errors import UserError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis, analyse
 from spectral_tl_bench.leaderboard.beside import beside
 from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.generated import Generated, check_free, replace_generated
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.latex import latex, reported_latex
 from spectral_tl_bench.leaderboard.markdown import beside_markdown, markdown, reported_markdown
 from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
@@ -33,6 +35,8 @@ def write_report(
     formats: Collection[str] = DEFAULT_FORMATS,
     reported: pd.DataFrame | None = None,
     audits: Iterable[Audit] = (),
+    definitions: Iterable[Benchmark] = (),
+    kept: Kept | None = None,
 ) -> list[Path]:
     """Write the boards of all tracks that have records.
 
@@ -45,6 +49,8 @@ def write_report(
             removed; those of other formats stay.
         reported: Numbers of papers, as ``read_reported`` gives them; None for those that come along.
         audits: What was measured of the benchmarks' data, for the pages of benchmarks.
+        definitions: Those of users' benchmarks, as ``read_definitions`` gives them, for colours and titles.
+        kept: What earlier reports worked out of the records: faster, and the same bytes.
 
     Returns:
         The files of the report, also those that were there already. Everything but the site is computed before the
@@ -58,9 +64,10 @@ def write_report(
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}", fix=nearest(name, FORMATS))
     papers = read_reported(reported_folder()) if reported is None else reported
-    analyses = {name: analyse(board) for name, board in make_boards(records).items()}
+    analyses = {name: analyse(board, kept) for name, board in make_boards(records, kept).items()}
     tables = dict(sorted(_tables(analyses, papers, formats)))
-    figures = dict(_figures(analyses)) if "figures" in formats else {}
+    definitions = list(definitions)
+    figures = dict(_figures(analyses, definitions)) if "figures" in formats else {}
     out = Path(out)
     check_free(out / TABLES, tables)
     check_free(out / FIGURES, figures)
@@ -70,7 +77,9 @@ def write_report(
     if "site" in formats:
         from spectral_tl_bench.leaderboard.site import write_site
 
-        paths += write_site(analyses, papers, out / SITE, audits)
+        paths += write_site(analyses, papers, out / SITE, audits, definitions)
+    if kept is not None:
+        kept.save()
     return paths
 
 
@@ -107,10 +116,10 @@ def _long(stem: str, frame: pd.DataFrame, formats: Collection[str]) -> Iterator[
         yield f"{stem}.parquet", Generated("parquet", parquet_bytes(frame))
 
 
-def _figures(analyses: dict[str, Analysis]) -> Iterator[tuple[str, Generated]]:
+def _figures(analyses: dict[str, Analysis], definitions: Sequence[Benchmark]) -> Iterator[tuple[str, Generated]]:
     from spectral_tl_bench.leaderboard.figures import all_figures, render  # matplotlib takes a second
 
     for name, analysis in analyses.items():
-        for kind, figure in all_figures(analysis):
+        for kind, figure in all_figures(analysis, definitions):
             for suffix in ("pdf", "svg"):
                 yield f"{name}/{kind}.{suffix}", Generated("figures", render(figure, suffix))

@@ -110,11 +110,13 @@ def long_table(board: Board) -> pd.DataFrame:
     lines: list[Fields] = []
     for group in board.groups().values():
         siblings = {seed: run for by_seed in group.values() for seed, run in by_seed.items()}
+        methods = {seed: method_fields(run) for seed, run in siblings.items()}
         for name in board.columns:
+            about = _about(board, name)
             for seed in sorted(siblings):
                 run = group.get(name, {}).get(seed)
                 facts = {"status": "missing"} if run is None else run_fields(run, loss)
-                lines.append({**_about(board, name), **method_fields(siblings[seed]), **facts})
+                lines.append({**about, **methods[seed], **facts})
     for floor in floors(board.records):
         facts = {"method": FLOOR, "family": "floor", "status": "completed", "majority_class": floor.majority_class}
         scores = _scores("selected", floor.scores)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)  # made once: dumps makes one for every value
 NOTHING = "–"
 NOT_ESTIMABLE = "not estimable"
 UNLABELLED_TARGET = "-unlabelled-target"
@@ -142,7 +144,12 @@ def file_stem(board: str) -> str:
 
 def plain(text: object) -> str:
     """Text on one line without control characters, terminal escapes or marks that turn the writing direction."""
-    line = " ".join(str(text).split())
+    return _plain(str(text))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _plain(text: str) -> str:
+    line = " ".join(text.split())
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(mark)[0] == "C" else mark for mark in line)
 
 
@@ -202,4 +209,4 @@ def one_decimal(value: object) -> str:
 
 def as_json(value: Any) -> str:
     """JSON on one line, keys sorted."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return _JSON.encode(value)

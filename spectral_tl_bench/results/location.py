@@ -31,6 +31,9 @@ class Location(Protocol):
             RecordError: If it cannot be read.
         """
 
+    def evidence_path(self, record: Record) -> Path:
+        """The file that holds the evidence of a completed record."""
+
     def picture(self, record: Record) -> bytes | None:
         """The PNG with the predictions that the record shows; None where it is not kept."""
 
@@ -57,7 +60,7 @@ class Folder:
         """See ``Location``; of a record of schema 1, the bytes of the file are held against the record here."""
         if record.evidence is None:
             raise RecordError("this record has no evidence", where=self.path)
-        path = self.path.parent / record.evidence.file
+        path = self.evidence_path(record)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -66,6 +69,10 @@ class Folder:
         if by_bytes and hashlib.sha256(content).hexdigest() != record.evidence.sha256:
             raise RecordError(CHANGED, where=path, fix=RESTORE)
         return from_parquet(content, len(record.classes), path)
+
+    def evidence_path(self, record: Record) -> Path:
+        """See ``Location``."""
+        return self.path.parent / record.evidence.file if record.evidence is not None else self.path
 
     def picture(self, record: Record) -> bytes | None:
         """See ``Location``."""

@@ -86,6 +86,10 @@ class Pair:
             raise RecordError("this record has no published evidence", where=self.path)
         return from_table(self.read(record, COLUMNS), len(record.classes), self.rows)
 
+    def evidence_path(self, _record: Record) -> Path:
+        """See ``Location``."""
+        return self.rows
+
     def picture(self, record: Record) -> bytes | None:
         """See ``Location``."""
         if record.pictures is None or record.evidence is None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,12 @@ def mark_tuned(record: Record, tuning: Tuning) -> Record:
     return read_record(record.path)
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path, *, read_before: bool = False) -> Record:
     """Read and check the record of a run's folder; its scores are not verified yet, see ``verify``.
+
+    Args:
+        path: The ``record.json``.
+        read_before: Whether this very file was read before and found to be in order, which is faster.
 
     Raises:
         RecordError: If the file cannot be read or a key is missing, unknown or wrong; it names file and key.
@@ -111,20 +115,24 @@ def read_record(path: Path) -> Record:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RecordError(f"the record cannot be read: {reason}", where=path) from None
-    return parse_record(text, path).at(Folder(path))
+    return parse_record(text, path, read_before=read_before).at(Folder(path))
 
 
-def read_records(roots: Iterable[Path]) -> list[Record]:
+def read_records(roots: Iterable[Path], read_before: Callable[[Path], bool] = lambda _: False) -> list[Record]:
     """Read every record below the given folders, or in the given files, sorted by path.
 
     Both forms are found: the ``record.json`` of runs, and published pairs.
+
+    Args:
+        roots: The folders and files.
+        read_before: Whether a ``record.json`` is the very file that was read before and found to be in order.
 
     Raises:
         RecordError: If a root does not exist or a record cannot be used.
     """
     records: list[Record] = []
     for path in _files(roots):
-        records += read_pair(path) if path.name != RECORD_FILE else [read_record(path)]
+        records += read_pair(path) if path.name != RECORD_FILE else [read_record(path, read_before=read_before(path))]
     return records
 
 
@@ -155,7 +163,7 @@ def _files(roots: Iterable[Path]) -> list[Path]:
                 "there is no such folder of records", where=root, fix=f"name it: --records, or {RESULTS_VARIABLE}"
             )  # fmt: skip
         paths.update([root] if root.is_file() else _walk(root))
-    return sorted(paths)
+    return sorted(paths, key=lambda path: path.parts)  # as paths are sorted, ten times as fast
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ result depends on a lock. An entry's time of change is that of its last use.
 
 from spectral_tl_bench.storage.entries import obtain
 from spectral_tl_bench.storage.place import (
+    BOARDS,
     CACHE_VARIABLE,
     FEATURES,
     INDEX,
@@ -25,7 +26,7 @@ from spectral_tl_bench.storage.scratch import scratch, sweep_scratch
 from spectral_tl_bench.storage.signs import hold
 
 __all__ = [
-    "CACHE_VARIABLE", "FEATURES", "INDEX", "KINDS", "LIMIT_VARIABLE", "PACKS", "SAMPLE", "SPLITS", "STAGES", "WEIGHTS",
-    "Entry", "Kind", "Limit", "cache_folder", "cache_limit", "clear", "hold", "in_words", "make_room", "obtain",
-    "scratch", "sweep_scratch", "to_clear", "touch",
+    "BOARDS", "CACHE_VARIABLE", "FEATURES", "INDEX", "KINDS", "LIMIT_VARIABLE", "PACKS", "SAMPLE", "SPLITS", "STAGES",
+    "WEIGHTS", "Entry", "Kind", "Limit", "cache_folder", "cache_limit", "clear", "hold", "in_words", "make_room",
+    "obtain", "scratch", "sweep_scratch", "to_clear", "touch",
 ]  # fmt: skip

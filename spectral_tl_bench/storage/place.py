@@ -140,8 +140,9 @@ SAMPLE = Kind("sample", "sample", "the bundled synthetic scenes")
 STAGES = Kind("stages", "first stage", "trained first stages")
 FEATURES = Kind("features", "features", "kept features of frozen backbones")
 PACKS = Kind("packs", "packed chips", "chips packed for fast reading, by `stbench data pack`", evicted=False)
+BOARDS = Kind("boards", "boards", "what reports worked out of unchanged records", suffix=".bin")
 WEIGHTS = Kind("weights", "weights", "published weights that were downloaded", evicted=False)
-KINDS = {kind.name: kind for kind in (INDEX, SPLITS, SAMPLE, STAGES, FEATURES, PACKS, WEIGHTS)}
+KINDS = {kind.name: kind for kind in (INDEX, SPLITS, SAMPLE, STAGES, FEATURES, PACKS, BOARDS, WEIGHTS)}
 
 
 def paths_in(folder: Path) -> Iterator[Path]:

@@ -45,8 +45,8 @@ def test_an_empty_cache_is_listed_and_not_made(stbench, tmp_path, monkeypatch):
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     code, out, _ = stbench("cache")
     assert code == 0 and f"folder  {tmp_path / 'cache'} (STBENCH_CACHE moves it)" in out
-    rows = {line.split()[0]: line.split()[1:5] for line in out.splitlines()[1:8]}
-    assert rows.keys() == {"index", "splits", "sample", "stages", "features", "packs", "weights"}
+    rows = {line.split()[0]: line.split()[1:5] for line in out.splitlines()[1:9]}
+    assert rows.keys() == {"index", "splits", "sample", "stages", "features", "packs", "boards", "weights"}
     assert all(row[:4] == ["0", "0", "B", "-"] for row in rows.values())
     assert stbench("cache", "clear")[1] == "nothing to remove\n" and not (tmp_path / "cache").exists()
 

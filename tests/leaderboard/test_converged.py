@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import make_boards
+from spectral_tl_bench.leaderboard.latex import latex
 from spectral_tl_bench.leaderboard.markdown import markdown
 from spectral_tl_bench.leaderboard.show import show
 from spectral_tl_bench.leaderboard.site import write_site
@@ -46,8 +47,11 @@ def test_rows_that_did_not_converge_are_marked_in_all_formats(board, tmp_path):
     analysis = analyse(board)
     text = markdown(analysis)
     assert "short (1 of 4 not converged)" in text and text.count("not converged") == 1
+    table = latex(analysis)
+    assert table.count(r"\textsuperscript{$\dagger$}") == 1 and r"short\textsuperscript{$\dagger$}" in table
+    assert "Dagger: some runs" in table
     write_site({"reproduced": analysis}, None, tmp_path / "site")
-    overview = (tmp_path / "site" / "index.html").read_text()
+    overview = (tmp_path / "site" / "reproduced" / "index.html").read_text()
     assert overview.count("1 of 4 not converged</abbr>") == 1
 
 

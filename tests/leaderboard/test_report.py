@@ -51,6 +51,7 @@ def test_delete_everything_generated_report_again_get_the_same_bytes(many, tmp_p
         for record in read_records([tmp_path / "store"]):
             if record.fingerprint not in {one.fingerprint for one in many}:
                 shutil.rmtree(record.path.parent)
+        monkeypatch.setattr(figures, "KINDS", ("parameters", "forest"))
     else:
         monkeypatch.setattr(figures, "render", picture)
     paths = write_report(many, out, FORMATS)

@@ -133,7 +133,7 @@ def test_all_formats_tell_tuned_from_untuned(board, tmp_path, capsys):
     assert len(chosen) == 4 and set(chosen["tuning_draws"]) == {3}
     assert "rank=16, learning_rate=0.02" in set(chosen["tuning_choice"])
     write_site({"reproduced": analysis}, None, tmp_path / "site")
-    overview = (tmp_path / "site" / "index.html").read_text()
+    overview = (tmp_path / "site" / "reproduced" / "index.html").read_text()
     assert overview.count('<abbr class="tuned"') == 1 and "Source val." in overview and ">Variants<" in overview
     page = (tmp_path / "site" / "reproduced" / "methods" / "lora.html").read_text()
     assert "rank=16, learning_rate=0.02" in page and "RuntimeError: out of memory" in page

@@ -4,9 +4,33 @@ for (const choice of document.querySelectorAll("select[data-picture]")) {
   const image = document.getElementById(choice.dataset.picture);
   choice.addEventListener("change", () => {
     image.src = choice.value;
-    image.alt = "Prediction of " + choice.selectedOptions[0].textContent;
+    const text = choice.selectedOptions[0].textContent;
+    image.alt = text.includes(", seed ") ? "Prediction of " + text : text;
   });
 }
+
+// Two pictures on one another, and the border between them.
+(() => {
+  const slider = document.getElementById("swipe");
+  if (!slider) return;
+  const pair = document.getElementById("swipe-pair"), [, above] = pair.querySelectorAll("img");
+  const edge = pair.querySelector(".edge");
+  const move = () => {
+    above.style.clipPath = `inset(0 0 0 ${slider.value}%)`;
+    edge.style.left = slider.value + "%";
+  };
+  pair.classList.add("on");
+  edge.hidden = false;
+  slider.closest("label").hidden = false;
+  slider.addEventListener("input", move);
+  pair.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch" && !event.isPrimary) return;
+    const box = pair.getBoundingClientRect();
+    slider.value = Math.round(100 * (event.clientX - box.left) / box.width);
+    move();
+  });
+  move();
+})();
 
 (() => {
   const choice = document.getElementById("confused");

@@ -76,6 +76,24 @@ const stbench = (() => {
     name();
   });
 
+  // Tables that are wider than the page say so.
+  const wide = () => {
+    for (const box of document.querySelectorAll(".scroll[role=region]")) {
+      const cut = box.scrollWidth - box.clientWidth - box.scrollLeft > 2;
+      box.classList.toggle("more", cut);
+      let told = box.previousElementSibling;
+      if (told?.classList.contains("scroll-told")) told.hidden = !cut && !box.scrollLeft;
+      if (cut && !told?.classList.contains("scroll-told")) {
+        told = Object.assign(document.createElement("p"), { className: "scroll-told", textContent: "There is more to the right: scroll, or use the arrow keys." });
+        box.before(told);
+      }
+    }
+  };
+  addEventListener("resize", wide);
+  addEventListener("load", wide);
+  document.addEventListener("scroll", wide, true);
+  document.addEventListener("input", () => setTimeout(wide));
+
   // Plots: say what the mark is that is pointed at or has the focus.
   for (const plot of document.querySelectorAll("svg.scatter")) {
     const caption = plot.parentElement.querySelector(".told");

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import write_json
 
+GAP, NULL = "source-target", "train-validation"
+"""Pairs of sides: what the benchmark asks about, and what it is to be held against."""
+
 VERSION = 1
 Basis = Literal["reproduced", "partial", "sample", "demonstration", "aerial", "hyperspectral", "definition"]
 """The track of the data; ``definition`` where only the benchmark's definition was looked at, and no data."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.audit.alike import find_copies
 from spectral_tl_bench.data.audit.chips import CELLS, PLANES, Look, look_at_chips, pixels_per_chip
-from spectral_tl_bench.data.audit.facts import Audit, Basis, Copies, Ground, Pixels
+from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, Basis, Copies, Ground, Pixels
 from spectral_tl_bench.data.audit.ground import compare_ground, shared_faults
 from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors
 from spectral_tl_bench.data.audit.shipped import domain_ground, tile_index
@@ -27,8 +27,6 @@ from spectral_tl_bench.errors import DataError
 
 PROGRESS = 5.0
 """Seconds between two lines on how far the reading is."""
-GAP, NULL = "source-target", "train-validation"
-"""Pairs of sides: what the benchmark asks about, and what it is to be held against."""
 
 Array = NDArray[Any]
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from spectral_tl_bench.data.audit.facts import Audit, BandShift, Ground, Priors, Told
-from spectral_tl_bench.data.audit.run import GAP, NULL
+from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, BandShift, Ground, Priors, Told
 from spectral_tl_bench.leaderboard.text import NOTHING
 
 BASES = {

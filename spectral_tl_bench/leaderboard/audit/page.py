@@ -9,8 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from spectral_tl_bench.data.audit.facts import Audit, ClassShift
-from spectral_tl_bench.data.audit.run import GAP, NULL
+from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, ClassShift
 from spectral_tl_bench.leaderboard.audit.lines import BASES, km2, lines, metres, number
 from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.text import NOTHING, percent, plain

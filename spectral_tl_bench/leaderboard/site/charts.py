@@ -17,6 +17,9 @@ _DECADES = tuple(10.0**n for n in range(-3, 13))
 TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000)
 """Ticks of an axis in seconds."""
 
+MEGABYTES = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
+"""Ticks of an axis in megabytes."""
+
 _SHAPES = (
     "M0-5A5 5 0 1 1 0 5A5 5 0 1 1 0-5Z",
     "M-4.5-4.5H4.5V4.5H-4.5Z",
@@ -31,7 +34,7 @@ _SHAPES = (
 
 def families(view: View) -> dict[str, Fields]:
     """A mark for each family of a track; the majority class is not drawn."""
-    names = sorted({row["family"] for row in view.rows if not row["is_floor"]})
+    names = sorted({row["family"] for row in view.listed if not row["is_floor"]})
     numbers = {name: place % len(_SHAPES) for place, name in enumerate(names)}
     return {name: {"name": name, "number": number, "shape": _SHAPES[number]} for name, number in numbers.items()}
 
@@ -52,7 +55,7 @@ def scatter(
         What the template draws, None without rows. Its ``points`` have ``x``, ``y``, ``low``, ``high`` (None without
         an interval), ``family``, ``words`` and ``row``.
     """
-    rows = [row for row in view.rows if row["mean"] is not None and row[cost] is not None and not row["is_floor"]]
+    rows = [row for row in view.listed if row["mean"] is not None and row[cost] is not None and not row["is_floor"]]
     if not rows:
         return None
     positive = [math.log10(row[cost]) for row in rows if row[cost] > 0]

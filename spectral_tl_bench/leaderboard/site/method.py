@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from spectral_tl_bench.leaderboard.frames import Fields
@@ -17,13 +19,18 @@ _OURS = ("spectral_tl_bench.", "spectralx.")
 
 
 @functools.cache
+def _entries() -> Mapping[str, EntryPoint]:
+    return installed(_GROUP)
+
+
+@functools.cache
 def summary(name: str) -> str:
     """What a method of this suite is, from its class; empty for anybody else's, which may not be installed here.
 
     The source is read and not imported, which would take seconds.
     """
     base = split_objectives(name)[0].partition("@")[0]
-    entry = installed(_GROUP).get(base)
+    entry = _entries().get(base)
     if entry is None or not entry.module.startswith(_OURS):
         return ""
     stem = Path(__file__).resolve().parents[3].joinpath(*entry.module.split("."))

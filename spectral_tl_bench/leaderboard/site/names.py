@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard import text
-from spectral_tl_bench.leaderboard.text import UNLABELLED_TARGET, WARNINGS
+from spectral_tl_bench.leaderboard.text import WARNINGS
 
 REPORTED = "reported"
 BESIDE = "published-beside"
@@ -19,14 +19,14 @@ _ABOUT = {
         "Partial data",
         "Runs on a part of the published data. These numbers are not results on the complete benchmarks.",
     ),
+    "aerial": ("Aerial images", WARNINGS["aerial"]),
+    "hyperspectral": ("Hyperspectral scenes", WARNINGS["hyperspectral"]),
+    "demonstration": ("Own benchmarks", WARNINGS["demonstration"]),
     "sample": (
         "Synthetic sample",
         "Synthetic scenes, not a result on real data: they show that the suite runs, and nothing else.",
     ),
-    "demonstration": ("Demonstration", WARNINGS["demonstration"]),
-    "aerial": ("Aerial images", WARNINGS["aerial"]),
-    "hyperspectral": ("Hyperspectral scenes", WARNINGS["hyperspectral"]),
-    REPORTED: ("Reported in papers", "Numbers as printed in the paper, under its own protocol, not checked here."),
+    REPORTED: ("As printed", "Numbers as printed in the paper, under its own protocol, not checked here."),
     BESIDE: ("Printed and measured", "The paper's numbers beside what runs by its protocol measured here."),
 }
 _SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
@@ -68,10 +68,12 @@ def track_of(name: str) -> Track:
     return Track((place, 1 + (protocol != text.STRICT)), name, title, statement, True, slug(name))
 
 
-def opening(names: list[str]) -> str:
-    """The track that a visitor sees first: reproduced numbers, else those of papers, else what there is."""
-    wanted = ("reproduced", f"reproduced{UNLABELLED_TARGET}", REPORTED)
-    return next((name for name in wanted if name in names), names[0])
+def kind_of(name: str) -> str:
+    """What pixels a board's numbers are of, in two words."""
+    track = text.track_of(name)
+    if track == "sample":
+        return "Synthetic scenes"
+    return "Part of the real chips" if track == "partial" else "Real chips"
 
 
 def slug(name: str) -> str:
@@ -97,9 +99,9 @@ def script_json(value: Any) -> str:
     return script.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 2) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return text.signed(value).replace("-", "−")
+    return text.signed(value, digits).replace("-", "−")
 
 
 def points(value: float | None) -> str:
@@ -133,6 +135,20 @@ def seconds(value: float | None) -> str:
     return f"{number / 60:.3g} min" if number < 3600 else f"{number / 3600:.3g} h"
 
 
+def megabytes(value: float | None) -> str:
+    """An amount of memory: 812 MB, 3.1 GB."""
+    number = text.number(value)
+    if math.isnan(number):
+        return text.NOTHING
+    return f"{number:.3g} MB" if number < 999.5 else f"{number / 1000:.3g} GB"
+
+
 def setting(value: Any) -> str:
-    """A setting's value in one line."""
+    """A setting's value in one line: names and values, no JSON."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting(one)}" for name, one in sorted(value.items())) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     return value if isinstance(value, str) else text.as_json(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,32 +12,39 @@ from numpy.typing import NDArray
 from spectral_tl_bench.leaderboard.audit.beside import for_page
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site import names
-from spectral_tl_bench.leaderboard.site.charts import TIMES, families, scatter
+from spectral_tl_bench.leaderboard.site.charts import MEGABYTES, TIMES, families, scatter
+from spectral_tl_bench.leaderboard.site.columns import telling
 from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.method import details, summary
 from spectral_tl_bench.leaderboard.site.predictions import shown_chips
+from spectral_tl_bench.leaderboard.site.scales import scale_of, top_of
 from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE, BenchmarkView, View
-from spectral_tl_bench.leaderboard.site.writer import Writer, top_of
+from spectral_tl_bench.leaderboard.site.writer import Writer
 from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE
 from spectral_tl_bench.objectives.registry import split_objectives
+from spectral_tl_bench.results.places import mean_iou
 
+MOST_HEAT = 60
+"""Rows of a heat map, the best ones: more cannot be read, and make a page heavy."""
 _ROUNDED = 1e-12
 _SEASONS = ("spring", "summer", "autumn", "winter")
 
 
-def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
-    """Write all pages of a track and the data that they load; ``overviews`` are the paths of its first page."""
+def write_track(writer: Writer, view: View) -> None:
+    """Write all pages of a track and the data that they load."""
     folder, about = view.track.slug, {"view": view, "track": view.track}
-    entries, best = view.entries.values(), best_entries(view)
-    for path in overviews:
-        writer.page(
-            path, "overview", **about, best=best, reasons=reasons(view),
-            top=top_of([*_reach(entries), *(row["mean_places_high"] for row in view.rows)]),
-            families=sorted({row["family"] for row in view.rows}),
-            backbones=sorted({row["backbone"] for row in view.rows if row["backbone"]}),
-            datasets=list(dict.fromkeys(benchmark.dataset for benchmark in view.benchmarks)),
-            gaps=sorted({benchmark.gap for benchmark in view.benchmarks}),
-        )  # fmt: skip
+    best = best_entries(view)
+    has, same = telling(view.rows)
+    means = [row[name] for row in view.listed if not row["is_floor"]
+             for name in ("mean", "mean_places_low", "mean_places_high")]  # fmt: skip
+    writer.page(
+        f"{folder}/index.html", "overview", **about, best=best, reasons=reasons(view), scale=scale_of(means), has=has,
+        same=same, floor_mean=view.rows[-1]["mean"],
+        families=sorted({row["family"] for row in view.listed}),
+        backbones=sorted({row["backbone"] for row in view.listed if row["backbone"]}),
+        datasets=list(dict.fromkeys(benchmark.dataset for benchmark in view.benchmarks)),
+        gaps=sorted({benchmark.gap for benchmark in view.benchmarks}),
+    )  # fmt: skip
     for benchmark in view.benchmarks:
         path = f"{folder}/benchmarks/{benchmark.slug}.html"
         writer.page(path, "benchmark", **about, best=best, **benchmark_values(writer, view, benchmark))
@@ -50,11 +56,13 @@ def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
          scatter(view, "trainable_max", "trainable parameters (logarithmic)", names.count)),
         ("time", "Mean mIoU against training time",
          scatter(view, "train_seconds", "training time of a run (logarithmic)", names.seconds, TIMES)),
+        ("memory", "Mean mIoU against memory",
+         scatter(view, "peak_memory_mb", "highest peak of a run (logarithmic)", names.megabytes, MEGABYTES)),
     ]  # fmt: skip
     writer.page(
         f"{folder}/cost.html", "cost", **about, plots=plots, families=families(view),
         devices=sorted({run.record.device for run in view.analysis.board.records if run.record.device}),
-        left_out=sum(row["mean"] is None for row in view.rows if not row["is_floor"]),
+        left_out=sum(row["mean"] is None for row in view.listed if not row["is_floor"]),
     )  # fmt: skip
     if "gaps" not in view.left_out:
         numbers = {row["row"]: gap_numbers(view, row["row"]) for row in view.scored}
@@ -68,18 +76,19 @@ def write_track(writer: Writer, view: View, overviews: Sequence[str]) -> None:
 
 def best_entries(view: View) -> set[tuple[str, str]]:
     """(row, benchmark) of the highest number of each benchmark, and (row, "") of the highest mean; floors aside."""
-    rows = [row for row in view.rows if not row["is_floor"]]
+    rows = [row for row in view.listed if not row["is_floor"]]
     columns = [[(row["row"], "", row["mean"]) for row in rows if row["mean"] is not None]]
     for benchmark in view.benchmarks:
         entries = [view.entries[row["row"], benchmark.id] for row in rows]
         columns.append(
             [(entry["row"], benchmark.id, entry["miou"]) for entry in entries if entry["state"] == "completed"]
         )
+    highest = [max((value for *_, value in column), default=0.0) for column in columns]
     return {
         (row, benchmark)
-        for column in columns
+        for column, most in zip(columns, highest, strict=True)
         for row, benchmark, value in column
-        if value >= max(value for *_, value in column) - _ROUNDED
+        if value >= most - _ROUNDED
     }
 
 
@@ -99,10 +108,17 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
     classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     matrix = view.matrix(order[0]["row"], benchmark.id) if order else None
+    has, same = telling(entries[row["row"]] for row in order)
+    places = place_table(view, benchmark, order)
     return {
+        "has": has,
+        "same": same,
+        "scale": scale_of(_reach(entries[row["row"]] for row in order)),
+        "places": places,
+        "place_scale": scale_of(line[name] for line in places for name in ("low", "high")),
         "benchmark": benchmark,
-        "rows": [*order, *(row for row in view.rows if row not in order and row is not floor), floor],
-        "scored": [*order, floor],
+        "rows": [*order, *(row for row in view.listed if row not in order and row is not floor), floor],
+        "scored": [*order[:MOST_HEAT], floor],
         "entries": entries,
         "map": draw_map(benchmark),
         "audit": for_page(
@@ -114,7 +130,6 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "domains": {row: {fields["domain"]: fields for fields in group} for row, group in domains.items()},
         "class_top": top_of(fields["iou"] for group in classes.values() for fields in group),
         "domain_top": top_of(fields["miou"] for group in domains.values() for fields in group),
-        "top": top_of(_reach(entries.values())),
         "floor": view.floor(benchmark.id),
         "reasons": reasons(view, benchmark.id),
         "confused": order,
@@ -148,6 +163,26 @@ def class_table(
             "floor": floors[index]["iou"] if floors else None,
         })  # fmt: skip
     return table
+
+
+def place_table(view: View, benchmark: BenchmarkView, order: list[Fields]) -> list[Fields]:
+    """Per place: its labelled pixels, and the mIoU there of the best row, the median and the extremes of all rows.
+
+    Rows that were evaluated on other places than the best row are left out.
+    """
+    entries = [view.analysis.scores[row["row"]][benchmark.id] for row in order]
+    alike = [entry for entry in entries if entry.target is not None and entry.target == entries[0].target]
+    if not alike:
+        return []
+    counts = alike[0].counts[0]
+    by_row = np.stack([np.mean([mean_iou(part.right, part.union) for part in entry.counts], axis=0) for entry in alike])
+    pixels = counts.truth.sum(axis=1)
+    return [
+        {"domain": domain, "place": site, "pixels": int(pixels[number]), "share": pixels[number] / pixels.sum(),
+         "best": float(by_row[0, number]), "median": float(np.median(by_row[:, number])),
+         "low": float(by_row[:, number].min()), "high": float(by_row[:, number].max())}
+        for number, (domain, site) in enumerate(counts.places) if pixels[number]
+    ]  # fmt: skip
 
 
 def shares(matrix: NDArray[np.int64]) -> list[list[float | None]]:
@@ -208,10 +243,11 @@ def _write_methods(writer: Writer, view: View) -> None:
         paths = [f"{view.track.slug}/methods/{names.page_name(name, number)}" for number in range(len(parts))]
         for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
             entries = [view.entries[row["row"], benchmark.id] for row in part for benchmark in view.benchmarks]
+            has, same = telling(entries)
             writer.page(
                 path, "method", **about, name=name, summary=summary(name), objectives=split_objectives(name)[1],
-                rows=part, details={row["row"]: details(view, row["row"]) for row in part}, top=top_of(_reach(entries)),
-                number=number, paths=paths,
+                rows=part, details={row["row"]: details(view, row["row"]) for row in part},
+                scale=scale_of(_reach(entries)), number=number, paths=paths, has=has, same=same,
             )  # fmt: skip
         listed.append((name, rows, paths[0], summary(name)))
     writer.page(f"{view.track.slug}/methods/index.html", "methods", **about, methods=listed)
@@ -259,4 +295,4 @@ def _write_rows(writer: Writer, view: View) -> None:
 
 def _reach(entries: Any) -> list[float | None]:
     """What a scale must hold."""
-    return [entry[name] for entry in entries for name in ("miou", "high")]
+    return [entry[name] for entry in entries for name in ("miou", "low", "high")]

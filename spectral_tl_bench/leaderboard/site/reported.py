@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -10,37 +10,37 @@ from spectral_tl_bench.leaderboard.beside import ABOUT, doubt_marks, table_parts
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.reported import DROP, IOU, MEAN, MIOU
 from spectral_tl_bench.leaderboard.site.names import BESIDE, REPORTED, slug, track_of
+from spectral_tl_bench.leaderboard.site.scales import top_of
 from spectral_tl_bench.leaderboard.site.view import fields_of
-from spectral_tl_bench.leaderboard.site.writer import Writer, top_of
+from spectral_tl_bench.leaderboard.site.writer import Writer
 from spectral_tl_bench.leaderboard.text import title, warnings
 
 Key = tuple[str, str, str, str]
 """Reference, method, backbone, source table: numbers of two tables are never put together into one line."""
 
 
-def write_reported(writer: Writer, frame: pd.DataFrame, paths: Sequence[str]) -> None:
-    """Write the page of reported numbers, as ``leaderboard.reported`` reads them, under each of some paths."""
-    lines = fields_of(frame)
-    for path in paths:
-        writer.page(
-            path, "reported", track=track_of(REPORTED), columns=_columns(lines), rows=_rows(lines),
-            sections=[_section(lines, dataset, setting) for dataset, setting in _columns(lines)],
-            references=sorted({line["reference"] for line in lines}),
-            doubts=[line for line in lines if line["doubt"]],
-            datasets=list(dict.fromkeys(line["dataset"] for line in lines)),
-            backbones=sorted({line["backbone"] for line in lines if line["backbone"]}),
-        )  # fmt: skip
+def write_reported(writer: Writer, frame: pd.DataFrame) -> None:
+    """Write the page of reported numbers, as ``leaderboard.reported`` reads them."""
+    lines, track = fields_of(frame), track_of(REPORTED)
+    writer.page(
+        f"{track.slug}/index.html", "reported", track=track, columns=_columns(lines), rows=_rows(lines),
+        sections=[_section(lines, dataset, setting) for dataset, setting in _columns(lines)],
+        references=sorted({line["reference"] for line in lines}),
+        doubts=[line for line in lines if line["doubt"]],
+        datasets=list(dict.fromkeys(line["dataset"] for line in lines)),
+        backbones=sorted({line["backbone"] for line in lines if line["backbone"]}),
+    )  # fmt: skip
 
 
-def write_beside(writer: Writer, tracks: Mapping[str, pd.DataFrame], paths: Sequence[str]) -> None:
-    """Write the page of printed and measured numbers, as ``beside.beside`` gives them by track, under some paths."""
+def write_beside(writer: Writer, tracks: Mapping[str, pd.DataFrame]) -> None:
+    """Write the page of printed and measured numbers, as ``beside.beside`` gives them by track."""
+    track = track_of(BESIDE)
     sections = [
-        {"title": title(track), "id": slug(track), "warnings": warnings(track), "tables": table_parts(lines),
+        {"title": title(name), "id": slug(name), "warnings": warnings(name), "tables": table_parts(lines),
          "marks": doubt_marks(lines)}
-        for track, lines in tracks.items()
+        for name, lines in tracks.items()
     ]  # fmt: skip
-    for path in paths:
-        writer.page(path, "beside", track=track_of(BESIDE), sections=sections, about=ABOUT)
+    writer.page(f"{track.slug}/index.html", "beside", track=track, sections=sections, about=ABOUT)
 
 
 def _columns(lines: list[Fields]) -> dict[tuple[str, str], str]:

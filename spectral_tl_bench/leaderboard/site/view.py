@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,18 +18,38 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark, builtin_benchmarks, further_benchmarks
 from spectral_tl_bench.data.audit.facts import Audit
+from spectral_tl_bench.identity import benchmark_digest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
-from spectral_tl_bench.leaderboard.text import plain, selected_by
+from spectral_tl_bench.leaderboard.site.pictures import class_colours
+from spectral_tl_bench.leaderboard.text import as_json, plain, selected_by
 from spectral_tl_bench.results.schema import Record
 
 ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
 
-_GREYS = 12
-_MOST_PARTS = 5
+_MOST_PARTS = 3
+_WITHOUT_COLOURS = (
+    "#4477aa",
+    "#ccbb44",
+    "#228833",
+    "#ee6677",
+    "#66ccee",
+    "#aa3377",
+    "#bbbbbb",
+    "#994455",
+    "#997700",
+    "#004488",
+    "#ee99aa",
+    "#6699cc",
+    "#eecc66",
+    "#44aa99",
+    "#882255",
+    "#ddcc77",
+)
+"""Paul Tol's bright, medium and muted colours, for classes of which none is known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,7 @@ class BenchmarkView:
     source: tuple[str, ...]
     target: tuple[str, ...]
     definition: Benchmark | None
+    palette: tuple[str, ...] = ()
 
     @property
     def reference(self) -> bool:
@@ -56,10 +78,12 @@ class BenchmarkView:
 
     @property
     def colours(self) -> tuple[str, ...]:
-        """One ``#rrggbb`` per class; greys, so that nobody takes them for a legend, where none is known."""
+        """One ``#rrggbb`` per class: of its definition, else of its pictures, else any that can be told apart."""
         if self.definition:
             return tuple(cover.colour for cover in self.definition.labels.classes)
-        return tuple(f"#{3 * f'{60 + 150 * (index % _GREYS) // _GREYS:02x}'}" for index in range(len(self.classes)))
+        if self.palette:
+            return self.palette
+        return tuple(_WITHOUT_COLOURS[index % len(_WITHOUT_COLOURS)] for index in range(len(self.classes)))
 
     @property
     def slug(self) -> str:
@@ -74,7 +98,7 @@ class BenchmarkView:
     def domain_name(self, domain: str) -> str:
         """The name of a domain for people, its id included."""
         name = self._domain(domain).name if self._domain(domain) else ""
-        if not name or domain.lower() in name.lower():
+        if not name or domain.lower() in re.split(r"\W+", name.lower()) or domain.lower() == name.lower():
             return name or domain
         return f"{domain}, {name}" if len(domain) <= 3 else name
 
@@ -93,13 +117,17 @@ class View:
     Args:
         name: Name of the board.
         analysis: Its numbers.
+        audits: What was measured of the benchmarks' data.
+        definitions: Those of users' benchmarks, as far as they are at hand.
     """
 
-    def __init__(self, name: str, analysis: Analysis, audits: Sequence[Audit] = ()) -> None:
+    def __init__(
+        self, name: str, analysis: Analysis, audits: Sequence[Audit] = (), definitions: Sequence[Benchmark] = ()
+    ) -> None:
         self.analysis, self.audits = analysis, audits
         self.track = track_of(name)
         self.selected = selected_by(name)
-        self.benchmarks = list(map(_benchmark, analysis.board.known.values()))
+        self.benchmarks = benchmark_views(analysis, definitions)
         self._records = analysis.board.groups()
         # Rows in the board's order, with ``label``, ``repeated`` (whether the label is), ``variant``, ``slug``,
         # ``page_file`` (the method's page) and ``train_seconds`` added.
@@ -109,11 +137,31 @@ class View:
         self.entries = {(entry["row"], entry["benchmark"]): entry for entry in fields_of(analysis.entries)}
         self.domains = _grouped(fields_of(analysis.domains), *place)
         self.classes = _grouped(fields_of(analysis.classes), *place)
+        for row in self.rows:
+            self._add_in_domain(row)
 
     @functools.cached_property
     def methods(self) -> dict[str, list[Fields]]:
         """Rows by method name; the majority class is none."""
         return _grouped((row for row in self.rows if not row["is_floor"]), "method")
+
+    @functools.cached_property
+    def listed(self) -> list[Fields]:
+        """Rows without those that are the majority class a second time, as a method; the majority class is last."""
+        twins = [row for row in self.rows[:-1] if row["row"] in self.analysis.floor_again]
+        if twins:
+            self.rows[-1]["page"] = f"{twins[0]['page_file']}#r-{twins[0]['slug']}"
+        return [row for row in self.rows if row not in twins]
+
+    def _add_in_domain(self, row: Fields) -> None:
+        """Add the means of in-domain score and drop over the benchmarks with a gap, where a complete row has them."""
+        entries = [self.entries[row["row"], one.id] for one in self.benchmarks if not one.reference]
+        for name in ("in_domain", "drop"):
+            values = [entry[name] for entry in entries]
+            known = row["mean"] is not None and None not in values
+            row[name] = statistics.fmean(values) if known and values else None
+        memory = [entry["peak_memory_mb"] for entry in entries if entry["peak_memory_mb"] is not None]
+        row["peak_memory_mb"] = max(memory, default=None)
 
     @functools.cached_property
     def notes(self) -> list[str]:
@@ -136,12 +184,12 @@ class View:
     def scored(self) -> list[Fields]:
         """Rows with a number on some benchmark."""
         names = {row for (row, _), entry in self.entries.items() if entry["miou"] is not None}
-        return [row for row in self.rows if row["row"] in names]
+        return [row for row in self.listed if row["row"] in names]
 
     def best_first(self, benchmark: str) -> list[Fields]:
         """Rows with a number on a benchmark, the highest first; the majority class is left out."""
-        values = {row["row"]: self.entries[row["row"], benchmark]["miou"] for row in self.rows if not row["is_floor"]}
-        rows = [row for row in self.rows if values.get(row["row"]) is not None]
+        values = {row["row"]: self.entries[row["row"], benchmark]["miou"] for row in self.listed if not row["is_floor"]}
+        rows = [row for row in self.listed if values.get(row["row"]) is not None]
         return sorted(rows, key=lambda row: values[row["row"]], reverse=True)
 
     def floor(self, benchmark: str) -> float | None:
@@ -192,32 +240,64 @@ def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]])
 
 
 def _variant(row: Fields, like: list[Fields]) -> str:
-    """The options and settings in which a row differs from the others of its method."""
+    """The options and settings in which a row differs from the others of its method, the most telling first."""
     if len(like) == 1:
         return ""
-    parts = []
+    parts: list[tuple[int, str]] = []
     for group in ("options", "settings"):
         values = [_flat(other[group]) for other in like]
         mine = values[like.index(row)]
         for name in sorted({name for other in values for name in other}):
-            if len({setting(other.get(name)) for other in values}) > 1:
-                parts.append(f"{name} {setting(mine.get(name))}" if name in mine else f"no {name}")
+            kinds = len({as_json(other.get(name)) for other in values})
+            if kinds > 1:
+                parts.append((kinds, f"{name} {setting(mine[name])}" if name in mine else f"no {name}"))
     for name in ("pretrained", "patch_embedding", "protocol"):
-        if len({other[name] for other in like}) > 1 and row[name]:
-            parts.append(f"{name.replace('_', ' ')} {row[name]}")
-    shown = [part if len(part) <= 60 else f"{part[:59]}…" for part in parts[:_MOST_PARTS]]
+        kinds = len({other[name] for other in like})
+        if kinds > 1 and row[name]:
+            parts.append((kinds, f"{name.replace('_', ' ')} {row[name]}"))
+    parts.sort(key=lambda part: -part[0])
+    shown = [part if len(part) <= 60 else f"{part[:59]}…" for _, part in parts[:_MOST_PARTS]]
     return ", ".join([*shown, *(["…"] if len(parts) > _MOST_PARTS else [])])
 
 
-def _flat(values: Fields) -> Fields:
-    """Settings with those of the training budget among them, of which each has a name of its own."""
-    budget = values.get("budget")
-    return {**values, **budget, "budget": None} if isinstance(budget, dict) else values
+def _flat(values: Fields, prefix: str = "") -> Fields:
+    """Settings with those of nested ones among them; those of the training budget have names of their own."""
+    flat: Fields = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, prefix if name == "budget" else f"{prefix}{name} ")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
-def _benchmark(record: Record) -> BenchmarkView:
-    known = {**builtin_benchmarks(), **further_benchmarks()}.get(record.benchmark)
-    if known is not None and (known.dataset != record.dataset or known.labels.names != record.classes):
-        known = None
-    return BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap, record.classes,
-                         record.source_domains, record.target_domains, known)  # fmt: skip
+def benchmark_views(analysis: Analysis, definitions: Sequence[Benchmark] = ()) -> list[BenchmarkView]:
+    """The benchmarks of a board: by the suite's definition, else by one of those given that the records are of."""
+    known = {**builtin_benchmarks(), **further_benchmarks()}
+    views = []
+    for record in analysis.board.known.values():
+        definition = known.get(record.benchmark)
+        if definition is None or definition.dataset != record.dataset or definition.labels.names != record.classes:
+            definition = next((one for one in definitions if _is_of(one, record)), None)
+        palette = () if definition else _palette(analysis, record)
+        views.append(BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap,
+                                   record.classes, record.source_domains, record.target_domains, definition,
+                                   palette))  # fmt: skip
+    return views
+
+
+def _is_of(definition: Benchmark, record: Record) -> bool:
+    """Whether a record says that it was run by this definition."""
+    if definition.id != record.benchmark:
+        return False
+    return benchmark_digest(definition.model_dump(mode="json")) == record.definition
+
+
+def _palette(analysis: Analysis, record: Record) -> tuple[str, ...]:
+    """The colours of classes in the pictures that some record of a benchmark kept."""
+    for run in analysis.board.records:
+        if run.record.pictures is not None and run.record.benchmark == record.benchmark:
+            colours = class_colours(run.record)
+            if colours and run.record.classes == record.classes:
+                return colours
+    return ()

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable
+import re
 from importlib import resources
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
 from spectral_tl_bench.leaderboard.generated import Generated
 from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.site import names
 from spectral_tl_bench.leaderboard.site.names import Track
+from spectral_tl_bench.leaderboard.site.scales import heat
 from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHICH_METRIC, WHY_RELEASE, percent, plain
 
 FORMAT = "site"
 """Under which the files stand in the folder's list of generated files."""
-_STEPS = 10
+_CODE = re.compile(r"`+([^`]+)`+")
 _SECTIONS = {"benchmark": "benchmarks", "method": "methods", "reported": "overview", "beside": "overview"}
-
-
-def top_of(values: Iterable[float | None]) -> float:
-    """The end of a scale that starts at 0: the highest value, rounded up to 5 percentage points."""
-    highest = max((value for value in values if value is not None), default=1.0)
-    return min(1.0, max(0.05, math.ceil(highest * 20 - 1e-9) / 20))
-
-
-def heat(value: float | None, top: float = 1.0) -> str:
-    """The class of a cell of a heat map, of which the style sheet knows ``h0`` to ``h9``; empty without a value."""
-    if value is None or math.isnan(value):
-        return ""
-    return f"h{min(_STEPS - 1, max(0, int(_STEPS * value / top)))}"
 
 
 class Writer:
@@ -52,10 +41,9 @@ class Writer:
         shared = {"NOTHING": NOTHING, "ABOUT_TUNING": ABOUT_TUNING, "WHY_RELEASE": WHY_RELEASE,
                   "WHICH_METRIC": WHICH_METRIC, "MIOU_RULE": MIOU_RULE, "tracks": tracks}  # fmt: skip
         self._templates = environment(".site", _finalize, shared, autoescape=True)
-        formats = {
-            name: getattr(names, name) for name in ("signed", "points", "count", "seconds", "setting", "printed")
-        }
-        self._templates.filters |= {"heat": heat, "percent": percent, **formats}
+        written = ("signed", "points", "count", "seconds", "megabytes", "setting", "printed")
+        formats = {name: getattr(names, name) for name in written}
+        self._templates.filters |= {"heat": heat, "percent": percent, "code": code, **formats}
 
     def page(self, path: str, template: str, **values: Any) -> None:
         """Render a page.
@@ -81,6 +69,11 @@ class Writer:
 
     def _text(self, path: str, text: str) -> None:
         self.files[path] = Generated(FORMAT, text.encode())
+
+
+def code(text: str) -> Markup:
+    """Text whose pieces between backticks are code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(plain(text)))))  # noqa: S704 - escaped on this line
 
 
 def _finalize(value: Any) -> Any:

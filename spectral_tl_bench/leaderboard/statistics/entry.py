@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -9,9 +10,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.measured import MeasuredRecord
 from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights
-from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, estimate, too_few, unknown
+from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, deviation, estimate, too_few, unknown
 from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
 
 OTHER_PIXELS = "not evaluated on the same target pixels"
@@ -25,10 +27,12 @@ class SeedScore:
     Attributes:
         target: Equal where two records were evaluated on the same pixels, in the same places.
         counts: Its pixel counts by place.
+        source: What the counts are of, as a name.
     """
 
     target: Target
     counts: PlaceCounts
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +43,17 @@ class Entry:
         dataset: Name of the dataset, which places are named within.
         seeds: Its completed records by seed.
         domain: Empty for the whole target, else the only domain of it that counts.
+        kept: Draws of earlier reports.
     """
 
     dataset: str
     seeds: dict[int, SeedScore]
     domain: str = ""
+    kept: Kept | None = None
 
     def only(self, seeds: Collection[int]) -> Entry:
         """The same with some of the seeds."""
-        return self if set(seeds) == set(self.seeds) else Entry(self.dataset, {s: self.seeds[s] for s in seeds})
+        return self if set(seeds) == set(self.seeds) else replace(self, seeds={s: self.seeds[s] for s in seeds})
 
     def within(self, domain: str) -> Entry:
         """The part of the target in one domain."""
@@ -94,6 +100,16 @@ class Entry:
         """Bootstrap draws (B,) of the mean over seeds; all NaN where the seeds have different targets."""
         if self.target is None:
             return np.full(DRAWS, np.nan)
+        return self.kept.draws(self._source, self._draw) if self.kept else self._draw()
+
+    @property
+    def _source(self) -> str:
+        """What draws depend on, in full."""
+        return json.dumps([self.dataset, self.domain, *(self.seeds[seed].source for seed in sorted(self.seeds))])
+
+    def _draw(self) -> NDArray[np.float64]:
+        if self.target is None:
+            raise ValueError("seeds with different targets cannot be drawn together")
         weights = _weights(self.dataset, self.target[1])
         if self.domain:
             weights = weights[:, _chosen(self.target, self.domain)]
@@ -106,6 +122,9 @@ class Entry:
             return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
         if reason := too_few(self.places, self.effective):  # which saves the draws
             return unknown(self.miou, reason)
+        if self.kept and self.domain:  # of which nothing but the deviation is ever asked for
+            error = self.kept.draws(f"deviation of {self._source}", lambda: np.array([deviation(self._draw())]))
+            return Estimate(self.miou, float(error[0]), self.effective - 1)
         return estimate(self.miou, self.draws, self.places, self.effective)
 
 
@@ -114,20 +133,23 @@ def seed_score(measured: MeasuredRecord) -> SeedScore:
     counts = measured.places
     if counts is None:
         raise ValueError(f"{measured.record.method} on {measured.record.benchmark} has no evidence")
-    return SeedScore((measured.target, counts.places, counts.truth.tobytes()), counts)
+    source = measured.record.evidence.sha256 if measured.record.evidence else measured.record.fingerprint
+    return SeedScore((measured.target, counts.places, counts.truth.tobytes()), counts, source)
 
 
-def floor_entries(records: Iterable[MeasuredRecord]) -> dict[str, Entry]:
+def floor_entries(records: Iterable[MeasuredRecord], kept: Kept | None = None) -> dict[str, Entry]:
     """The majority class by benchmark: what always saying the source's most frequent class gives on each seed."""
     entries: dict[str, Entry] = {}
     for run in records:
         majority = run.record.majority_class
         if not run.completed or majority is None:
             continue
-        seeds = entries.setdefault(run.record.benchmark, Entry(run.record.dataset, {})).seeds
+        seeds = entries.setdefault(run.record.benchmark, Entry(run.record.dataset, {}, kept=kept)).seeds
         if run.record.seed not in seeds:
             score = seed_score(run)
-            seeds[run.record.seed] = SeedScore(score.target, _constant(score.counts, majority))
+            seeds[run.record.seed] = SeedScore(
+                score.target, _constant(score.counts, majority), f"class {majority} on {score.source}"
+            )
     return entries
 
 

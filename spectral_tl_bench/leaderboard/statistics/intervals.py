@@ -93,7 +93,7 @@ def estimate(value: float, draws: NDArray[np.float64], places: int, effective: f
     """
     if reason := too_few(places, effective):
         return unknown(value, reason)
-    return Estimate(value, _deviation(draws), effective - 1)
+    return Estimate(value, deviation(draws), effective - 1)
 
 
 def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Estimate]]) -> Estimate:
@@ -114,17 +114,17 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
     total = np.sum([w * draws for w, draws, _ in parts], axis=0)
     variances = [(w * summand.error) ** 2 for w, _, summand in parts]
     bottom = sum(v**2 / summand.freedom for v, (_, _, summand) in zip(variances, parts, strict=True))
-    error, least = _deviation(total), min(summand.freedom for _, _, summand in parts)
+    error, least = deviation(total), min(summand.freedom for _, _, summand in parts)
     if not bottom:
         return Estimate(value, error, least)
     shared = min(1.0, sum(variances) / error**2) if error else 1.0
     return Estimate(value, error, max(least, shared * sum(variances) ** 2 / bottom))
 
 
-def _deviation(draws: NDArray[np.float64]) -> float:
+def deviation(draws: NDArray[np.float64]) -> float:
     """Standard deviation, without the draws (if any) that hold no pixel."""
-    deviation = float(draws.std(ddof=1))
-    return float(np.nanstd(draws, ddof=1)) if math.isnan(deviation) else deviation
+    found = float(draws.std(ddof=1))
+    return float(np.nanstd(draws, ddof=1)) if math.isnan(found) else found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -8,10 +8,11 @@ from site_records import METHODS
 from spectral_tl_bench.leaderboard.statistics.comparison import compare
 
 PAGES = (
-    "index.html", "reproduced/benchmarks/dfc2020-spring.html", "reproduced/benchmarks/mts12-n2s.html",
-    "reproduced/methods/lora.html", "reproduced/cost.html", "reproduced/gaps.html", "reproduced/compare.html",
-    "reproduced/methods/index.html", "reproduced/benchmarks/index.html", "reported/index.html", "sample/index.html",
-    "sample/methods/evil.html", "demonstration/index.html",
+    "index.html", "reproduced/index.html", "reproduced/benchmarks/dfc2020-spring.html",
+    "reproduced/benchmarks/mts12-n2s.html", "reproduced/methods/lora.html", "reproduced/cost.html",
+    "reproduced/gaps.html", "reproduced/compare.html", "reproduced/methods/index.html",
+    "reproduced/benchmarks/index.html", "reported/index.html", "sample/index.html", "sample/methods/evil.html",
+    "demonstration/index.html",
 )  # fmt: skip
 CONTRASTS = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -95,7 +96,7 @@ def test_pages_are_built_for_a_screen_reader(open_page, path):
 
 
 def test_sorting_by_mouse(open_page):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     best_first = methods(page)
     assert best_first[0] == METHODS[0][0] and best_first[-1] == "majority class"
     head(page, "Mean").click()
@@ -115,7 +116,7 @@ def test_sorting_by_mouse(open_page):
 
 
 def test_sorting_by_keyboard(open_page):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(60):
@@ -132,14 +133,14 @@ def test_sorting_by_keyboard(open_page):
 
 
 def test_the_skip_link_leads_to_the_content(open_page):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
 
 
 def test_filters(open_page):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     everything = len(methods(page))
     page.get_by_label("Family").select_option("peft")
     assert set(methods(page)) == {"lora", "broken"}
@@ -156,7 +157,7 @@ def test_filters(open_page):
 
 
 def test_filters_of_columns_and_the_mean_of_what_is_shown(open_page, site):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     assert page.locator("#overview thead th:visible", has_text="Mean of shown").count() == 0
     page.get_by_label("Dataset").select_option("MTS12")
     heads = page.locator("#overview thead th:visible").all_inner_texts()
@@ -175,19 +176,19 @@ def test_filters_of_columns_and_the_mean_of_what_is_shown(open_page, site):
 
 
 def test_the_view_is_in_the_address(open_page, site):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     page.get_by_label("Family").select_option("peft")
     head(page, "Trainable").click()
     page.wait_for_function("() => location.hash.includes('sort')")
     other = open_page(page.url)
     assert methods(other) == methods(page) and len(methods(other)) == 3
     assert other.locator("#overview th[aria-sort=ascending]").inner_text().startswith("Trainable")
-    strange = open_page(site.url("index.html") + "#family=%3Cimg%20src%3Dx%3E&sort=999d&q=%00&nothing=1")
+    strange = open_page(site.url("reproduced/index.html") + "#family=%3Cimg%20src%3Dx%3E&sort=999d&q=%00&nothing=1")
     assert strange.title() != "bitten"
 
 
 def test_what_stands_beside_the_numbers(open_page):
-    page = open_page("index.html")
+    page = open_page("reproduced/index.html")
     interval, spread = (
         page.locator("#overview td .ci:not(.none)").first,
         page.locator("#overview td .sd:not(.none)").first,
@@ -280,7 +281,7 @@ def test_pictures_are_there_and_change(open_page):
     page.locator("#chips").scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.images].every(i => i.complete && i.naturalWidth === 48)")
     source = page.locator("#prediction-0").get_attribute("src")
-    page.locator("select[data-picture=prediction-0]").select_option(index=3)
+    page.locator("select[data-picture=prediction-0]").select_option(index=6)
     assert page.locator("#prediction-0").get_attribute("src") != source
     page.wait_for_function("() => document.getElementById('prediction-0').naturalWidth === 48")
     assert "frozen" in page.locator("#prediction-0").get_attribute("alt")
@@ -312,7 +313,7 @@ def test_points_tell_what_they_are(open_page):
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(open_page, site):
-    page = open_page("index.html", color_scheme="light")
+    page = open_page("reproduced/index.html", color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
     page.get_by_role("button", name="Dark theme").click()
@@ -337,5 +338,5 @@ def test_text_of_a_record_does_not_act(open_page):
 
 
 def test_the_page_works_without_scripts(open_page):
-    page = open_page("index.html", java_script_enabled=False)
+    page = open_page("reproduced/index.html", java_script_enabled=False)
     assert page.locator("#overview tbody tr").count() == len(METHODS) + 1

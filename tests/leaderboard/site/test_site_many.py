@@ -45,15 +45,15 @@ def test_files_grow_with_rows_and_not_with_records(many):
     assert len(pages) == -(-ROWS // ROWS_PER_PAGE)
     sections = [re.findall(r'<section class="row" id="(r-[0-9a-f]+)"', (root / name).read_text()) for name in pages]
     assert max(map(len, sections)) == ROWS_PER_PAGE and len({id for found in sections for id in found}) == ROWS
-    overview = (root / "index.html").read_text()
-    links = re.findall(rf'href="reproduced/methods/({method}[^"#]*)#(r-[0-9a-f]+)"', overview)
+    overview = (root / "reproduced/index.html").read_text()
+    links = re.findall(rf'href="\.\./reproduced/methods/({method}[^"#]*)#(r-[0-9a-f]+)"', overview)
     where = {id: name.rsplit("/", 1)[1] for name, found in zip(pages, sections, strict=True) for id in found}
     assert len(links) == ROWS and all(where[id] == name for name, id in links)
 
 
 def test_rows_are_shown_in_pages(many, open_page):
     root, _, method = many
-    page = open_page((root / "index.html").as_uri(), root=root)
+    page = open_page((root / "reproduced/index.html").as_uri(), root=root)
     table, status = page.locator("#overview tbody tr"), page.locator(".foot [role=status]")
     assert table.count() == 50 and status.inner_text() == f"{ROWS + 1} rows, 1 to 50 shown"
     page.get_by_role("button", name="Next").click()

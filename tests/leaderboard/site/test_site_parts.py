@@ -15,8 +15,8 @@ from spectral_tl_bench.leaderboard.site.labels import LETTER, Labels
 from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.method import summary
 from spectral_tl_bench.leaderboard.site.pages import packed, shares
+from spectral_tl_bench.leaderboard.site.scales import heat, top_of
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
-from spectral_tl_bench.leaderboard.site.writer import heat, top_of
 
 
 def test_safe_names_stay_and_all_others_differ():
@@ -87,16 +87,16 @@ def test_printed_numbers_keep_their_digits(value, text):
 
 
 def test_tracks_have_an_order_and_unknown_ones_are_named():
-    found = ["sample", "reported", "reproduced-unlabelled-target", "strange", "reproduced"]
+    found = ["sample", "reported", "demonstration", "reproduced-unlabelled-target", "strange", "reproduced"]
     ordered = sorted(map(names.track_of, found), key=lambda track: (track.order, track.name))
     assert [track.name for track in ordered] == [
         "reproduced",
         "reproduced-unlabelled-target",
+        "demonstration",
         "sample",
         "reported",
         "strange",
     ]
-    assert names.opening(["sample", "reported"]) == "reported"
     assert ordered[-1].title == "Strange" and ordered[-1].warning
 
 

@@ -9,6 +9,7 @@ for (const table of document.querySelectorAll("table.grid")) {
   const all = [...body.rows];
   const size = Number(table.dataset.page) || Infinity;
   const shownMean = heads.findIndex((head) => "shownMean" in head.dataset);
+  const detail = form ? form.querySelector("[data-detail]") : null;
   let order = all, sorted = -1, down = false, page = 0, matching = all;
   let status = null, pager = null;
 
@@ -53,6 +54,7 @@ for (const table of document.querySelectorAll("table.grid")) {
       if (about.some((field) => head.dataset[field.dataset.columns] !== field.value)) hidden.add(column);
     });
     if (shownMean >= 0 && !hidden.size) hidden.add(shownMean);
+    if (detail && !detail.value) heads.forEach((head, column) => { if ("detail" in head.dataset) hidden.add(column); });
     return hidden;
   };
 
@@ -155,4 +157,17 @@ for (const table of document.querySelectorAll("table.grid")) {
     if (beside) table.dataset.beside = beside.value;
   }
   update();
+
+  // A link to a row: the page of the table that has it.
+  const toRow = () => {
+    const row = document.getElementById(location.hash.slice(1)) ?? all.find((one) => one.id && "#" + one.id === location.hash);
+    if (!all.includes(row)) return;
+    const place = matching.indexOf(row);
+    if (place < 0) return;
+    page = size === Infinity ? 0 : Math.floor(place / size);
+    show();
+    row.scrollIntoView({ block: "center" });
+  };
+  if (location.hash.startsWith("#row-")) toRow();
+  addEventListener("hashchange", () => { if (location.hash.startsWith("#row-")) toRow(); });
 }

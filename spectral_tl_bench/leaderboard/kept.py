@@ -1,0 +1,208 @@
+"""What a report worked out of each record, kept for the next report: a record that did not change is not opened again.
+
+One file in the cache folder for each set of folders of records. An entry counts while the files of its record are the
+very same, by size, times and number on the disk, and the code and libraries that made it, too. A report with what is
+kept gives the same bytes as one without. A file that is damaged, or cannot be written, costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from spectral_tl_bench.errors import StorageError
+from spectral_tl_bench.files import digest, write_bytes
+from spectral_tl_bench.leaderboard.measured import MeasuredRecord
+from spectral_tl_bench.results.places import PlaceCounts
+from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.storage import BOARDS
+
+_MAGIC = b"stbench boards 1\n"
+_SETTLED = 2.0
+"""Seconds: a file that is younger may change once more without its times showing it, so nothing of it is kept."""
+_HEAD = len(_MAGIC) + 16
+_MADE_BY = (
+    "files.py",
+    "evaluation",
+    "results",
+    "leaderboard/kept.py",
+    "leaderboard/measured.py",
+    "leaderboard/statistics",
+)
+
+
+class Kept:
+    """What is kept for one set of folders of records.
+
+    Args:
+        roots: The folders. None of what is kept is looked at before it is asked for.
+    """
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self._roots = sorted(str(Path(root).resolve()) for root in roots)
+        self._files: set[str] = set()
+        self._stats: dict[Path, tuple[str, float] | None] = {}
+        self._changed = False
+        self._asked: tuple[set[str], set[str]] = (set(), set())
+        self._records: dict[str, dict[str, Any]] = {}
+        self._draws: dict[str, NDArray[np.float64]] = {}
+        self._counts = np.empty(0, dtype=np.int64)
+        self._new_counts: dict[str, NDArray[np.int64]] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StorageError):
+            self._read(self._path.read_bytes())
+
+    def read_before(self, path: Path) -> bool:
+        """Whether the record in a file was read and measured before, and the file is still the very same."""
+        stat = self._stat(path)
+        return stat is not None and f"{path} {stat[0]}" in self._files
+
+    def measured(self, record: Record, measure: Callable[[Record], MeasuredRecord]) -> MeasuredRecord:
+        """A record with its scores: as it was measured before, where nothing has changed, else by ``measure``."""
+        key = self._key(record)
+        if key is None:
+            return measure(record)
+        self._asked[0].add(key)
+        if key in self._records:
+            return self._again(record, key)
+        result = measure(record)
+        self._add(key, result)
+        return result
+
+    def draws(self, key: str, make: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Numbers (B,) by what they depend on, which ``key`` says in full."""
+        self._asked[1].add(key)
+        if key not in self._draws:
+            self._draws[key] = make()
+            self._changed = True
+        return self._draws[key]
+
+    def save(self) -> None:
+        """Keep what was asked for, and nothing else; where it cannot be written, nothing is kept."""
+        if not self._changed and len(self._asked[0]) == len(self._records) and len(self._asked[1]) == len(self._draws):
+            return
+        with contextlib.suppress(OSError, StorageError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self._path, self._content())
+
+    @property
+    def _path(self) -> Path:
+        return BOARDS.path(digest(self._roots)[:16])
+
+    def _key(self, record: Record) -> str | None:
+        if record.location is None or record.evidence is None:
+            return None
+        stats = [self._stat(record.location.path), self._stat(record.location.evidence_path(record))]
+        known = [stat for stat in stats if stat is not None]
+        if len(known) < len(stats):
+            return None
+        return " ".join([record.fingerprint, record.evidence.sha256, str(record.location.path), *(s for s, _ in known)])
+
+    def _file(self, record: Record) -> str:
+        path = record.location.path if record.location is not None else Path()
+        stat = self._stat(path)
+        return f"{path} {stat[0]}" if stat is not None else ""
+
+    def _stat(self, path: Path) -> tuple[str, float] | None:
+        """What tells this file from any other, and when it was changed; None where it may change unseen."""
+        if path not in self._stats:
+            try:
+                found = path.stat()
+            except OSError:
+                self._stats[path] = None
+            else:
+                changed = max(found.st_mtime, found.st_ctime)
+                sign = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+                self._stats[path] = (sign, changed) if changed < time.time() - _SETTLED else None
+        return self._stats[path]
+
+    def _add(self, key: str, measured: MeasuredRecord) -> None:
+        places = measured.places
+        if places is None:
+            return
+        arrays = [*measured.matrices.values(), places.right, places.union, places.truth]
+        self._new_counts[key] = np.concatenate([array.reshape(-1) for array in arrays])
+        self._records[key] = {
+            "blocks": {name: scores.model_dump() for name, scores in measured.blocks.items()},
+            "domains": list(measured.matrices),
+            "places": places.places,
+            "target": measured.target,
+            "file": self._file(measured.record),
+        }
+        self._changed = True
+
+    def _again(self, record: Record, key: str) -> MeasuredRecord:
+        entry, classes = self._records[key], len(record.classes)
+        numbers = self._of(key)
+        square, domains, places = classes * classes, entry["domains"], [tuple(place) for place in entry["places"]]
+        matrices = numbers[: square * len(domains)].reshape(-1, classes, classes)
+        right, union, truth = numbers[square * len(domains) :].reshape(3, len(places), classes)
+        blocks = {
+            name: ScoreBlock.model_construct(**{**scores, "iou": tuple(scores["iou"])})
+            for name, scores in entry["blocks"].items()
+        }
+        return MeasuredRecord(
+            record, blocks, dict(zip(domains, matrices, strict=True)), entry["target"],
+            PlaceCounts(tuple(places), right, union, truth),
+        )  # fmt: skip
+
+    def _of(self, key: str) -> NDArray[np.int64]:
+        if key in self._new_counts:
+            return self._new_counts[key]
+        start, end = self._records[key]["at"]
+        return self._counts[start:end].astype(np.int64)
+
+    def _content(self) -> bytes:
+        """The file: a mark, a checksum, the length of a head in JSON, the head, draws, pixel counts."""
+        records, parts, start = {}, [np.empty(0, dtype=np.int64)], 0
+        for key in sorted(self._asked[0] & self._records.keys()):
+            numbers = self._of(key)
+            records[key] = {**self._records[key], "at": [start, start + len(numbers)]}
+            parts.append(numbers)
+            start += len(numbers)
+        counts = np.concatenate(parts)
+        kind = "<i4" if counts.max(initial=0) < 2**31 else "<i8"
+        drawn = sorted(self._asked[1] & self._draws.keys())
+        draws = np.concatenate([np.empty(0), *(self._draws[key] for key in drawn)])
+        head = {"made_by": _made_by(), "kind": kind, "records": records, "drawn": drawn,
+                "lengths": [len(self._draws[key]) for key in drawn]}  # fmt: skip
+        text = json.dumps(head, separators=(",", ":")).encode()
+        text += b" " * (-(_HEAD + len(text)) % 8)
+        body = b"".join([text, draws.astype("<f8").tobytes(), counts.astype(kind).tobytes()])
+        return _MAGIC + zlib.crc32(body).to_bytes(8, "little") + len(text).to_bytes(8, "little") + body
+
+    def _read(self, content: bytes) -> None:
+        view = memoryview(content)
+        checksum, length = (int.from_bytes(view[end - 8 : end], "little") for end in (_HEAD - 8, _HEAD))
+        if view[: len(_MAGIC)] != _MAGIC or zlib.crc32(view[_HEAD:]) != checksum:
+            return
+        head = json.loads(bytes(view[_HEAD : _HEAD + length]))
+        if head["made_by"] != _made_by():
+            return
+        ends = np.cumsum([0, *head["lengths"]])
+        draws = np.frombuffer(view, dtype="<f8", count=int(ends[-1]), offset=_HEAD + length)
+        self._counts = np.frombuffer(view, dtype=head["kind"], offset=_HEAD + length + draws.nbytes)
+        self._draws = {name: draws[a:b] for name, a, b in zip(head["drawn"], ends, ends[1:], strict=False)}
+        self._records = head["records"]
+        self._files = {entry["file"] for entry in self._records.values()}
+
+
+@functools.cache
+def _made_by() -> str:
+    """The code that what is kept depends on, and the libraries that it computes with."""
+    package = Path(__file__).resolve().parents[1]
+    total = hashlib.sha256(f"{np.__version__} {scipy.__version__}".encode())
+    for place in (package / name for name in _MADE_BY):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
