@@ -111,3 +111,12 @@ def test_a_damaged_neighbour_does_not_spoil_the_end(stbench, own, tmp_path):
 )
 def test_seeds_in_ranges(seeds, said):
     assert in_ranges(seeds) == said
+
+
+def test_a_job_gets_the_folder_that_a_variable_names(stbench, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("STBENCH_RESULTS", str(tmp_path / "named"))
+    run = ("run", "-m", "majority", "-b", "mts12-n2s", "--data-root", tree, *SMALL)
+    code, _, err = stbench(*run, "--executor", "sbatch-script", "--slurm", "partition=x")
+    assert code == 0, err
+    (script,) = (tmp_path / "named" / ".jobs").glob("*.sh")
+    assert f"--out={tmp_path / 'named'} --only" in script.read_text(), "its shell may not have the variable"
