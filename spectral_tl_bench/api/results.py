@@ -10,11 +10,13 @@ import pandas as pd
 
 from spectral_tl_bench.cli.leaderboard import find_records
 from spectral_tl_bench.console import user_path
+from spectral_tl_bench.defaults import results_folder
 from spectral_tl_bench.files import write_bytes
 from spectral_tl_bench.leaderboard.analysis import Analysis, analyse
 from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.choosing import board_of_rows, chosen_board
-from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
+from spectral_tl_bench.leaderboard.definitions import read_definitions
+from spectral_tl_bench.leaderboard.figures import PAGE, check_suffix, draw, render
 from spectral_tl_bench.leaderboard.statistics.comparison import compare as compare_rows
 from spectral_tl_bench.leaderboard.statistics.comparison import find_row, verdict
 from spectral_tl_bench.leaderboard.tidy import results_frame
@@ -90,7 +92,7 @@ def compare(first: str, second: str, records: Paths = None, track: str | None = 
 
 def plot(
     kind: str, out: str | Path | None = None, records: Paths = None, track: str | None = None, *,
-    method: str | Sequence[str] = (), benchmark: str | None = None,
+    method: str | Sequence[str] = (), benchmark: str | None = None, width: float = PAGE,
 ) -> Figure:  # fmt: skip
     """One figure of a board, as ``stbench plot`` draws it.
 
@@ -101,6 +103,7 @@ def plot(
         track: As of ``board``.
         method: Only these methods.
         benchmark: For kinds that show one benchmark.
+        width: In millimetres: 88 fills a column, 180 a page.
 
     Raises:
         UserError: If the kind, the board, the benchmark or a method is unknown, or the file cannot be written.
@@ -110,7 +113,8 @@ def plot(
         suffix = check_suffix(out)
         check_file(out, "--out")
     methods = (method,) if isinstance(method, str) else tuple(method)
-    figure = draw(kind, board(records, track), benchmark, methods)
+    folders = _folders(records) or [results_folder()]
+    figure = draw(kind, board(records, track), benchmark, methods, width, read_definitions(folders))
     if out is not None:
         write_bytes(out, render(figure, suffix))
     return figure

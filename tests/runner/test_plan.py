@@ -117,7 +117,7 @@ def test_what_contradicts_itself_is_refused_before_anything_is_imported(one, fra
 
 
 def test_an_option_that_only_some_methods_have_names_method_and_option(tree, monkeypatch):
-    monkeypatch.setattr(planner, "_open", lambda *_: pytest.fail("data were opened first"))
+    monkeypatch.setattr(planner, "open_benchmark", lambda *_: pytest.fail("data were opened first"))
     with pytest.raises(MethodError, match="method 'full' has no option 'rank'"):
         cells_of(tree, block("lora", "full", grid={"rank": [2, 4]}))
     with pytest.raises(MethodError, match="option 'rank' of method 'lora'"):
