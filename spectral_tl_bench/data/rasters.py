@@ -7,9 +7,10 @@ that a query (x, y, t) names one chip even where chips overlap on the ground.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import geopandas
 import numpy as np
@@ -17,12 +18,14 @@ import pandas as pd
 import rasterio
 import shapely
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
-from spectral_tl_bench.data.chip_cache import ChipCache
+from spectral_tl_bench.data.chip_cache import ChipCache, chip_bytes
+from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
@@ -35,6 +38,9 @@ GeoQuery = tuple[slice, slice, slice]
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever pixels, labels or statistics that are read from the same files may change."""
+
+SHORT = frozenset({"int8", "uint8", "int16", "uint16"})
+"""Types of pixels that take less room than float32, which holds all of their values."""
 
 EPOCH = pd.Timestamp("2000-01-01")
 SLOT = pd.Timedelta(seconds=2)
@@ -111,6 +117,9 @@ class SpectralChips(RasterDataset):
         self._rows = frame.reset_index(names="chip").to_dict("records")
         self._known: tuple[geopandas.GeoDataFrame, GeoQuery, Any] | None = None
         self._slot_of = {start.value: number for number, start in enumerate(starts)}
+        self._windows = ChipWindows(self.root, self.rules, self.label_map)
+        self._casts = True
+        self.chip_cache.expect({row["chip"]: chip_bytes(row, len(self.all_bands)) for row in self._rows})
 
     @property
     def files(self) -> list[str]:
@@ -192,14 +201,17 @@ class SpectralChips(RasterDataset):
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
         row = self._rows[number]
         stored, mask, holes = self._stored(row, (slice(line, line + height), slice(column, column + width)))
-        pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
         invalid: np.ndarray[Any, Any] = np.zeros((height, width), dtype=bool)
-        if holes.any():
-            missing = np.broadcast_to(holes, pixels.shape)
-            pixels = np.where(missing, self.fill[:, None, None], pixels)
-            invalid = np.asarray(missing.any(axis=0))
+        image: Tensor | np.ndarray[Any, Any] = stored
+        if self._casts or len(row["gain"]) or holes.any() or stored.dtype.name not in SHORT:
+            pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
+            if holes.any():
+                missing = np.broadcast_to(holes, pixels.shape)
+                pixels = np.where(missing, self.fill[:, None, None], pixels)
+                invalid = np.asarray(missing.any(axis=0))
+            image = torch.from_numpy(pixels)
         return {
-            "image": torch.from_numpy(pixels),
+            "image": image,
             "mask": torch.from_numpy(mask.astype(np.int64)),
             "invalid": torch.from_numpy(invalid),
             "chip": row["chip"],
@@ -207,6 +219,16 @@ class SpectralChips(RasterDataset):
             "line": line,
             "column": column,
         }
+
+    def as_stored(self) -> Self:
+        """The same chips, whose windows have their ``image`` as the files do where a cast is all that is left to do.
+
+        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``. Windows have to
+        lie within their chips.
+        """
+        other = copy.copy(self)
+        other._casts = False
+        return other
 
     def _stored(self, row: dict[Any, Any], window: tuple[slice, slice]) -> tuple[np.ndarray[Any, Any], ...]:
         """What a chip's files say of a window.
@@ -217,6 +239,8 @@ class SpectralChips(RasterDataset):
         """
         if (packed := self.packed.window(row, window)) is not None:
             return packed
+        if not self.chip_cache.wants(row["chip"]) and (found := self._windows.read(row, window)) is not None:
+            return found
         image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
         return image[:, *window], mask[window], holes[:, *window] if holes.size else holes
 
@@ -406,6 +430,15 @@ class ChipCollection(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return sum(len(dataset) for dataset in self.datasets)
+
+    def as_stored(self) -> ChipCollection:
+        """The same chips, see ``SpectralChips.as_stored``."""
+        return ChipCollection([dataset.as_stored() for dataset in self.datasets])
+
+    def share_caches(self) -> None:
+        """Have reader processes that are started from now on share the chips that are kept in memory."""
+        for dataset in self.datasets:
+            dataset.chip_cache.share()
 
     def chips(self) -> Iterator[tuple[int, int, dict[Any, Any]]]:
         """(dataset number, chip number, index row) of every chip."""

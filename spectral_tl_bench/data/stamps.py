@@ -28,6 +28,9 @@ SIDECARS = (".aux.xml", ".msk", ".ovr", ".hdr", ".wld", ".tfw", ".tifw", ".tiffw
             ".ovr.aux.xml")  # fmt: skip
 """Endings of the files that GDAL looks for beside a raster, after its name or in place of its ending."""
 
+AT_ONCE = 64
+"""Chips that a thread looks at in a row: handing them over one by one takes as long as the look."""
+
 _FINE_TICK, _COARSE_TICK = 0.05, 2.1  # seconds; whole ones are a sign of FAT and of some network disks
 
 
@@ -152,7 +155,10 @@ def stamp_chips(
     base = base.resolve()  # however the folder is called, its files are the same
     walk = Walk(roots, trusted)
     with ThreadPoolExecutor(workers) as pool:
-        stamps = list(pool.map(lambda chip: walk.chip(base, chip), chips))
+        parts = [chips[start : start + AT_ONCE] for start in range(0, len(chips), AT_ONCE)]
+        stamps = [
+            one for part in pool.map(lambda part: [walk.chip(base, chip) for chip in part], parts) for one in part
+        ]
     _let_the_clock_move(file for one in stamps for file in (*one.image, *one.label))
     return stamps
 
@@ -166,7 +172,7 @@ def _let_the_clock_move(files: Iterable[FileStamp]) -> None:
         time.sleep(min(tick - age, tick))  # a server's clock may be ahead of ours
 
 
-def check_unchanged(row: Mapping[Any, Any]) -> None:
+def check_unchanged(row: Mapping[Any, Any]) -> tuple[tuple[int, ...], ...]:
     """See to it that the files of a chip are those that were indexed, by size and time; for use before each reading.
 
     The status's time is left out here: what makes a backup by hard links must not end a training run.
@@ -174,10 +180,25 @@ def check_unchanged(row: Mapping[Any, Any]) -> None:
     Args:
         row: The chip's row of the index; only files that it names are looked at.
 
+    Returns:
+        Size, times and inode of each of them now. Checks of a file hold as long as these are the same.
+
     Raises:
         DataError: If one has changed.
     """
+    found = []
     for column in ("image_files", "label_files"):
         for path, size, content_time, _ in row.get(column, ()):
-            if stamp(Path(path))[1:3] != (size, content_time):
+            now = _status(path)
+            if now[:2] != (size, content_time):
                 raise DataError("a file has changed since it was indexed", where=path, fix="run again")
+            found.append(now)
+    return tuple(found)
+
+
+def _status(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)  # noqa: PTH116, once per window and file
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

@@ -30,7 +30,7 @@ def opened(own, monkeypatch) -> int:
     seen = []
     with monkeypatch.context() as patch:
         row = {"problem": "x", "fault": "file"}
-        patch.setattr(index_module, "scan_chip", lambda _, chip, __: seen.append(chip) or {**row, "chip": chip.chip})
+        patch.setattr(index_module, "scan_chip", lambda _, chip, *__: seen.append(chip) or {**row, "chip": chip.chip})
         try:
             build(own)
         except DataError:
