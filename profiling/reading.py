@@ -105,7 +105,7 @@ def prepare(folder: Path, shape: str, count: int) -> Data:
     indexed, started = spent() - started, spent()
     few = max(2, PACKED_BYTES // (side * side * (2 * bands + 1)))
     some = replace(files, frame=files.frame.iloc[:few])
-    pack(benchmark, some, folder / "packs", 1, str)
+    pack(benchmark, some, folder / "packs", 1, lambda _: None)
     print(f"{shape}: {count} chips, indexed in {indexed:.0f} CPU s; {len(some.frame)} of them packed in "
           f"{spent() - started:.0f} CPU s", flush=True)  # fmt: skip
     for shard in sorted((folder / "packs").rglob("*.safetensors")):  # into the page cache, where the files are
@@ -209,8 +209,11 @@ def arms(data: Data) -> dict[str, Make]:
         return image[:, *cut], label[cut]
 
     def mapped(integers: bool) -> Make:
-        make = places(bare, len(where), integers)
-        return lambda *what: (maps.clear(), make(*what))[1]
+        def make(*what: Any) -> DataLoader[Any]:
+            maps.clear()
+            return places(bare, len(where), integers)(*what)
+
+        return make
 
     return {
         "packed, integers": suite(data.packed, True), "packed": suite(data.packed),
@@ -263,7 +266,8 @@ def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float
 
 def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, int]]:
     """The largest reader's MiB after each fifth of an epoch: its own, and with its share of mapped files."""
-    loader, largest = make(WINDOW, (length,), workers), []
+    loader = make(WINDOW, (length,), workers)
+    largest: list[tuple[int, int]] = []
     marks = {len(range(0, length, 8)) * part // 5 for part in range(1, 6)}
     for number, _ in enumerate(loader, start=1):
         if number in marks:
@@ -272,8 +276,8 @@ def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, int]]:
                 lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines()[1:]
                 sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines}
                 readers.append((round(sizes["Pss_Anon:"] + sizes["Pss_Shmem:"]), round(sizes["Rss:"])))
-            largest.append(tuple(max(values) for values in zip(*readers, strict=True)))
-    return largest  # type: ignore[return-value]
+            largest.append((max(own for own, _ in readers), max(all_of_it for _, all_of_it in readers)))
+    return largest
 
 
 def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -281,7 +285,8 @@ def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, A
     first = shape == next(iter(SHAPES))
     data = prepare(folder, shape, wanted.chips if first else max(8, wanted.chips // OF_LARGEST))
     made, rows = {name: make for name, make in arms(data).items() if name in (wanted.arms or name)}, []
-    for side, length in ((WINDOW, wanted.windows), (data.side, wanted.windows // 3)):
+    many = wanted.windows * (4 if data.bands * data.side**2 < 2**21 else 1)  # small chips are soon read
+    for side, length in ((WINDOW, many), (data.side, many // 3)):
         for workers in wanted.workers:
             rates: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
             for _ in range(wanted.rounds):
@@ -321,7 +326,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=(*SHAPES, "index"), default=[*SHAPES, "index"])
     parser.add_argument("--chips", type=int, default=600)
     parser.add_argument("--small-chips", type=int, default=7280)
-    parser.add_argument("--windows", type=int, default=96, help="per measurement; a third of it of whole chips")
+    parser.add_argument("--windows", type=int, default=48, help="per measurement; a third of it of whole chips")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 8])
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument("--rounds", type=int, default=3)

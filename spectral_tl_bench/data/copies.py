@@ -68,7 +68,7 @@ def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[
         if (squares * counts > sums**2 * (1 + 1e-9)).any():
             key = (*row.values(), sums.tobytes(), squares.tobytes(), counts.tobytes())
             groups.setdefault(key, []).append(str(name))
-    domain, images = frame["domain"].astype(str), frame["image"].astype(str)
+    domain, images = frame["domain"].astype(str).to_dict(), frame["image"].astype(str).to_dict()
     source, target = set(benchmark.source), set(benchmark.target)
     only = {"source": source - target, "target": target - source}
     alike = [names for names in groups.values() if len(names) > 1]

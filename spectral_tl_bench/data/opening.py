@@ -121,7 +121,7 @@ def driver_of(path: Path) -> str:
     """
     check_plain_file(path)
     try:
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:
             head = stream.read(4096)
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}", where=path) from None

@@ -194,7 +194,7 @@ class SpectralChips(RasterDataset):
         if line + height > 0 and column + width > 0 and line < row["height"] and column < row["width"]:
             there = (slice(top - line, bottom - line), slice(left - column, right - column))
             for key, values in padded.items():
-                values[..., *there] = sample[key]
+                values[..., *there] = torch.from_numpy(np.array(sample[key]))
         return sample | padded | {"line": line, "column": column}
 
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
@@ -223,8 +223,7 @@ class SpectralChips(RasterDataset):
     def as_stored(self) -> Self:
         """The same chips, whose windows have their ``image`` as the files do where a cast is all that is left to do.
 
-        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``. Windows have to
-        lie within their chips.
+        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``.
         """
         other = copy.copy(self)
         other._casts = False

@@ -28,8 +28,9 @@ SIDECARS = (".aux.xml", ".msk", ".ovr", ".hdr", ".wld", ".tfw", ".tifw", ".tiffw
             ".ovr.aux.xml")  # fmt: skip
 """Endings of the files that GDAL looks for beside a raster, after its name or in place of its ending."""
 
-AT_ONCE = 64
-"""Chips that a thread looks at in a row: handing them over one by one takes as long as the look."""
+AT_ONCE, SLOW = 64, 2e-3
+"""Of so many chips each look is timed: if it takes more than these seconds, as on a network disk, others are looked at
+by several threads. On a local disk these would wait for each other."""
 
 _FINE_TICK, _COARSE_TICK = 0.05, 2.1  # seconds; whole ones are a sign of FAT and of some network disks
 
@@ -97,8 +98,10 @@ class Walk:
         return list(found)
 
     def _sidecars(self, path: Path) -> list[Path]:
-        wanted = dict.fromkeys(f"{start}{end}" for start in (path.name, path.stem) for end in SIDECARS)
         names = self._names_in(path.parent)
+        if names == {}:
+            return []
+        wanted = dict.fromkeys(f"{start}{end}" for start in (path.name, path.stem) for end in SIDECARS)
         if names is None:  # a folder that may be entered, and not listed
             found = [other for name in wanted if (other := path.parent / name).exists()]
         else:
@@ -112,9 +115,12 @@ class Walk:
         return found
 
     def _names_in(self, folder: Path) -> dict[str, Path] | None:
+        """What may be a sidecar in a folder, by its name in small letters; None where that cannot be listed."""
         if str(folder) not in self._names:
             try:
-                names = {other.name.lower(): other for other in folder.iterdir()}
+                names = {
+                    other.name.lower(): other for other in folder.iterdir() if other.name.lower().endswith(SIDECARS)
+                }
             except OSError:
                 names = None
             self._names[str(folder)] = names
@@ -154,11 +160,11 @@ def stamp_chips(
     """The stamps of all chips, in their order, taken when no file can change again without another time."""
     base = base.resolve()  # however the folder is called, its files are the same
     walk = Walk(roots, trusted)
+    begun = time.monotonic()
+    stamps = [walk.chip(base, chip) for chip in chips[:AT_ONCE]]
+    slow = time.monotonic() - begun > SLOW * len(stamps)
     with ThreadPoolExecutor(workers) as pool:
-        parts = [chips[start : start + AT_ONCE] for start in range(0, len(chips), AT_ONCE)]
-        stamps = [
-            one for part in pool.map(lambda part: [walk.chip(base, chip) for chip in part], parts) for one in part
-        ]
+        stamps += (pool.map if slow else map)(lambda chip: walk.chip(base, chip), chips[AT_ONCE:])
     _let_the_clock_move(file for one in stamps for file in (*one.image, *one.label))
     return stamps
 
