@@ -97,10 +97,10 @@ def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = Fa
     return torch.from_numpy(np.stack(arrays, dtype=dtype))  # NumPy's memory comes in large pages: twice as fast
 
 
-def on_device(images: Tensor, device: torch.device | str) -> Tensor:
-    """Images of a batch where they are computed with, float32: as integers they are half as much to move."""
+def on_device(images: Any, device: torch.device | str) -> Any:
+    """Images of a batch, or features of them, where they are computed with: integers become float32 there."""
     images = images.to(device, non_blocking=True)
-    return images if images.is_floating_point() else images.float()
+    return images.float() if isinstance(images, Tensor) and not images.is_floating_point() else images
 
 
 class _Collate:

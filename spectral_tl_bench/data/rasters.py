@@ -28,6 +28,7 @@ from spectral_tl_bench.data.chip_cache import ChipCache, chip_bytes
 from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index
 from spectral_tl_bench.data.labels import LabelMap
+from spectral_tl_bench.data.lattice import on_lattice, pixel_size
 from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.data.units import Unit
@@ -100,15 +101,15 @@ class SpectralChips(RasterDataset):
                 fix="use open_datasets(), which makes a dataset for each",
             )  # fmt: skip
         self._res = (
-            _pixel_size((frame["xmax"] - frame["xmin"]) / frame["width"], index.root),
-            _pixel_size((frame["ymax"] - frame["ymin"]) / frame["height"], index.root),
+            pixel_size((frame["xmax"] - frame["xmin"]) / frame["width"], index.root),
+            pixel_size((frame["ymax"] - frame["ymin"]) / frame["height"], index.root),
         )
         starts = [EPOCH + number * SLOT for number in range(len(frame))]
         slots = pd.IntervalIndex.from_arrays(
             pd.DatetimeIndex(starts), pd.DatetimeIndex(starts) + SLOT / 2, closed="both", name="datetime"
         )
         # Arrays: a series would be aligned by chip name with the slots, and every geometry lost.
-        xmin, ymax = (_on_lattice(frame[edge].to_numpy(dtype=float), self._res) for edge in ("xmin", "ymax"))
+        xmin, ymax = (on_lattice(frame[edge].to_numpy(dtype=float), self._res) for edge in ("xmin", "ymax"))
         xmax, ymin = xmin + frame["width"].to_numpy() * self._res[0], ymax - frame["height"].to_numpy() * self._res[1]
         boxes = shapely.box(xmin, ymin, xmax, ymax)
         columns = {"filepath": [str(index.root / image) for image in frame["image"]], "chip": frame.index.to_numpy()}
@@ -310,28 +311,9 @@ class SpectralChips(RasterDataset):
         Returns:
             A matplotlib ``Figure``.
         """
-        from matplotlib import colors
-        from matplotlib.figure import Figure
+        from spectral_tl_bench.data.plots import sample_figure
 
-        wavelengths = np.array(self.benchmark.sensor.wavelengths)
-        picture = sample["image"][[int(np.abs(wavelengths - target).argmin()) for target in (0.66, 0.56, 0.48)]].numpy()
-        low, high = np.percentile(picture, (2, 98))
-        picture = np.clip((picture - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
-        palette = colors.ListedColormap([cover.colour for cover in self.benchmark.labels.classes])
-        panels = [("image", picture), *[(key, sample[key]) for key in ("mask", "prediction") if key in sample]]
-        figure = Figure(figsize=(4 * len(panels), 4))
-        for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-            if title == "image":
-                axes.imshow(panel)
-            else:
-                values = np.ma.masked_equal(np.asarray(panel), 255)
-                axes.imshow(values, cmap=palette, vmin=-0.5, vmax=palette.N - 0.5, interpolation="nearest")
-            axes.axis("off")
-            if show_titles:
-                axes.set_title(title)
-        if suptitle:
-            figure.suptitle(suptitle)
-        return figure
+        return sample_figure(self.benchmark, sample, show_titles, suptitle)
 
 
 def _box(x: slice, y: slice) -> shapely.Polygon:
@@ -342,24 +324,6 @@ def _is_bounded(query: GeoQuery | slice) -> bool:
     """Whether a query says where its window begins and ends."""
     sides = query[:2] if isinstance(query, tuple) else ()
     return len(sides) == 2 and all(None not in (side.start, side.stop) for side in sides)
-
-
-def _pixel_size(sizes: pd.Series, where: Path) -> float:
-    """The one pixel size of all chips along one axis, in units of the CRS."""
-    size = float(sizes.iloc[0])
-    if ((sizes - size).abs() > min(1e-6, 0.01 * size)).any():
-        raise DataError("chips of one CRS have different pixel sizes", where=where)
-    return float(_on_lattice(np.array(size), (size, size)))
-
-
-def _on_lattice(values: np.ndarray[Any, Any], res: tuple[float, float]) -> np.ndarray[Any, Any]:
-    """Coordinates, moved by less than a ten-millionth of a pixel to where sums of them are exact.
-
-    TorchGeo's samplers count how many windows fit into a chip by dividing its extent, which must not come out as a
-    hair more or less than so many pixels. Metres with few binary places, as those of most grids, stay as they are.
-    """
-    step = 2.0 ** (np.floor(np.log2(min(res))) - 24)
-    return np.round(values / step) * step
 
 
 class WHUOHS(SpectralChips):

@@ -68,7 +68,9 @@ def samples(dataset: SpectralChips, *window: int) -> list[dict]:
     return given
 
 
-@pytest.mark.parametrize("name", ["whuohs-s2t", "dfc2020-winter", "mts12-n2s"])
+@pytest.mark.parametrize(
+    "name", ["mts12-n2s", *(pytest.param(name, marks=pytest.mark.slow) for name in ("whuohs-s2t", "dfc2020-winter"))]
+)
 def test_published_layouts(indexed, name):
     benchmark, index = indexed(name)
     for dataset in open_datasets(benchmark, index, list(index.frame.index[::15])):
