@@ -1,19 +1,26 @@
-"""How fast chips are read: packed, from a bare memory map, and by TorchGeo's own datasets.
+"""How fast windows are read: packed, from GeoTIFF, by plain rasterio and TorchGeo, from a bare memory map, in one run.
 
-    python profiling/reading.py --chips 24 --rounds 7
+    python profiling/reading.py                          (600 chips of WHU-OHS's shape, 12 GB: half an hour of CPU)
+    python profiling/reading.py --chips 40 --parts 512x512x32        (a trial)
+    python profiling/reading.py --parts index            (7,280 small chips: building and opening the index)
 
-Chips are random numbers in uncompressed GeoTIFF below the temporary folder, at places of their own, in the page cache.
-Every arm ends in float32 pixels and int64 labels. ``query`` goes through TorchGeo's interface, as samplers do.
+Every arm is a ``DataLoader`` whose batches are counted. Numbers are windows per CPU second, with all reader processes
+but without their start, as medians of interleaved rounds; what is opened for the first time is read once before. The
+suite may keep 8 % of the data in memory, as where data are much larger. Files are written and removed by this script.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +28,60 @@ import numpy as np
 import rasterio
 import torch
 import yaml
-from torchgeo.datasets import RasterDataset
+from rasterio.windows import Window
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from spectral_tl_bench.benchmarks import Benchmark, read_benchmark
-from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.data import packed
+from spectral_tl_bench.data.chip_cache import ChipCache
+from spectral_tl_bench.data.index import ChipIndex, build_index
+from spectral_tl_bench.data.loaders import stacked
 from spectral_tl_bench.data.packing import pack
-from spectral_tl_bench.data.rasters import SpectralChips, open_datasets
+from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
+from spectral_tl_bench.data.samplers import RandomCollectionWindows
 
-SHAPES = {
-    "512x512x32": (32, 512, "int16"), "256x256x13": (13, 256, "uint16"), "500x500x24": (24, 500, "uint16"),
-}  # fmt: skip
+SHAPES = {"512x512x32": (32, 512, "int16"), "256x256x13": (13, 256, "uint16"), "500x500x24": (24, 500, "uint16")}
+OF_LARGEST = 4
+"""Of the other shapes there are as many chips divided by this."""
+WINDOW = 224
+KEPT = 0.08
+PACKED_BYTES = 1024**3
+"""Of the pack: maps are dropped before each measurement, so that pages are found anew as in a larger one."""
+WINDOWS = {"packed, integers": 3, "packed": 2, "map, integers": 3, "map": 2}
+"""Times as many windows as of the other arms, which are slower."""
 
 
-class Images(RasterDataset):
-    """TorchGeo's, as its documentation makes them."""
+@dataclass(frozen=True)
+class Data:
+    """Chips of one shape: a folder, an index of all, and one of those that are packed."""
 
-    filename_glob = "*.tif"
-
-
-class Masks(RasterDataset):
-    """Likewise."""
-
-    filename_glob = "*.tif"
-    is_image = False
+    folder: Path
+    bands: int
+    side: int
+    benchmark: Benchmark
+    files: ChipIndex
+    packed: ChipIndex
 
 
 def write(folder: Path, bands: int, side: int, dtype: str, count: int) -> Benchmark:
-    """Chips 20 km apart, and a benchmark of them."""
+    """Uncompressed GeoTIFFs as rasterio writes them, apart from each other on the ground; and a benchmark of them."""
     rng = np.random.default_rng(0)
-    rows = ["name,region"]
+    ground = rng.integers(1, 4000, (bands, side, side)).astype(dtype)
+    classes = rng.integers(1, 4, (1, side, side)).astype("uint8")
+    rows, step = ["name,region,site"], 10 * (side + 8)  # TorchGeo reads neighbours, too, where chips touch
+    for kind in ("image", "label"):
+        (folder / kind).mkdir(parents=True)
     for number in range(count):
-        name = f"c{number}"
-        place = {"driver": "GTiff", "crs": "EPSG:32633", "height": side, "width": side,
-                 "transform": rasterio.Affine(10, 0, 300_000 + 20_000 * number, 0, -10, 5_000_000)}  # fmt: skip
-        for kind, layers in (("image", bands), ("label", 1)):
-            values = rng.integers(1, 4000 if kind == "image" else 4, (layers, side, side))
-            (folder / kind).mkdir(exist_ok=True)
+        line, column = divmod(number, 90)
+        place = rasterio.Affine(10, 0, 3e5 + column * step, 0, -10, 5e6 - line * step)
+        values = {"image": np.roll(ground, number, axis=1) + ground.dtype.type(number % 4096), "label": classes}
+        for kind, layers in values.items():
             with rasterio.open(
-                folder / kind / f"{name}.tif", "w", count=layers, dtype=dtype if kind == "image" else "uint8", **place
-            ) as file:
-                file.write(values)
-        rows.append(f"{name},{'east' if number % 2 else 'west'}")
+                folder / kind / f"c{number:05}.tif", "w", driver="GTiff", count=len(layers), height=side, width=side,
+                dtype=layers.dtype, crs="EPSG:32633", transform=place,
+            ) as file:  # fmt: skip
+                file.write(layers)
+        rows.append(f"c{number:05},{'east' if number % 2 else 'west'},s{number % 50}")
     (folder / "chips.csv").write_text("\n".join(rows) + "\n")
     (folder / "own.yaml").write_text(yaml.safe_dump({
         "id": "own", "title": "own", "version": "1.0", "dataset": "Own", "gap": "region", "citation": "nobody",
@@ -69,79 +89,262 @@ def write(folder: Path, bands: int, side: int, dtype: str, count: int) -> Benchm
                    "bands": [{"name": f"B{band}", "wavelength": 0.4 + 0.01 * band} for band in range(bands)]},
         "chip_size": side, "domains": [{"id": "east"}, {"id": "west"}], "source": ["east"], "target": ["west"],
         "layout": {"kind": "table", "table": "chips.csv", "image": "image/{name}.tif", "label": "label/{name}.tif",
-                   "chip": "name", "domain": "region", "site": "name"},
+                   "chip": "name", "domain": "region", "site": "site"},
         "labels": {"classes": [{"name": str(raw), "colour": f"#{raw}{raw}0000", "raw": [raw]} for raw in (1, 2, 3)]},
         "split": {"place": "site", "validation": 0.3},
     }))  # fmt: skip
     return read_benchmark(folder / "own.yaml")
 
 
-def arms(folder: Path, benchmark: Benchmark, side: int, dtype: str) -> tuple[int, dict[str, Callable[..., Any]]]:
-    """Number of chips, and what reads (chip, line, column, size)."""
-    pack(benchmark, build_index(benchmark, folder, packed="off"), folder / "packs", 1, print)
-    (dataset,) = open_datasets(benchmark, build_index(benchmark, folder, packed=folder / "packs"))
-    (files,) = open_datasets(benchmark, build_index(benchmark, folder, packed="off"))
-    count, bands = len(dataset.chip_rows()), len(dataset.all_bands)
-    pixels = np.memmap(folder / "pixels", dtype, "w+", shape=(count, bands, side, side))
-    labels = np.memmap(folder / "labels", np.uint8, "w+", shape=(count, side, side))
-    for number in range(count):
-        pixels[number], labels[number] = files.stored(number)[:2]
-    torchgeo = Images(str(folder / "image")) & Masks(str(folder / "label"))
+def prepare(folder: Path, shape: str, count: int) -> Data:
+    """Write chips, index them and pack some."""
+    bands, side, dtype = SHAPES[shape]
+    benchmark = write(folder, bands, side, dtype, count)
+    started = spent()
+    files = build_index(benchmark, folder, packed="off")
+    indexed, started = spent() - started, spent()
+    few = max(2, PACKED_BYTES // (side * side * (2 * bands + 1)))
+    some = replace(files, frame=files.frame.iloc[:few])
+    pack(benchmark, some, folder / "packs", 1, lambda _: None)
+    print(f"{shape}: {count} chips, indexed in {indexed:.0f} CPU s; {len(some.frame)} of them packed in "
+          f"{spent() - started:.0f} CPU s", flush=True)  # fmt: skip
+    for shard in sorted((folder / "packs").rglob("*.safetensors")):  # into the page cache, where the files are
+        shard.read_bytes()
+    places = packed.find_packed(benchmark, some.frame, folder / "packs")
+    return Data(folder, bands, side, benchmark, files, replace(some, packed=places))
 
-    def bare(number: int, line: int, column: int, size: int) -> Any:
-        window = np.s_[number, ..., line : line + size, column : column + size]
-        image, mask = pixels[window].astype(np.float32), labels[window].astype(np.int64)
-        return torch.from_numpy(image), torch.from_numpy(mask)
 
-    def place(number: int, line: int, column: int, size: int) -> tuple[slice, slice]:
-        row = dataset.chip_rows()[number]
-        x, y = row["xmin"] + 10 * column, row["ymax"] - 10 * line
-        return slice(x, x + 10 * size), slice(y - 10 * size, y)
+class Batch:
+    """Stacks windows as the suite's loaders do it: for the CPU as float32, for a GPU as the files' integers."""
 
-    def packed(number: int, line: int, column: int, size: int) -> Any:
-        return SpectralChips.read_window(dataset, number, line, column, size, size)
+    def __init__(self, integers: bool) -> None:
+        self.integers = integers
 
-    return count, {
-        "bare": bare,
-        "packed": packed,
-        "query": lambda number, *window: dataset[(*place(number, *window), dataset.slot(number))],
-        "TorchGeo": lambda *window: torchgeo[place(*window)],
-    }
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pixels and labels."""
+        return {"image": stacked([sample["image"] for sample in samples], self.integers),
+                "mask": default_collate([sample["mask"] for sample in samples])}  # fmt: skip
+
+
+class InParts(Sampler[Any]):
+    """Keys, a part of them each time: no window comes twice."""
+
+    def __init__(self, keys: Sequence[Any], parts: Sequence[int]) -> None:
+        self.keys, self.parts = list(keys), list(parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the next part."""
+        count = self.parts.pop(0)
+        some, self.keys = self.keys[:count], self.keys[count:]
+        return iter(some)
+
+
+class Places(Dataset[dict[str, Any]]):
+    """Windows by (chip, line, column), read by whatever reads them."""
+
+    def __init__(self, read: Callable[..., tuple[Any, Any]]) -> None:
+        self.read = read
+
+    def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
+        """Pixels as they are, and labels, int64."""
+        image, mask = self.read(*place)
+        return {"image": image, "mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+Make = Callable[[int, Sequence[int], int], DataLoader[Any]]
+"""Makes a loader of (side of windows, windows of each iteration, reader processes)."""
+
+
+def arms(data: Data) -> dict[str, Make]:
+    """What is compared, by name."""
+    chips = len(data.files.frame)
+    size = chips * data.side**2 * (2 * data.bands + 1)
+
+    def loader(dataset: Dataset[Any], sampler: Sampler[Any], workers: int, side: int, collate: Any) -> Any:
+        many = 8 if side == WINDOW else 2
+        return DataLoader(dataset, many, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+                          collate_fn=collate)  # fmt: skip
+
+    def suite(index: ChipIndex, integers: bool = False) -> Make:
+        def make(side: int, parts: Sequence[int], workers: int) -> Any:
+            packed._maps.clear()
+            datasets = open_datasets(data.benchmark, index, cache=ChipCache(int(KEPT * size)))
+            collection = ChipCollection(datasets)
+            keys = list(RandomCollectionWindows(collection, side, sum(parts), 0))
+            if workers:
+                collection.share_caches()
+            return loader(collection.as_stored(), InParts(keys, parts), workers, side, Batch(integers))
+
+        return make
+
+    def places(read: Callable[..., Any], count: int, integers: bool = False) -> Make:
+        def make(side: int, parts: Sequence[int], workers: int) -> Any:
+            free = data.side - side + 1
+            keys = np.random.default_rng(1).integers(0, [count, free, free], (sum(parts), 3)).tolist()
+            dataset = Places(lambda *place: read(*place, side))
+            return loader(dataset, InParts(keys, parts), workers, side, Batch(integers))
+
+        return make
+
+    def plain_rasterio(chip: int, line: int, column: int, side: int) -> tuple[Any, Any]:
+        window, name = Window(column, line, side, side), f"c{chip:05}.tif"
+        with (
+            rasterio.open(data.folder / "image" / name) as image,
+            rasterio.open(data.folder / "label" / name) as label,
+        ):
+            return image.read(window=window), label.read(1, window=window)
+
+    where = [data.packed.packed.places[chip] for chip in data.packed.frame.index]
+    maps: dict[str, Any] = {}
+
+    def bare(chip: int, line: int, column: int, side: int) -> tuple[Any, Any]:
+        """The same bytes without any of the suite's code."""
+        place = where[chip]
+        shard = maps.setdefault(place.shard.path, None)
+        if shard is None:
+            shard = maps[place.shard.path] = np.memmap(place.shard.path, np.uint8, "r")
+        image: Any = np.ndarray(place.shape, place.dtype, shard, place.pixels)
+        label: Any = np.ndarray(place.shape[1:], np.uint8, shard, place.classes)
+        cut = (slice(line, line + side), slice(column, column + side))
+        return image[:, *cut], label[cut]
+
+    def mapped(integers: bool) -> Make:
+        def make(*what: Any) -> DataLoader[Any]:
+            maps.clear()
+            return places(bare, len(where), integers)(*what)
+
+        return make
+
+    return {
+        "packed, integers": suite(data.packed, True), "packed": suite(data.packed),
+        "map, integers": mapped(True), "map": mapped(False),
+        "GeoTIFF, integers": suite(data.files, True), "GeoTIFF": suite(data.files),
+        "rasterio": places(plain_rasterio, chips), "TorchGeo": plain_torchgeo(data.folder, loader),
+    }  # fmt: skip
+
+
+def plain_torchgeo(folder: Path, loader: Any) -> Make:
+    """As TorchGeo's tutorial has it: two raster datasets, their intersection, a random sampler, stacked samples."""
+    from torchgeo.datasets import RasterDataset, stack_samples
+    from torchgeo.samplers import RandomGeoSampler
+
+    class Labels(RasterDataset):
+        is_image = False
+
+    dataset = RasterDataset(str(folder / "image")) & Labels(str(folder / "label"))
+
+    def make(side: int, parts: Sequence[int], workers: int) -> Any:
+        RasterDataset._cached_load_warp_file.cache_clear()  # open files must not be shared with reader processes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keys = list(RandomGeoSampler(dataset, size=side, length=sum(parts)))
+        return loader(dataset, InParts(keys, parts), workers, side, stack_samples)
+
+    return make
+
+
+def spent() -> float:
+    """CPU seconds of this process and of its children that run."""
+    ticks, found = os.sysconf("SC_CLK_TCK"), time.process_time()
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        found += (int(fields[11]) + int(fields[12])) / ticks
+    return found
+
+
+def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float]:
+    """Windows per second of CPU, and of the clock."""
+    loader = make(side, (max(1, workers) * (8 if side == WINDOW else 2), length), workers)
+    for _ in loader:  # readers are there, and have read
+        pass
+    cpu, clock = spent(), time.perf_counter()
+    found = sum(len(batch["image"]) for batch in loader)
+    cpu, clock = spent() - cpu, time.perf_counter() - clock
+    assert found == length, (found, length)
+    return found / cpu, found / clock
+
+
+def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, int]]:
+    """The largest reader's MiB after each fifth of an epoch: its own, and with its share of mapped files."""
+    loader = make(WINDOW, (length,), workers)
+    largest: list[tuple[int, int]] = []
+    marks = {len(range(0, length, 8)) * part // 5 for part in range(1, 6)}
+    for number, _ in enumerate(loader, start=1):
+        if number in marks:
+            readers = []
+            for child in multiprocessing.active_children():
+                lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines()[1:]
+                sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines}
+                readers.append((round(sizes["Pss_Anon:"] + sizes["Pss_Shmem:"]), round(sizes["Rss:"])))
+            largest.append((max(own for own, _ in readers), max(all_of_it for _, all_of_it in readers)))
+    return largest
+
+
+def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All arms on chips of one shape."""
+    first = shape == next(iter(SHAPES))
+    data = prepare(folder, shape, wanted.chips if first else max(8, wanted.chips // OF_LARGEST))
+    made, rows = {name: make for name, make in arms(data).items() if name in (wanted.arms or name)}, []
+    many = wanted.windows * (4 if data.bands * data.side**2 < 2**21 else 1)  # small chips are soon read
+    for side, length in ((WINDOW, many), (data.side, many // 3)):
+        for workers in wanted.workers:
+            rates: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+            for _ in range(wanted.rounds):
+                for name, make in made.items():
+                    rates[name].append(rate(make, side, length * WINDOWS.get(name, 1) // 8 * 8, workers))
+            row = {"side": side, "workers": workers}
+            for name, values in rates.items():
+                row[name] = [round(statistics.median(part), 1) for part in zip(*values, strict=True)]
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    held = {}
+    for name in made.keys() & {"packed", "GeoTIFF", "TorchGeo"}:
+        held[name] = memory(made[name], min(wanted.chips, len(data.files.frame)) * (4 if name == "packed" else 1))
+    print(f"{shape}: MiB of the largest of 8 readers, its own and all: {held}", flush=True)
+    return {"chips": len(data.files.frame), "packed": len(data.packed.frame), "rates": rows, "memory": held}
+
+
+def many_small(wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds to build the index of many small chips, to open it again, and what TorchGeo takes for its own."""
+    benchmark = write(folder, 13, 16, "uint16", wanted.small_chips)
+    steps: dict[str, Callable[[], object]] = {
+        "built": lambda: build_index(benchmark, folder), "opened again": lambda: build_index(benchmark, folder),
+        "TorchGeo": lambda: plain_torchgeo(folder, None),
+    }  # fmt: skip
+    found: dict[str, Any] = {"chips": wanted.small_chips}
+    for name, run in steps.items():
+        cpu, clock = sum(os.times()[:4]), time.perf_counter()
+        run()
+        found[name] = [round(sum(os.times()[:4]) - cpu, 2), round(time.perf_counter() - clock, 2)]
+    print(f"index: CPU s, by the clock: {found}", flush=True)
+    return found
 
 
 def main() -> None:
     """Write, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chips", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--parts", nargs="+", choices=(*SHAPES, "index"), default=[*SHAPES, "index"])
+    parser.add_argument("--chips", type=int, default=600)
+    parser.add_argument("--small-chips", type=int, default=7280)
+    parser.add_argument("--windows", type=int, default=48, help="per measurement; a third of it of whole chips")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 8])
+    parser.add_argument("--arms", nargs="+", help="only these")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="all numbers as JSON")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    for title, (bands, side, dtype) in SHAPES.items():
-        with tempfile.TemporaryDirectory(prefix="pack-reading-") as temporary:
-            folder = Path(temporary)
-            os.environ["STBENCH_CACHE"] = str(folder / "cache")
-            count, readers = arms(folder, write(folder, bands, side, dtype, wanted.chips), side, dtype)
-            for size in (side, 224):
-                seconds: dict[str, list[float]] = {name: [] for name in readers}
-                for number in range(wanted.rounds + 1):
-                    rng = np.random.default_rng(number)
-                    windows = [(int(rng.integers(count)), *map(int, rng.integers(0, side - size + 1, 2)), size)
-                               for _ in range(40)]  # fmt: skip
-                    for name, read in readers.items():
-                        some = windows[:8] if name == "TorchGeo" else windows
-                        started = time.process_time()
-                        for window in some:
-                            read(*window)
-                        if number:
-                            seconds[name].append((time.process_time() - started) / len(some))
-                rate = {name: 1 / statistics.median(values) for name, values in seconds.items()}
-                print(
-                    f"{title} {size} px: "
-                    + ", ".join(f"{name} {value:.0f}/s" for name, value in rate.items())
-                    + "".join(f", {name}/bare {rate[name] / rate['bare']:.2f}, {name}/TorchGeo "
-                              f"{rate[name] / rate['TorchGeo']:.0f}" for name in ("packed", "query")),
-                    flush=True,
-                )  # fmt: skip
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    found: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
+    for part in wanted.parts:
+        with tempfile.TemporaryDirectory(prefix="stbench-reading-") as folder:
+            os.environ["STBENCH_CACHE"] = f"{folder}/cache"
+            found[part] = (
+                many_small(wanted, Path(folder) / "data")
+                if part == "index"
+                else compare(part, wanted, Path(folder) / "data")
+            )
+        if wanted.out is not None:
+            wanted.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
         fail(f"{len(wrong)} of {len(frame)} images have another number of bands than the sensor", base, wrong.index,
               wrong["bands"].map(lambda bands: f"{bands} bands"),
               expected=f"{len(benchmark.sensor.bands)} bands: {', '.join(benchmark.sensor.band_names)}")  # fmt: skip
-    shapes = frame[["height", "width"]].apply(tuple, axis=1)
+    shapes = pd.Series(list(zip(frame["height"], frame["width"], strict=True)), frame.index)
     if shapes.nunique() > 1:
         usual = shapes.mode().iloc[0]
         other = shapes[shapes != usual]

@@ -99,23 +99,24 @@ class Label(NamedTuple):
     georeferenced: bool
 
 
-def read_image(path: Path, domain: str, rules: ReadingRules) -> Image:
+def read_image(path: Path, domain: str, rules: ReadingRules, alone: bool = False) -> Image:
     """Read the image of a chip.
 
     Args:
         path: The raster.
         domain: Domain of the chip, which may have a unit of its own.
         rules: How.
+        alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:
         PlacementError: If it does not lie along the axes of its CRS.
         DataError: If it cannot be read, or holds anything but integers or floats.
     """
-    with open_raster(path) as source:
+    with open_raster(path, alone=alone) as source:
         grid = Grid.of(source)
-        turn, transform = _upright(source, grid, path)
+        turn, transform = upright(source, grid, path)
         bands = data_bands(source, rules.bands)
-        pixels = _pixels(source, path, bands)
+        pixels = image_pixels(source, path, bands)
         if pixels.dtype.kind not in "iuf":
             raise DataError(f"the image holds {pixels.dtype} pixels", where=path, expected="integers or floats")
         holes = unmeasured(source, bands, pixels, rules.nodata_in)
@@ -134,17 +135,19 @@ def read_grid(path: Path) -> tuple[Grid, Turn]:
     """The pixel grid of an image, and what makes it north up, without its pixels; raises as ``read_image``."""
     with open_raster(path) as source:
         grid = Grid.of(source)
-        return grid, _upright(source, grid, path)[0]
+        return grid, upright(source, grid, path)[0]
 
 
-def _pixels(source: Any, path: Path, bands: list[int]) -> np.ndarray[Any, Any]:
+def image_pixels(source: Any, path: Path, bands: list[int], window: Window | None = None) -> np.ndarray[Any, Any]:
+    """Bands of an open image as stored, in a window or everywhere."""
     try:
-        return source.read() if len(bands) == source.count else source.read(bands)
+        return source.read(None if len(bands) == source.count else bands, window=window)
     except rasterio.errors.RasterioError as error:
         raise DataError(f"the pixels cannot be read: {error}", where=path) from None
 
 
-def _upright(source: Any, grid: Grid, path: Path) -> tuple[Turn, Affine | None]:
+def upright(source: Any, grid: Grid, path: Path) -> tuple[Turn, Affine | None]:
+    """What makes an open image north up, and its geotransform then; raises as ``read_image``."""
     if grid.crs is None:  # nothing says where north is
         return Turn(), None
     if grid.transform is None:
@@ -159,7 +162,7 @@ def _upright(source: Any, grid: Grid, path: Path) -> tuple[Turn, Affine | None]:
         raise PlacementError(error.what, where=path, expected=error.expected) from None
 
 
-def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules) -> Label:
+def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules, alone: bool = False) -> Label:
     """Read the label of a chip, pixel for pixel on its image.
 
     Args:
@@ -167,6 +170,7 @@ def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules) -> Labe
         image: Grid of the image, as stored.
         turn: What made the image north up.
         rules: How.
+        alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:
         PlacementError: If it does not lie on the image.
@@ -179,26 +183,39 @@ def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules) -> Labe
                 f"image is {image.height}x{image.width} px, its label {raw.shape[0]}x{raw.shape[1]}", where=path
             )
         return Label(turn(raw), None, None, False)
-    with open_raster(path, lossless=True) as source:
-        if source.count != 1 and len(data_bands(source, 1)) != 1:
-            raise DataError(f"the label has {source.count} bands", where=path, expected="one band")
-        grid = Grid.of(source)
-        if rules.align == "pixels":
-            grid, image = (Grid(None, None, one.height, one.width) for one in (grid, image))
-        try:
-            onto, window = on_image(grid, image)
-        except PlacementError as error:
-            raise PlacementError(error.what, where=path, expected=error.expected) from None
-        try:
-            stored = source.read(1, window=window)
-            hidden = _hidden(source, stored, window) if rules.label_nodata == "void" else None
-        except rasterio.errors.RasterioError as error:
-            raise DataError(f"the pixels cannot be read: {error}", where=path) from None
-        nodata = source.nodata
+    with open_raster(path, lossless=True, alone=alone) as source:
+        onto, window = label_place(source, path, image, rules)
+        nodata, georeferenced = source.nodata, Grid.of(source).transform is not None
+        raw, hidden = label_pixels(source, path, window, rules.label_nodata == "void")
+    georeferenced = georeferenced and rules.align != "pixels"
+    return Label(turn(onto(raw)), None if hidden is None else turn(onto(hidden)), nodata, georeferenced)
+
+
+def label_place(source: Any, path: Path, image: Grid, rules: ReadingRules) -> tuple[Turn, Window]:
+    """The part of an open label that lies on its image, and the turn into the image's order; see ``read_label``."""
+    if source.count != 1 and len(data_bands(source, 1)) != 1:
+        raise DataError(f"the label has {source.count} bands", where=path, expected="one band")
+    grid = Grid.of(source)
+    if rules.align == "pixels":
+        grid, image = (Grid(None, None, one.height, one.width) for one in (grid, image))
+    try:
+        return on_image(grid, image)
+    except PlacementError as error:
+        raise PlacementError(error.what, where=path, expected=error.expected) from None
+
+
+def label_pixels(
+    source: Any, path: Path, window: Window, hides: bool
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """Raw whole numbers in a window of an open label, and where the file hides them if it ``hides`` any."""
+    try:
+        stored = source.read(1, window=window)
+        hidden = _hidden(source, stored, window) if hides else None
+    except rasterio.errors.RasterioError as error:
+        raise DataError(f"the pixels cannot be read: {error}", where=path) from None
     if stored.dtype.kind == "f" and hidden is not None:  # NaN is no class number, and need not be one there
         stored = np.where(hidden, 0, stored)
-    raw = turn(onto(whole_numbers(stored, path)))
-    return Label(raw, None if hidden is None else turn(onto(hidden)), nodata, grid.transform is not None)
+    return whole_numbers(stored, path), hidden
 
 
 def _hidden(source: Any, stored: np.ndarray[Any, Any], window: Window) -> np.ndarray[Any, Any] | None:

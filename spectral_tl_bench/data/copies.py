@@ -30,8 +30,7 @@ def check_one_file_each(base: Path, chips: Sequence[ChipFiles]) -> None:
             continue
         other = first.setdefault((status.st_dev, status.st_ino), chip)
         # Some network disks give one number to several files.
-        linked = status.st_nlink > 1 or os.path.realpath(base / other.image) == os.path.realpath(base / chip.image)
-        if other is not chip and linked:
+        if other is not chip and (status.st_nlink > 1 or _one_path(base / other.image, base / chip.image)):
             raise DataError(
                 f"the images of the chips {other.chip!r} and {chip.chip!r} are one file: {other.image}, {chip.image}",
                 where=base, expected="an image for each chip",
@@ -39,6 +38,10 @@ def check_one_file_each(base: Path, chips: Sequence[ChipFiles]) -> None:
             )  # fmt: skip
         if chip.image == chip.label:
             raise DataError(f"the chip {chip.chip!r} has its image for a label", where=base / chip.image)
+
+
+def _one_path(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[str]:
@@ -65,7 +68,7 @@ def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[
         if (squares * counts > sums**2 * (1 + 1e-9)).any():
             key = (*row.values(), sums.tobytes(), squares.tobytes(), counts.tobytes())
             groups.setdefault(key, []).append(str(name))
-    domain, images = frame["domain"].astype(str), frame["image"].astype(str)
+    domain, images = frame["domain"].astype(str).to_dict(), frame["image"].astype(str).to_dict()
     source, target = set(benchmark.source), set(benchmark.target)
     only = {"source": source - target, "target": target - source}
     alike = [names for names in groups.values() if len(names) > 1]

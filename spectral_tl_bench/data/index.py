@@ -227,12 +227,18 @@ class _Look:
         kept = _latest(self.about)
         kept = kept[kept["mark"].isin(self.marks)]
         known = set(kept["mark"])
-        new = [(chip, mark) for chip, mark in zip(self.chips, self.marks, strict=True) if mark not in known]
-        with ThreadPoolExecutor(self.workers) as pool:
-            read = pd.DataFrame(pool.map(lambda pair: scan_chip(self.base, pair[0], self.rules), new))
+        new = [each for each in zip(self.chips, self.stamps, self.marks, strict=True) if each[2] not in known]
         if not new:
             return _in_order([kept], self.marks), kept[:0]
-        read["mark"] = [mark for _, mark in new]
+
+        def look(each: tuple[ChipFiles, ChipStamps, str]) -> dict[str, Any]:
+            chip, stamps, _ = each
+            alone = len(stamps.image) == 1, len(stamps.label) == 1
+            return scan_chip(self.base, chip, self.rules, alone)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            read = pd.DataFrame(pool.map(look, new))
+        read["mark"] = [mark for *_, mark in new]
         bad = read["fault"] != ""
         return _in_order([kept, read[~bad]], self.marks), read[bad]
 

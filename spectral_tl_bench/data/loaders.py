@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.chip_cache import ChipCache
@@ -27,6 +27,9 @@ from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
 
+IMAGES = ("image", "target_image")
+"""What of a batch is pixels."""
+
 
 @dataclass(frozen=True)
 class LoaderSettings:
@@ -38,6 +41,8 @@ class LoaderSettings:
         batch_size: Windows per training step.
         workers: Reader processes.
         eval_batch_size: Windows per forward pass in evaluation.
+        pinned: Whether batches lie in memory from which a GPU fetches them while it computes, with integers as the
+            files have them: see ``on_device``.
         rules: How pixels reach a module, as the protocol says.
     """
 
@@ -46,6 +51,7 @@ class LoaderSettings:
     batch_size: int
     workers: int = 0
     eval_batch_size: int = 32
+    pinned: bool = False
     rules: PixelRules = field(default_factory=PixelRules)
 
     @property
@@ -54,45 +60,78 @@ class LoaderSettings:
         return self.rules.windows.at(self.window)
 
 
-def collate(samples: list[dict[str, Any]], domains: Sequence[str], labelled: bool) -> dict[str, Tensor]:
-    """Stack windows into a batch; without ``labelled`` no label is in it."""
-    batch = {
-        "image": torch.stack([sample["image"] for sample in samples]),
-        "domain": torch.tensor([domains.index(sample["domain"]) for sample in samples]),
-    }
-    if labelled:
-        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
-    return batch
+class Readers(DataLoader[Any]):
+    """A loader of windows; its reader processes live as long as it does, and share the chips that they keep.
+
+    Args:
+        collection: The chips.
+        settings: Reader processes, and where their batches lie.
+        **more: Of ``DataLoader``.
+    """
+
+    def __init__(self, collection: ChipCollection, settings: LoaderSettings, **more: Any) -> None:
+        if settings.workers:
+            collection.share_caches()
+        if type(settings.windows).prepare is SlidingWindows.prepare:  # nobody else looks at single windows
+            collection = collection.as_stored()
+        super().__init__(
+            collection, num_workers=settings.workers, persistent_workers=settings.workers > 0,
+            pin_memory=settings.pinned, **more,
+        )  # fmt: skip
+
+    def __iter__(self) -> Any:
+        """Batches, from the first one on."""
+        if self.persistent_workers and self._iterator is not None:
+            # As loaders do whose processes begin anew: random numbers must not depend on how chips are read.
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return super().__iter__()
 
 
-def collate_windows(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack evaluation windows: pixels, and where in which chip they belong. No label is in it."""
-    return {
-        "image": torch.stack([sample["image"] for sample in samples]),
-        "chip": [sample["chip"] for sample in samples],
-        "line": [sample["line"] for sample in samples],
-        "column": [sample["column"] for sample in samples],
-    }
+def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = False) -> Tensor:
+    """Images (C, H, W) of windows as (B, C, H, W), float32, or with ``integers`` of the type that all arrays have."""
+    arrays = [image for image in images if isinstance(image, np.ndarray)]
+    if len(arrays) < len(images):
+        return torch.stack([torch.from_numpy(one.astype(np.float32)) if isinstance(one, np.ndarray) else one
+                            for one in images])  # fmt: skip
+    dtype = arrays[0].dtype if integers and len({array.dtype for array in arrays}) == 1 else np.dtype(np.float32)
+    return torch.from_numpy(np.stack(arrays, dtype=dtype))  # NumPy's memory comes in large pages: twice as fast
+
+
+def on_device(images: Any, device: torch.device | str) -> Any:
+    """Images of a batch, or features of them, where they are computed with: integers become float32 there."""
+    images = images.to(device, non_blocking=True)
+    return images.float() if isinstance(images, Tensor) and not images.is_floating_point() else images
 
 
 class _Collate:
-    """A picklable collate function, for reader processes."""
+    """Stacks windows into a batch; without ``labelled`` no label is in it. It can be pickled, for reader processes."""
 
-    def __init__(self, domains: Sequence[str], labelled: bool, windows: SlidingWindows) -> None:
-        self.domains, self.labelled, self.windows = list(domains), labelled, windows
+    def __init__(self, domains: Sequence[str], labelled: bool, settings: LoaderSettings) -> None:
+        self.domains, self.labelled, self.settings = list(domains), labelled, settings
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return collate([self.windows.prepare(sample) for sample in samples], self.domains, self.labelled)
+        samples = [self.settings.windows.prepare(sample) for sample in samples]
+        batch = {
+            "image": stacked([sample["image"] for sample in samples], self.settings.pinned),
+            "domain": torch.tensor([self.domains.index(sample["domain"]) for sample in samples]),
+        }
+        if self.labelled:
+            batch["mask"] = default_collate([sample["mask"] for sample in samples])
+        return batch
 
 
-class _CollateWindows:
-    """The same for evaluation."""
+class _CollateImages:
+    """Stacks the pixels of windows, and where it is asked for, notes in which chip they belong. No label is in it."""
 
-    def __init__(self, windows: SlidingWindows) -> None:
-        self.windows = windows
+    def __init__(self, settings: LoaderSettings, places: tuple[str, ...] = ()) -> None:
+        self.settings, self.places = settings, places
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate_windows([self.windows.prepare(sample) for sample in samples])
+        images = [self.settings.windows.prepare(sample)["image"] for sample in samples]
+        return {
+            "image": stacked(images, self.settings.pinned),
+            **{name: [sample[name] for sample in samples] for name in self.places},
+        }
 
 
 class _CollateOnce(_Collate):
@@ -145,9 +184,9 @@ class EvaluationData:
         """Batches of windows, chip by chip."""
         settings = self.settings
         sampler = settings.windows.evaluation(self.collection, settings.window, settings.stride)
-        return DataLoader(
-            self.collection, batch_size=settings.eval_batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateWindows(settings.windows),
+        return Readers(
+            self.collection, settings, batch_size=settings.eval_batch_size, sampler=sampler,
+            collate_fn=_CollateImages(settings, ("chip", "line", "column")),
         )  # fmt: skip
 
     def share(self, share: Share) -> EvaluationData:
@@ -218,9 +257,9 @@ class TargetImages:
         """``steps`` batches of random windows with nothing but ``image``; see ``SourceData.train_loader``."""
         settings, length = self.settings, steps * self.settings.batch_size
         sampler = settings.windows.training(self.collection, settings.window, length, seed, balanced=False)
-        return DataLoader(
-            self.collection, **training_batches(sampler, settings.batch_size, share, done),
-            num_workers=settings.workers, collate_fn=_CollateImages(settings.windows),
+        return Readers(
+            self.collection, settings, **training_batches(sampler, settings.batch_size, share, done),
+            collate_fn=_CollateImages(settings),
         )  # fmt: skip
 
 
@@ -230,18 +269,6 @@ def training_batches(sampler: Sampler[Any], batch_size: int, share: Share, done:
     if share.size == 1:
         return {"sampler": sampler, "batch_size": batch_size, "drop_last": True}
     return {"batch_sampler": BatchParts(sampler, batch_size, share)}
-
-
-def collate_images(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Stack the pixels of windows, and nothing else of them."""
-    return {"image": torch.stack([sample["image"] for sample in samples])}
-
-
-class _CollateImages(_CollateWindows):
-    """The same for images alone."""
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate_images([self.windows.prepare(sample) for sample in samples])
 
 
 class WithTargetImages:
@@ -302,9 +329,9 @@ class SourceData:
         sampler = settings.windows.training(
             self.collection, settings.window, length, seed_from("windows", self.order_seed, stage), self.balanced
         )
-        loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            self.collection, **training_batches(sampler, settings.batch_size, share, done),
-            num_workers=settings.workers, collate_fn=_Collate(self.domains, labelled, settings.windows),
+        loader = Readers(
+            self.collection, settings, **training_batches(sampler, settings.batch_size, share, done),
+            collate_fn=_Collate(self.domains, labelled, settings),
         )  # fmt: skip
         target = self.target_loader(steps, stage, share, done)
         return loader if target is None else WithTargetImages(loader, target)
@@ -321,9 +348,9 @@ class SourceData:
         """Windows side by side over all training chips, each labelled pixel once; without ``labelled`` no mask."""
         settings = self.settings
         sampler = settings.windows.sweep(self.collection, settings.window)
-        return DataLoader(
-            self.collection, batch_size=settings.batch_size, sampler=sampler, num_workers=settings.workers,
-            collate_fn=_CollateOnce(self.domains, labelled, settings.windows),
+        return Readers(
+            self.collection, settings, batch_size=settings.batch_size, sampler=sampler,
+            collate_fn=_CollateOnce(self.domains, labelled, settings),
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:

@@ -40,6 +40,15 @@ class Turn(NamedTuple):
             array = array.swapaxes(-1, -2)
         return np.ascontiguousarray(array[..., :: -1 if self.lines else 1, :: -1 if self.columns else 1])
 
+    def before(self, window: tuple[slice, slice], height: int, width: int) -> tuple[slice, slice]:
+        """Lines and columns that a window of the turned array, of ``height`` x ``width``, had before."""
+        lines, columns = window
+        if self.lines:
+            lines = slice(height - lines.stop, height - lines.start)
+        if self.columns:
+            columns = slice(width - columns.stop, width - columns.start)
+        return (columns, lines) if self.transpose else (lines, columns)
+
 
 @dataclass(frozen=True)
 class Grid:

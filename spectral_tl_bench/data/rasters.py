@@ -7,10 +7,11 @@ that a query (x, y, t) names one chip even where chips overlap on the ground.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import geopandas
 import numpy as np
@@ -18,14 +19,17 @@ import pandas as pd
 import rasterio
 import shapely
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
 from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
-from spectral_tl_bench.data.chip_cache import ChipCache
+from spectral_tl_bench.data.chip_cache import ChipCache, chip_bytes
+from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
 from spectral_tl_bench.data.labels import LabelMap
+from spectral_tl_bench.data.lattice import on_lattice, pixel_size
 from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.data.units import Unit
@@ -36,6 +40,9 @@ GeoQuery = tuple[slice, slice, slice]
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever pixels, labels or statistics that are read from the same files may change."""
+
+SHORT = frozenset({"int8", "uint8", "int16", "uint16"})
+"""Types of pixels that take less room than float32, which holds all of their values."""
 
 EPOCH = pd.Timestamp("2000-01-01")
 SLOT = pd.Timedelta(seconds=2)
@@ -95,15 +102,15 @@ class SpectralChips(RasterDataset):
                 fix="use open_datasets(), which makes a dataset for each",
             )  # fmt: skip
         self._res = (
-            _pixel_size((frame["xmax"] - frame["xmin"]) / frame["width"], index.root),
-            _pixel_size((frame["ymax"] - frame["ymin"]) / frame["height"], index.root),
+            pixel_size((frame["xmax"] - frame["xmin"]) / frame["width"], index.root),
+            pixel_size((frame["ymax"] - frame["ymin"]) / frame["height"], index.root),
         )
         starts = [EPOCH + number * SLOT for number in range(len(frame))]
         slots = pd.IntervalIndex.from_arrays(
             pd.DatetimeIndex(starts), pd.DatetimeIndex(starts) + SLOT / 2, closed="both", name="datetime"
         )
         # Arrays: a series would be aligned by chip name with the slots, and every geometry lost.
-        xmin, ymax = (_on_lattice(frame[edge].to_numpy(dtype=float), self._res) for edge in ("xmin", "ymax"))
+        xmin, ymax = (on_lattice(frame[edge].to_numpy(dtype=float), self._res) for edge in ("xmin", "ymax"))
         xmax, ymin = xmin + frame["width"].to_numpy() * self._res[0], ymax - frame["height"].to_numpy() * self._res[1]
         boxes = shapely.box(xmin, ymin, xmax, ymax)
         columns = {"filepath": [str(index.root / image) for image in frame["image"]], "chip": frame.index.to_numpy()}
@@ -112,6 +119,9 @@ class SpectralChips(RasterDataset):
         self._rows = frame.reset_index(names="chip").to_dict("records")
         self._known: tuple[geopandas.GeoDataFrame, GeoQuery, Any] | None = None
         self._slot_of = {start.value: number for number, start in enumerate(starts)}
+        self._windows = ChipWindows(self.root, self.rules, self.label_map)
+        self._casts = True
+        self.chip_cache.expect({row["chip"]: chip_bytes(row, len(self.all_bands)) for row in self._rows})
 
     @property
     def files(self) -> list[str]:
@@ -184,21 +194,24 @@ class SpectralChips(RasterDataset):
         if line + height > 0 and column + width > 0 and line < row["height"] and column < row["width"]:
             there = (slice(top - line, bottom - line), slice(left - column, right - column))
             for key, values in padded.items():
-                values[..., *there] = sample[key]
+                values[..., *there] = torch.from_numpy(np.array(sample[key]))
         return sample | padded | {"line": line, "column": column}
 
     def read_window(self, number: int, line: int, column: int, height: int, width: int) -> dict[str, Any]:
         """Pixels of chip ``number`` from (line, column), as a sample without geometry."""
         row = self._rows[number]
         stored, mask, holes = self._stored(row, (slice(line, line + height), slice(column, column + width)))
-        pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
         invalid: np.ndarray[Any, Any] = np.zeros((height, width), dtype=bool)
-        if holes.any():
-            missing = np.broadcast_to(holes, pixels.shape)
-            pixels = np.where(missing, self.fill[:, None, None], pixels)
-            invalid = np.asarray(missing.any(axis=0))
+        image: Tensor | np.ndarray[Any, Any] = stored
+        if self._casts or len(row["gain"]) or holes.any() or stored.dtype.name not in SHORT:
+            pixels = (Unit(row["gain"], row["bias"])(stored) if len(row["gain"]) else stored).astype(np.float32)
+            if holes.any():
+                missing = np.broadcast_to(holes, pixels.shape)
+                pixels = np.where(missing, self.fill[:, None, None], pixels)
+                invalid = np.asarray(missing.any(axis=0))
+            image = torch.from_numpy(pixels)
         return {
-            "image": torch.from_numpy(pixels),
+            "image": image,
             "mask": torch.from_numpy(mask.astype(np.int64)),
             "invalid": torch.from_numpy(invalid),
             "chip": row["chip"],
@@ -206,6 +219,15 @@ class SpectralChips(RasterDataset):
             "line": line,
             "column": column,
         }
+
+    def as_stored(self) -> Self:
+        """The same chips, whose windows have their ``image`` as the files do where a cast is all that is left to do.
+
+        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``.
+        """
+        other = copy.copy(self)
+        other._casts = False
+        return other
 
     def _stored(self, row: dict[Any, Any], window: tuple[slice, slice]) -> tuple[np.ndarray[Any, Any], ...]:
         """What a chip's files say of a window.
@@ -216,6 +238,8 @@ class SpectralChips(RasterDataset):
         """
         if (packed := self.packed.window(row, window)) is not None:
             return packed
+        if not self.chip_cache.wants(row["chip"]) and (found := self._windows.read(row, window)) is not None:
+            return found
         image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
         return image[:, *window], mask[window], holes[:, *window] if holes.size else holes
 
@@ -286,28 +310,9 @@ class SpectralChips(RasterDataset):
         Returns:
             A matplotlib ``Figure``.
         """
-        from matplotlib import colors
-        from matplotlib.figure import Figure
+        from spectral_tl_bench.data.plots import sample_figure
 
-        wavelengths = np.array(self.benchmark.sensor.wavelengths)
-        picture = sample["image"][[int(np.abs(wavelengths - target).argmin()) for target in (0.66, 0.56, 0.48)]].numpy()
-        low, high = np.percentile(picture, (2, 98))
-        picture = np.clip((picture - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
-        palette = colors.ListedColormap([cover.colour for cover in self.benchmark.labels.classes])
-        panels = [("image", picture), *[(key, sample[key]) for key in ("mask", "prediction") if key in sample]]
-        figure = Figure(figsize=(4 * len(panels), 4))
-        for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-            if title == "image":
-                axes.imshow(panel)
-            else:
-                values = np.ma.masked_equal(np.asarray(panel), 255)
-                axes.imshow(values, cmap=palette, vmin=-0.5, vmax=palette.N - 0.5, interpolation="nearest")
-            axes.axis("off")
-            if show_titles:
-                axes.set_title(title)
-        if suptitle:
-            figure.suptitle(suptitle)
-        return figure
+        return sample_figure(self.benchmark, sample, show_titles, suptitle)
 
 
 def _box(x: slice, y: slice) -> shapely.Polygon:
@@ -318,24 +323,6 @@ def _is_bounded(query: GeoQuery | slice) -> bool:
     """Whether a query says where its window begins and ends."""
     sides = query[:2] if isinstance(query, tuple) else ()
     return len(sides) == 2 and all(None not in (side.start, side.stop) for side in sides)
-
-
-def _pixel_size(sizes: pd.Series, where: Path) -> float:
-    """The one pixel size of all chips along one axis, in units of the CRS."""
-    size = float(sizes.iloc[0])
-    if ((sizes - size).abs() > min(1e-6, 0.01 * size)).any():
-        raise DataError("chips of one CRS have different pixel sizes", where=where)
-    return float(_on_lattice(np.array(size), (size, size)))
-
-
-def _on_lattice(values: np.ndarray[Any, Any], res: tuple[float, float]) -> np.ndarray[Any, Any]:
-    """Coordinates, moved by less than a ten-millionth of a pixel to where sums of them are exact.
-
-    TorchGeo's samplers count how many windows fit into a chip by dividing its extent, which must not come out as a
-    hair more or less than so many pixels. Metres with few binary places, as those of most grids, stay as they are.
-    """
-    step = 2.0 ** (np.floor(np.log2(min(res))) - 24)
-    return np.round(values / step) * step
 
 
 class WHUOHS(SpectralChips):
@@ -417,6 +404,15 @@ class ChipCollection(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return sum(len(dataset) for dataset in self.datasets)
+
+    def as_stored(self) -> ChipCollection:
+        """The same chips, see ``SpectralChips.as_stored``."""
+        return ChipCollection([dataset.as_stored() for dataset in self.datasets])
+
+    def share_caches(self) -> None:
+        """Have reader processes that are started from now on share the chips that are kept in memory."""
+        for dataset in self.datasets:
+            dataset.chip_cache.share()
 
     def chips(self) -> Iterator[tuple[int, int, dict[Any, Any]]]:
         """(dataset number, chip number, index row) of every chip."""

@@ -17,13 +17,16 @@ SEEN = 4096
 """Pixels of a chip, about, from which the spectra of its classes are known."""
 
 
-def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any]:
+def scan_chip(
+    base: Path, chip: ChipFiles, rules: ReadingRules, alone: tuple[bool, bool] = (False, False)
+) -> dict[str, Any]:
     """Open one chip and sum it up.
 
     Args:
         base: Folder that the chip's paths start from.
         chip: The chip.
         rules: How files are read.
+        alone: Of image and label, whether no other file is read with it.
 
     Returns:
         A row of the index; ``problem`` is empty, or says what is wrong with the chip.
@@ -38,8 +41,8 @@ def scan_chip(base: Path, chip: ChipFiles, rules: ReadingRules) -> dict[str, Any
         "content": "", "fault": "", "problem": "",
     }  # fmt: skip
     try:
-        image = read_image(base / chip.image, chip.domain, rules)
-        label = read_label(base / chip.label, image.grid, image.turn, rules)
+        image = read_image(base / chip.image, chip.domain, rules, alone[0])
+        label = read_label(base / chip.label, image.grid, image.turn, rules, alone[1])
     except DataError as error:
         expected = f"; expected: {error.expected}" if error.expected else ""
         problem = f"{error.what}{expected}" + (f" ({error.where})" if error.where else "")
@@ -128,8 +131,9 @@ def _low(flat: np.ndarray[Any, Any], holes: np.ndarray[Any, Any] | None) -> list
     """First percentile per band of about 4,000 pixels; NaN where a band holds none."""
     some = slice(None, None, max(1, flat.shape[1] // 4096))
     values = flat[:, some]
-    if holes is not None:
-        values = np.where(holes.reshape(len(flat), -1)[:, some], np.nan, values)
+    if holes is None:
+        return [float(value) for value in np.percentile(values, 1, axis=1)]
+    values = np.where(holes.reshape(len(flat), -1)[:, some], np.nan, values)
     return [float(np.percentile(band[~np.isnan(band)], 1)) if (~np.isnan(band)).any() else np.nan for band in values]
 
 

@@ -28,6 +28,10 @@ SIDECARS = (".aux.xml", ".msk", ".ovr", ".hdr", ".wld", ".tfw", ".tifw", ".tiffw
             ".ovr.aux.xml")  # fmt: skip
 """Endings of the files that GDAL looks for beside a raster, after its name or in place of its ending."""
 
+AT_ONCE, SLOW = 64, 2e-3
+"""Of so many chips each look is timed: if it takes more than these seconds, as on a network disk, others are looked at
+by several threads. On a local disk these would wait for each other."""
+
 _FINE_TICK, _COARSE_TICK = 0.05, 2.1  # seconds; whole ones are a sign of FAT and of some network disks
 
 
@@ -94,8 +98,10 @@ class Walk:
         return list(found)
 
     def _sidecars(self, path: Path) -> list[Path]:
-        wanted = dict.fromkeys(f"{start}{end}" for start in (path.name, path.stem) for end in SIDECARS)
         names = self._names_in(path.parent)
+        if names == {}:
+            return []
+        wanted = dict.fromkeys(f"{start}{end}" for start in (path.name, path.stem) for end in SIDECARS)
         if names is None:  # a folder that may be entered, and not listed
             found = [other for name in wanted if (other := path.parent / name).exists()]
         else:
@@ -109,9 +115,12 @@ class Walk:
         return found
 
     def _names_in(self, folder: Path) -> dict[str, Path] | None:
+        """What may be a sidecar in a folder, by its name in small letters; None where that cannot be listed."""
         if str(folder) not in self._names:
             try:
-                names = {other.name.lower(): other for other in folder.iterdir()}
+                names = {
+                    other.name.lower(): other for other in folder.iterdir() if other.name.lower().endswith(SIDECARS)
+                }
             except OSError:
                 names = None
             self._names[str(folder)] = names
@@ -151,8 +160,11 @@ def stamp_chips(
     """The stamps of all chips, in their order, taken when no file can change again without another time."""
     base = base.resolve()  # however the folder is called, its files are the same
     walk = Walk(roots, trusted)
+    begun = time.monotonic()
+    stamps = [walk.chip(base, chip) for chip in chips[:AT_ONCE]]
+    slow = time.monotonic() - begun > SLOW * len(stamps)
     with ThreadPoolExecutor(workers) as pool:
-        stamps = list(pool.map(lambda chip: walk.chip(base, chip), chips))
+        stamps += (pool.map if slow else map)(lambda chip: walk.chip(base, chip), chips[AT_ONCE:])
     _let_the_clock_move(file for one in stamps for file in (*one.image, *one.label))
     return stamps
 
@@ -166,7 +178,7 @@ def _let_the_clock_move(files: Iterable[FileStamp]) -> None:
         time.sleep(min(tick - age, tick))  # a server's clock may be ahead of ours
 
 
-def check_unchanged(row: Mapping[Any, Any]) -> None:
+def check_unchanged(row: Mapping[Any, Any]) -> tuple[tuple[int, ...], ...]:
     """See to it that the files of a chip are those that were indexed, by size and time; for use before each reading.
 
     The status's time is left out here: what makes a backup by hard links must not end a training run.
@@ -174,10 +186,25 @@ def check_unchanged(row: Mapping[Any, Any]) -> None:
     Args:
         row: The chip's row of the index; only files that it names are looked at.
 
+    Returns:
+        Size, times and inode of each of them now. Checks of a file hold as long as these are the same.
+
     Raises:
         DataError: If one has changed.
     """
+    found = []
     for column in ("image_files", "label_files"):
         for path, size, content_time, _ in row.get(column, ()):
-            if stamp(Path(path))[1:3] != (size, content_time):
+            now = _status(path)
+            if now[:2] != (size, content_time):
                 raise DataError("a file has changed since it was indexed", where=path, fix="run again")
+            found.append(now)
+    return tuple(found)
+
+
+def _status(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)  # noqa: PTH116, once per window and file
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

@@ -104,8 +104,9 @@ def _hidden(source: Any, bands: Sequence[int], window: Window | None) -> Mask | 
     """Where masks hide pixels (C or 1, H, W). GDAL lets one kind of mask win; nodata values are looked at anyway."""
     alphas = [number for number, colour in enumerate(source.colorinterp, start=1) if colour is ColorInterp.alpha]
     layers: list[Mask | None] = []
+    all_flags = source.mask_flag_enums  # made anew each time it is asked for
     for band in bands:
-        flags = source.mask_flag_enums[band - 1]
+        flags = all_flags[band - 1]
         named = MaskFlags.alpha in flags and set(alphas) <= set(bands)  # a band of the benchmark, and no alpha
         if MaskFlags.all_valid in flags or named or flags == [MaskFlags.nodata]:
             layers.append(None)

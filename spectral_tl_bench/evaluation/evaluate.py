@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.benchmarks import VOID
-from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.loaders import EvaluationData, on_device
 from spectral_tl_bench.data.shares import agreed, gathered, mine, spread, summed
 from spectral_tl_bench.data.windows import ChipStitcher
 from spectral_tl_bench.evaluation.metrics import confusion
@@ -141,7 +141,7 @@ def evaluate(
     evaluator = ChipEvaluator(data, num_classes, on_chip=on_chip)
     loader = data.loader()
     for number, batch in enumerate(loader, start=1):
-        images = normalise(batch["image"].to(device, non_blocking=True))
+        images = normalise(on_device(batch["image"], device))
         evaluator.add(module(images), batch)
         if on_batch is not None:
             on_batch(number, len(loader))

@@ -109,8 +109,9 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
     hardware = replace(workplace.hardware, precision=settings.precision, compile=settings.compile)
     workplace = replace(workplace, hardware=hardware)
     loading = LoaderSettings(
-        settings.window, settings.stride, settings.budget.batch_size, workplace.workers, rules=cell.protocol.pixels
-    )
+        settings.window, settings.stride, settings.budget.batch_size, workplace.workers,
+        pinned=hardware.device.type == "cuda", rules=cell.protocol.pixels,
+    )  # fmt: skip
     images = _source(cell, split, loading)
     seed = _seed(cell)
     torch.manual_seed(seed)

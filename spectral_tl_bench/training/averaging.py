@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spectral_tl_bench.data.loaders import SourceData
+from spectral_tl_bench.data.loaders import SourceData, on_device
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.objectives.base import Average
 from spectral_tl_bench.training.gradient import Validation
@@ -59,7 +59,7 @@ def _track_again(
         layer.momentum = None  # type: ignore[assignment]
     try:
         for batch in source.train_loader(batches, False, "batch statistics of an average"):
-            module(normalise(batch["image"].to(device)))
+            module(normalise(on_device(batch["image"], device)))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_tl_bench.console import in_percent
-from spectral_tl_bench.data.loaders import SourceData, WithTargetImages
+from spectral_tl_bench.data.loaders import IMAGES, SourceData, WithTargetImages, on_device
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.methods.base import Batch, Stage
@@ -20,8 +20,6 @@ from spectral_tl_bench.pulse import beat
 from spectral_tl_bench.training.gradient import Validation
 from spectral_tl_bench.training.progress import Say
 from spectral_tl_bench.training.task import trained_parameters, trained_state
-
-IMAGES = ("image", "target_image")
 
 
 class Sweep:
@@ -45,9 +43,9 @@ class Sweep:
         loader = self._loader if self._target is None else WithTargetImages(self._loader, self._target)
         for batch in loader:
             beat()
-            moved = {name: value.to(self._device) for name, value in batch.items()}
-            normalised = {name: self._normalise(moved[name]) for name in IMAGES if name in moved}
-            yield {**moved, **normalised}
+            moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+            yield {name: self._normalise(on_device(value, self._device)) if name in IMAGES else value
+                   for name, value in moved.items()}  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._loader)

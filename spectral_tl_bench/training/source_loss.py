@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.loaders import EvaluationData, on_device
 from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 
@@ -42,7 +42,7 @@ def source_loss(
     # A loader draws a seed for its workers.
     with torch.random.fork_rng(devices=[]), precision:
         for batch in chips.loader() if chips.rows else ():
-            evaluator.add(module(normalise(batch["image"].to(device, non_blocking=True))), batch)
+            evaluator.add(module(normalise(on_device(batch["image"], device))), batch)
     for child, mode in modes:
         child.training = mode
     return evaluator.loss()

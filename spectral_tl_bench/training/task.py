@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from spectral_tl_bench.data.loaders import EvaluationData
+from spectral_tl_bench.data.loaders import IMAGES, EvaluationData, on_device
 from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.methods.base import Batch, Budget, Stage
@@ -144,6 +144,10 @@ class StageTask(LightningModule):
         """Forget gradients, except where they are those of a batch's earlier passes."""
         if self.parts is None or self.parts.passes == 1:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        """Images become float32 where they are computed with."""
+        return batch | {name: on_device(batch[name], self.device) for name in IMAGES if name in batch}
 
     def _prepared(self, batch: Batch, batch_idx: int) -> Batch:
         """Normalised and augmented windows."""

@@ -71,3 +71,19 @@ def assert_same_samples(benchmark: Benchmark, plain: ChipIndex, packed: ChipInde
                 assert alike(one.classes(number), other.classes(number)), row["chip"]
             count += 1
     return count
+
+
+def holes_in_a_band(own: Any) -> None:
+    """Some values of an own data set are unmeasured, in one band and in all."""
+    for name in ("e0_0", "w0_0"):
+        values = own.pixels(name).astype("int16")
+        values[1, 2, 3] = values[:, 7, 7] = -9999
+        own.write_raster(own.image(name), values, name, nodata=-9999)
+
+
+def holes_in_all_bands(own: Any) -> None:
+    """Some pixels of an own data set are unmeasured."""
+    for name in ("e0_0", "e1_1", "w0_0"):
+        values = own.pixels(name)
+        values[:, 4:6, 5] = 0
+        own.write_raster(own.image(name), values, name, nodata=0)

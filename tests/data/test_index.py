@@ -158,9 +158,9 @@ def opened(monkeypatch) -> list[str]:
     """The names of the chips that are opened from now on."""
     names: list[str] = []
 
-    def scan(base, chip, rules):
+    def scan(base, chip, *more):
         names.append(chip.chip)
-        return scan_chip(base, chip, rules)
+        return scan_chip(base, chip, *more)
 
     monkeypatch.setattr("spectral_tl_bench.data.index.scan_chip", scan)
     return names

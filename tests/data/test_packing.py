@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packs import assert_same_samples, make_pack, quiet
-from test_packed import holes_in_a_band
+from packs import assert_same_samples, holes_in_a_band, make_pack, quiet
 from tiny import run_main
 
 from spectral_tl_bench.data import packing

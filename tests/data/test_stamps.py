@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vrts import three
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data import stamps
 from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.data.layouts import ChipFiles
 from spectral_tl_bench.data.rasters import open_datasets
 from spectral_tl_bench.errors import DataError
 
@@ -30,7 +32,7 @@ def opened(own, monkeypatch) -> int:
     seen = []
     with monkeypatch.context() as patch:
         row = {"problem": "x", "fault": "file"}
-        patch.setattr(index_module, "scan_chip", lambda _, chip, __: seen.append(chip) or {**row, "chip": chip.chip})
+        patch.setattr(index_module, "scan_chip", lambda _, chip, *__: seen.append(chip) or {**row, "chip": chip.chip})
         try:
             build(own)
         except DataError:
@@ -214,3 +216,29 @@ def test_a_dataset_without_labels_does_not_know_their_files(own):
     for dataset in open_datasets(own.benchmark(), index, labels=False):
         for row in dataset.chip_rows():
             assert row["image_files"] and not {"label", "label_files"} & row.keys()
+
+
+@pytest.mark.parametrize("slow", [-1.0, 1e9])
+def test_threads_look_at_what_is_slow_and_find_the_same(own, monkeypatch, slow):
+    rows = [
+        ChipFiles(row["name"], "east", "", f"image/{row['name']}.tif", f"label/{row['name']}.tif") for row in own.rows
+    ]
+    rows.append(ChipFiles("gone", "east", "", "image/gone.tif", "label/gone.tif"))
+    usual = stamps.stamp_chips(own.root, rows, (own.root,), False, 3)
+    seen = set()
+    real = stamps.Walk.chip
+    monkeypatch.setattr(stamps.Walk, "chip", lambda *what: seen.add(threading.get_ident()) or real(*what))
+    monkeypatch.setattr(stamps, "AT_ONCE", 2)
+    monkeypatch.setattr(stamps, "SLOW", slow)
+    assert stamps.stamp_chips(own.root, rows, (own.root,), False, 3) == usual
+    assert (seen == {threading.get_ident()}) == (slow > 0)
+    assert usual[-1].image[0][1:] == (0, 0, 0), "a missing file is one without a size"
+
+
+@pytest.mark.parametrize("name", ["{stem}.TIF.AUX.XML", "{stem}.tif.msk", "{stem}.TFW", "{stem}.hdr"])
+def test_a_sidecar_is_found_whatever_its_letters(own, name):
+    path = own.image(CHIP)
+    other = path.with_name(name.format(stem=path.stem))
+    shutil.copyfile(path, other) if name.endswith("msk") else other.write_text("")
+    assert stamps.Walk((own.root,)).files(path) == [path, other]
+    assert stamps.Walk((own.root,)).files(own.label(CHIP)) == [own.label(CHIP)]

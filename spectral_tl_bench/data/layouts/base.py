@@ -43,7 +43,7 @@ def text_problem(text: str) -> str:
     """What is wrong with a name or path that somebody else has written; empty if nothing is."""
     if len(text) > LONGEST_TEXT:
         return f"a text of {len(text)} characters"
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+    if not text.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         return "control characters in a name"  # they move the cursor of a terminal, or end a path early
     return ""
 
