@@ -110,6 +110,10 @@ def is_flag(arguments: list[str]) -> bool:
     return True
 
 
+ACT_AT_ONCE = ("install_completion", "show_completion")
+"""Options whose value is not processed here: that would install something."""
+
+
 def parse(arguments: list[str], complete: bool) -> None:
     """Read arguments as the command does, and run nothing.
 
@@ -130,7 +134,7 @@ def parse(arguments: list[str], complete: bool) -> None:
         missing = given is None or given == () or type(given).__name__ == "Sentinel"
         assert not (complete and param.required and missing and not is_open(arguments)), f"{param.name} is missing"
         placeholder = any(str(one).isupper() for one in (given if isinstance(given, list | tuple) else [given]))
-        if not missing and not placeholder:
+        if not missing and not placeholder and param.name not in ACT_AT_ONCE:
             param.process_value(context, given)
 
 

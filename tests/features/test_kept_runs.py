@@ -309,7 +309,7 @@ def test_fixed_source_takes_no_augmentation(tree):
 def test_the_command_takes_the_limit(tree, tmp_path, monkeypatch, capsys):
     caught = []
     monkeypatch.setattr(
-        "spectral_tl_bench.runner.processes.execute_in_processes",
+        "spectral_tl_bench.runner.work.execute_in_processes",
         lambda cells, out, hardware, *more, **options: (
             caught.append(hardware) or [Outcome(cell, "done", None, 0.5) for cell in cells]
         ),
