@@ -56,7 +56,8 @@ def group(view: View, benchmarks: Sequence[BenchmarkView], most: int) -> Fields:
     """The rows that are complete on all benchmarks of a dataset, the best first.
 
     ``lines`` have the mean ``miou`` over the benchmarks with a gap, its interval over places (``low``, ``high``), and
-    the means of the in-domain score and of the drop over the same benchmarks, None where one lacks them.
+    the means of the in-domain score and of the drop over the same benchmarks, None where one lacks them. How many
+    ``seeds`` each has is shown where they differ.
     """
     gaps = [benchmark for benchmark in benchmarks if not benchmark.reference]
     lines: list[Fields] = []
@@ -71,7 +72,7 @@ def group(view: View, benchmarks: Sequence[BenchmarkView], most: int) -> Fields:
         lines.append({
             "row": row, "miou": miou, "low": low, "high": high,
             "in_domain": _mean(entries, "in_domain"), "drop": _mean(entries, "drop"),
-            "seconds": _mean(entries, "seconds"),
+            "seconds": _mean(entries, "seconds"), "seeds": len(row["seeds"].split(", ")),
         })  # fmt: skip
     lines.sort(key=lambda line: -line["miou"])
     drawn = lines[:most]
@@ -91,7 +92,7 @@ def group(view: View, benchmarks: Sequence[BenchmarkView], most: int) -> Fields:
         "lacking": len(view.listed) - 1 - len(lines),
         "floor": statistics.fmean(known) if known and len(known) == len(floors) else None,
         "scale": scale_of(ends),
-        "seeds": _range(len(line["row"]["seeds"].split(", ")) for line in drawn),
+        "seeds": _range(line["seeds"] for line in drawn),
         "places": [(one.id, _range(_places(view, drawn, one))) for one in gaps],
     }  # fmt: skip
 
