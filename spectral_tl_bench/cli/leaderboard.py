@@ -16,6 +16,7 @@ from spectral_tl_bench.errors import UserError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.results.schema import Record
 
 _PUBLISHED = Path("leaderboard") / "results"
@@ -106,16 +107,13 @@ def plot(
     from spectral_tl_bench.leaderboard.definitions import read_definitions
     from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
     from spectral_tl_bench.leaderboard.kept import Kept
-    from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_file
 
     suffix = check_suffix(out)
     check_file(out, "--out")
     roots = _existing(records)
     kept = Kept(roots)
-    results = read_records(roots, kept.read_before)
-    if not results:
-        raise _nothing(roots)
+    results = find_records(records, kept)
     board = chosen_board(results, track, ", ".join(map(str, roots)), kept)
     figure = draw(kind, analyse(board, kept), benchmark, tuple(method or ()), width, read_definitions(roots))
     content = render(figure, suffix)
@@ -156,8 +154,12 @@ def _list_records(records: list[Record]) -> None:
     say("one of them in full: stbench show RECORD; what two differ in: stbench show RECORD RECORD")
 
 
-def find_records(records: list[Path] | None) -> list[Record]:
+def find_records(records: list[Path] | None, kept: Kept | None = None) -> list[Record]:
     """The stored records of ``--records``, or of where they are kept.
+
+    Args:
+        records: What the option says.
+        kept: What earlier reports worked out of them.
 
     Raises:
         UserError: If there are none.
@@ -165,7 +167,7 @@ def find_records(records: list[Path] | None) -> list[Record]:
     from spectral_tl_bench.results.store import read_records
 
     roots = _existing(records)
-    results = read_records(roots)
+    results = read_records(roots) if kept is None else read_records(roots, kept.read_before)
     if not results:
         raise _nothing(roots)
     return results
