@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO_FLAGS ?=
 TEST_JOBS ?= 2
+# The environment keeps its bytecode, whatever the shell says: each process and each test would compile PyTorch again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test quick lint slow docs newer golden clean
 
