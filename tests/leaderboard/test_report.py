@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 
 import pandas as pd
@@ -142,7 +143,11 @@ def test_unknown_formats_are_refused(tmp_path):
 def test_random_weights_are_named_beside_the_backbone(store, tmp_path):
     shape = {"name": "rgb-mini", "width": 96, "depth": 4, "heads": 4, "patch": 8}
     records = [store(0.6, backbone=shape), store(0.8, backbone={**shape, "pretrained": "rgb-mini"})]
-    write_report(records, tmp_path / "out", formats=("md", "latex"))
+    write_report(records, tmp_path / "out", formats=("md", "latex", "site"))
     board = (tmp_path / "out" / "tables" / "board.md").read_text()
     assert "| rgb-mini (random weights) |" in board and "| rgb-mini |" in board
     assert "rgb-mini (random weights)" in (tmp_path / "out" / "tables" / "board.tex").read_text()
+    page = next((tmp_path / "out" / "site" / "reproduced" / "methods").glob(f"{records[0].method}*.html")).read_text()
+    assert [text for text in re.findall(r"<h2>([^<]+)", page) if "random weights" in text] == [
+        f"{records[0].method}, rgb-mini (random weights) "
+    ]

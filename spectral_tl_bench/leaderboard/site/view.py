@@ -24,7 +24,7 @@ from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
 from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
 from spectral_tl_bench.leaderboard.site.pictures import class_colours
-from spectral_tl_bench.leaderboard.text import as_json, plain, selected_by
+from spectral_tl_bench.leaderboard.text import as_json, backbone_text, plain, selected_by
 from spectral_tl_bench.results.schema import Record
 
 ROWS_PER_PAGE = 20
@@ -226,7 +226,8 @@ def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]])
     for row in rows:
         like = siblings[row["method"]]
         row["variant"] = _variant(row, like)
-        row["label"] = plain(", ".join(part for part in (row["method"], row["backbone"], row["variant"]) if part))
+        backbone = backbone_text(row) if row["backbone"] else ""
+        row["label"] = plain(", ".join(part for part in (row["method"], backbone, row["variant"]) if part))
         row["slug"] = slug(row["row"])
         row["page_file"] = page_name(row["method"], like.index(row) // ROWS_PER_PAGE)
         records = [
@@ -253,7 +254,7 @@ def _variant(row: Fields, like: list[Fields]) -> str:
                 parts.append((kinds, f"{name} {setting(mine[name])}" if name in mine else f"no {name}"))
     for name in ("pretrained", "patch_embedding", "protocol"):
         kinds = len({other[name] for other in like})
-        if kinds > 1 and row[name]:
+        if kinds > 1 and row[name] and row[name] != "none":
             parts.append((kinds, f"{name.replace('_', ' ')} {row[name]}"))
     parts.sort(key=lambda part: -part[0])
     shown = [part if len(part) <= 60 else f"{part[:59]}…" for _, part in parts[:_MOST_PARTS]]

@@ -237,7 +237,7 @@ def test_the_comparison_is_estimable_where_it_should_be(site):
 
 def test_a_comparison_by_hand(open_page):
     page = open_page("reproduced/compare.html")
-    page.locator("#row-b").select_option(label="lora, vit-base, rank 4")
+    page.locator("#row-b").select_option(label="lora, vit-base (random weights), rank 4")
     page.wait_for_function("() => location.hash.includes('b=')")
     page.wait_for_function("() => document.querySelector('#t-compare tfoot td').textContent")
     before = page.locator("#t-compare tfoot td").nth(2).inner_text()

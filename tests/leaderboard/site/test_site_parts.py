@@ -186,7 +186,7 @@ def test_points_stand_where_their_numbers_are(analyses):
     by_mean = sorted((point["row"]["mean"], -point["y"]) for point in drawn.values())
     assert [y for _, y in by_mean] == sorted(y for _, y in by_mean)
     decades = {text: x for x, text in found["x_ticks"]}
-    assert drawn["lora, vit-base, rank 4"]["x"] == pytest.approx(
+    assert drawn["lora, vit-base (random weights), rank 4"]["x"] == pytest.approx(
         decades["1 M"] - (decades["10 M"] - decades["1 M"]) * 0.0969, abs=0.3
     )
     assert all(point["low"] >= point["y"] >= point["high"] for point in found["points"] if point["low"] is not None)
@@ -201,4 +201,5 @@ def test_rows_of_one_method_are_told_apart(analyses):
     view = View("reproduced", analyses["reproduced"])
     labels = [row["label"] for row in view.rows]
     assert len(set(labels)) == len(labels)
-    assert {"lora, vit-large, rank 16", "lora, vit-base, rank 4", "unet"} <= set(labels)
+    loras = {f"lora, vit-{size} (random weights), rank {rank}" for size, rank in (("large", 16), ("base", 4))}
+    assert loras | {"unet"} <= set(labels)
