@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spectral_tl_bench.cli.leaderboard import find_records
 from spectral_tl_bench.console import user_path
 from spectral_tl_bench.defaults import results_folder
 from spectral_tl_bench.files import write_bytes
@@ -20,6 +19,7 @@ from spectral_tl_bench.leaderboard.figures import PAGE, check_suffix, draw, rend
 from spectral_tl_bench.leaderboard.statistics.comparison import compare as compare_rows
 from spectral_tl_bench.leaderboard.statistics.comparison import find_row, verdict
 from spectral_tl_bench.leaderboard.tidy import results_frame
+from spectral_tl_bench.results.finding import find_records
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.storage.output import check_file
 

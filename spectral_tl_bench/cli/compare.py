@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.cli.leaderboard import Records, find_records
+from spectral_tl_bench.cli.leaderboard import Records
 from spectral_tl_bench.console import in_percent, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
@@ -40,6 +40,7 @@ def compare_rows(
     from spectral_tl_bench.leaderboard.board import make_boards
     from spectral_tl_bench.leaderboard.choosing import board_of_rows
     from spectral_tl_bench.leaderboard.statistics.comparison import compare, find_row
+    from spectral_tl_bench.results.finding import find_records
 
     boards = make_boards(find_records(records))
     if first is None or second is None:

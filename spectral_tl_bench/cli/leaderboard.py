@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.console import in_percent, print_rows, say
-from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
+from spectral_tl_bench.defaults import RESULTS_HELP
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.results.schema import Record
 
-_PUBLISHED = Path("leaderboard") / "results"
 _FORMATS = "md, csv, parquet, latex, figures, site, or all"
 
 Records = Annotated[
@@ -55,6 +53,7 @@ def report(
     from spectral_tl_bench.leaderboard.definitions import read_definitions
     from spectral_tl_bench.leaderboard.kept import Kept
     from spectral_tl_bench.leaderboard.report import DEFAULT_FORMATS, FORMATS, TABLES, write_report
+    from spectral_tl_bench.results.finding import existing_roots, nothing_found
     from spectral_tl_bench.results.store import read_records
     from spectral_tl_bench.storage.output import check_folder
 
@@ -63,13 +62,13 @@ def report(
     for name in wanted:  # before the records, which take longer
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}", expected=_FORMATS, fix=nearest(name, (*FORMATS, "all")))
-    roots = _existing(records)
+    roots = existing_roots(records)
     folder = out or _default_out(roots)
     check_folder(folder, "--out")
     kept = Kept(roots)
     results, papers, audits = read_records(roots, kept.read_before), _reported(roots), read_audits(roots)
     if not results and papers is None:
-        raise _nothing(roots)
+        raise nothing_found(roots)
     paths = write_report(results, folder, wanted, papers, audits, read_definitions(roots), kept)
     others: Counter[str] = Counter()
     for path in paths:
@@ -107,13 +106,14 @@ def plot(
     from spectral_tl_bench.leaderboard.definitions import read_definitions
     from spectral_tl_bench.leaderboard.figures import check_suffix, draw, render
     from spectral_tl_bench.leaderboard.kept import Kept
+    from spectral_tl_bench.results.finding import existing_roots, find_records
     from spectral_tl_bench.storage.output import check_file
 
     suffix = check_suffix(out)
     check_file(out, "--out")
-    roots = _existing(records)
+    roots = existing_roots(records)
     kept = Kept(roots)
-    results = find_records(records, kept)
+    results = find_records(records, kept.read_before)
     board = chosen_board(results, track, ", ".join(map(str, roots)), kept)
     figure = draw(kind, analyse(board, kept), benchmark, tuple(method or ()), width, read_definitions(roots))
     content = render(figure, suffix)
@@ -131,13 +131,15 @@ def show(
     records: Records = None,
 ) -> None:
     """Show one stored result, its scores computed again from the evidence; or why two are not the same."""
+    from spectral_tl_bench.results.finding import find_record, find_records, roots_of
+
     if record is None:
         _list_records(find_records(records))
         return
-    from spectral_tl_bench.leaderboard.show import compare_identities, find_record
+    from spectral_tl_bench.leaderboard.show import compare_identities
     from spectral_tl_bench.leaderboard.show import show as print_record
 
-    roots = _roots(records)
+    roots = roots_of(records)
     if other is None:
         print_record(find_record(record, roots))
     else:
@@ -154,40 +156,11 @@ def _list_records(records: list[Record]) -> None:
     say("one of them in full: stbench show RECORD; what two differ in: stbench show RECORD RECORD")
 
 
-def find_records(records: list[Path] | None, kept: Kept | None = None) -> list[Record]:
-    """The stored records of ``--records``, or of where they are kept.
-
-    Args:
-        records: What the option says.
-        kept: What earlier reports worked out of them.
-
-    Raises:
-        UserError: If there are none.
-    """
-    from spectral_tl_bench.results.store import read_records
-
-    roots = _existing(records)
-    results = read_records(roots) if kept is None else read_records(roots, kept.read_before)
-    if not results:
-        raise _nothing(roots)
-    return results
-
-
-def _roots(records: list[Path] | None) -> list[Path]:
-    return records or [results_folder()]
-
-
-def _existing(records: list[Path] | None) -> list[Path]:
-    """The folders that are meant; where none is named, the usual one has to be there."""
-    roots = _roots(records)
-    if not records and not roots[0].exists():
-        raise _nothing(roots)
-    return roots
-
-
 def _default_out(roots: list[Path]) -> Path:
-    if roots == [_PUBLISHED]:  # nothing but published records may lie there
-        return _PUBLISHED.parent
+    from spectral_tl_bench.results.finding import PUBLISHED
+
+    if roots == [PUBLISHED]:  # nothing but published records may lie there
+        return PUBLISHED.parent
     return roots[0] if roots[0].is_dir() else roots[0].parent
 
 
@@ -200,12 +173,3 @@ def _reported(roots: list[Path]) -> pd.DataFrame | None:
     frames = [read_reported(root / "reported") for root in roots if (root / "reported").is_dir()]
     frames = [frame for frame in frames if len(frame)]
     return pd.concat(frames, ignore_index=True) if frames else None
-
-
-def _nothing(roots: list[Path]) -> UserError:
-    published = f"; those of the committed board: --records {_PUBLISHED}" if _PUBLISHED.is_dir() else ""
-    return UserError(
-        "there are no records yet",
-        where=", ".join(map(str, roots)),
-        fix=f"run something first: stbench run -m pixel-mlp -b dfc2020-summer{published}",
-    )

@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="selected.safetensors of a run, its record, or their folder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="selected.safetensors of a run, its record, their folder, or how its fingerprint begins."),
+    ],
     scenes: Annotated[
         list[Path], typer.Argument(metavar="SCENE...", help="GeoTIFFs, VRTs, other rasters, or folders.")
     ],

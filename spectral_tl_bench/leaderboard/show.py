@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import ReleasedScores, released_from_strict
 from spectral_tl_bench.leaderboard.measured import all_options
 from spectral_tl_bench.leaderboard.text import (
@@ -30,7 +27,7 @@ from spectral_tl_bench.leaderboard.text import (
     warnings,
 )
 from spectral_tl_bench.results.schema import Record, ScoreBlock, Selection
-from spectral_tl_bench.results.store import RECORD_FILE, check_scores, load_evidence, read_record, records_like
+from spectral_tl_bench.results.store import check_scores, load_evidence
 from spectral_tl_bench.results.tuning import Tuning
 
 UNKNOWN_IDENTITY = "not known: it comes from an earlier version of the suite and does not say which code it belongs to"
@@ -40,42 +37,6 @@ ABOUT_TRACE = (
     "follows the model late and is the score of no checkpoint; those stand above. It chooses nothing: each checkpoint "
     "replaces the one before, and the last one counts."
 )
-_PREFIX = re.compile(r"[0-9a-f]{4,64}")
-
-
-def find_record(name: str, roots: Sequence[Path]) -> Record:
-    """Read the record that a user means.
-
-    Args:
-        name: Path of a ``record.json`` or of its folder, or the first digits (at least 4) of a fingerprint, also of
-            the one that schema 1 gave.
-        roots: Folders to look for fingerprints in.
-
-    Raises:
-        RecordError: If there is no such record, or more than one.
-    """
-    path = Path(name)
-    if path.is_dir():
-        path = path / RECORD_FILE
-    if path.is_file():
-        return read_record(path)
-    where = ", ".join(map(str, roots))
-    if not _PREFIX.fullmatch(name):
-        raise RecordError(
-            f"there is no record {name!r}",
-            where=where,
-            expected="a record.json, its folder, or at least 4 hexadecimal digits that a fingerprint begins with",
-        )
-    records = records_like(name, roots)
-    if not records:
-        raise RecordError(f"no fingerprint begins with {name!r}", where=where)
-    if len(records) > 1:
-        raise RecordError(
-            f"{len(records)} records have a fingerprint that begins with {name!r}",
-            where=", ".join(f"{record.path} ({record.fingerprint[:16]})" for record in records[:5]),
-            fix="give more digits, or the path",
-        )
-    return records[0]
 
 
 def show(record: Record, console: Console | None = None) -> None:

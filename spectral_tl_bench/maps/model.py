@@ -21,6 +21,7 @@ from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.protocol.settings import RunSettings
 from spectral_tl_bench.results.backbones import recorded_backbone
+from spectral_tl_bench.results.finding import existing_roots, find_record, is_fingerprint
 from spectral_tl_bench.results.schema import BackboneFacts
 from spectral_tl_bench.results.store import RECORD_FILE, WEIGHTS_FILE
 
@@ -82,11 +83,13 @@ def load_model(path: Path | str, *, backbone_weights: Path | str | None = None) 
     """Build a trained network again.
 
     Args:
-        path: ``selected.safetensors`` of a run, the record beside it, or their folder.
+        path: ``selected.safetensors`` of a run, the record beside it, their folder, or how the fingerprint of a
+            record in the usual folder of results begins.
         backbone_weights: The pretrained weights of its backbone, where the run read them from a file.
 
     Raises:
         AdapterError: If there are no such weights, or they were stored by an older version.
+        RecordError: If no fingerprint, or more than one, begins so.
         UserError: If method or backbone are not installed, or the backbone's weights cannot be had or are others.
     """
     file = _weights_file(user_path(path))
@@ -122,6 +125,9 @@ def load_model(path: Path | str, *, backbone_weights: Path | str | None = None) 
 
 
 def _weights_file(path: Path) -> Path:
+    if not path.exists() and is_fingerprint(str(path)):
+        record = find_record(str(path), existing_roots(None))
+        path = record.path or path
     if path.is_dir():
         path = path / WEIGHTS_FILE
     elif path.name == RECORD_FILE:

@@ -85,6 +85,11 @@ class _Chosen:
     protocol: Protocol
     given: GivenStage | None
 
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether any of the methods does."""
+        return any(method.uses_backbone for method, _ in self.methods.values())
+
 
 class _Planner:
     """Makes each thing once, however many requests need it."""
@@ -145,7 +150,7 @@ class _Planner:
             protocol,
             None if folder is None else self._get("stage", folder, lambda: open_given(folder)),
         )  # fmt: skip
-        if line := weights_line(chosen.backbone):
+        if chosen.uses_backbone and (line := weights_line(chosen.backbone)):
             self.say(line)
         if chosen.protocol.selection.on_target:
             self.say(LEAK)
@@ -178,7 +183,7 @@ class _Planner:
                 f"warning: windows of {settings.window} px, {settings.stride} px apart, do not overlap, though the "
                 f"protocol asks for it; the leaderboard refuses such results (--stride {settings.window // 2})"
             )
-        if any(method.uses_backbone for method, _ in chosen.methods.values()):
+        if chosen.uses_backbone:
             sensor = opened.benchmark.sensor
             for line in input_lines(backbone, settings.window, sensor.gsd, sensor.band_names):
                 self.say(line)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.evaluation.metrics import released_from_strict
-from spectral_tl_bench.leaderboard.show import find_record, show
+from spectral_tl_bench.leaderboard.show import show
+from spectral_tl_bench.results.finding import find_record
 from spectral_tl_bench.results.store import load_evidence, read_record
 
 

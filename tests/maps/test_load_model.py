@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import make_request, quiet
 
-from spectral_tl_bench.errors import AdapterError, UserError
+from spectral_tl_bench.errors import AdapterError, RecordError, UserError
 from spectral_tl_bench.maps.model import load_model
 from spectral_tl_bench.methods.adapters_io import HEADER, read_card
 from spectral_tl_bench.runner.run import execute, plan
@@ -39,6 +39,15 @@ def test_what_is_loaded_says_what_it_is(trained):
     images = torch.from_numpy(model.statistics.mean).float()[None, :, None, None].expand(2, 24, 16, 16)
     assert torch.allclose(model.transforms(images), torch.zeros(()), atol=1e-4)
     assert model(images).shape == (2, 8, 16, 16)
+
+
+def test_a_record_is_found_by_how_its_fingerprint_begins(trained, monkeypatch):
+    monkeypatch.setenv("STBENCH_RESULTS", str(trained.folders["lora"].parents[2]))
+    expected = load_model(trained.folders["lora"])
+    assert load_model(expected.fingerprint[:8]).fingerprint == expected.fingerprint
+    other = "0123" if not expected.fingerprint.startswith("0123") else "3210"
+    with pytest.raises(RecordError, match=f"no fingerprint begins with '{other}'"):
+        load_model(other)
 
 
 def test_loading_draws_no_random_numbers(trained):

@@ -49,6 +49,13 @@ def test_windows_that_do_not_overlap_are_warned_of_before_anything_trains(tree, 
     assert any("do not overlap" in line and "--stride 8" in line for line in said) == warned
 
 
+@pytest.mark.parametrize(("methods", "told"), [(("majority", "pixel-mlp"), False), (("majority", "frozen"), True)])
+def test_weights_are_told_of_where_a_method_reads_them(tree, methods, told):
+    said: list[str] = []
+    cells_of(tree, block(*methods, backbones="rgb-mini", backbone_sizes={}), say=said.append)
+    assert any(line.startswith("weights of rgb-mini") for line in said) == told
+
+
 # ---------------------------------------------------------------------------------------------- grids
 
 
