@@ -264,10 +264,14 @@ def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float
     return found / cpu, found / clock
 
 
-def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, int]]:
-    """The largest reader's MiB after each fifth of an epoch: its own, and with its share of mapped files."""
+def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, ...]]:
+    """MiB of the largest reader after each fifth of an epoch: USS, PSS and RSS.
+
+    USS is what nobody else has, and would be free without this reader. PSS has its share of what several have, and
+    adds up over readers. RSS counts libraries and the page cache of mapped files in full for each reader.
+    """
     loader = make(WINDOW, (length,), workers)
-    largest: list[tuple[int, int]] = []
+    largest: list[tuple[int, ...]] = []
     marks = {len(range(0, length, 8)) * part // 5 for part in range(1, 6)}
     for number, _ in enumerate(loader, start=1):
         if number in marks:
@@ -275,8 +279,8 @@ def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, int]]:
             for child in multiprocessing.active_children():
                 lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines()[1:]
                 sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines}
-                readers.append((round(sizes["Pss_Anon:"] + sizes["Pss_Shmem:"]), round(sizes["Rss:"])))
-            largest.append((max(own for own, _ in readers), max(all_of_it for _, all_of_it in readers)))
+                readers.append((sizes["Private_Clean:"] + sizes["Private_Dirty:"], sizes["Pss:"], sizes["Rss:"]))
+            largest.append(tuple(round(max(kind)) for kind in zip(*readers, strict=True)))
     return largest
 
 
@@ -299,8 +303,8 @@ def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, A
             rows.append(row)
     held = {}
     for name in made.keys() & {"packed", "GeoTIFF", "TorchGeo"}:
-        held[name] = memory(made[name], min(wanted.chips, len(data.files.frame)) * (4 if name == "packed" else 1))
-    print(f"{shape}: MiB of the largest of 8 readers, its own and all: {held}", flush=True)
+        held[name] = memory(made[name], len(data.files.frame) * (1 if name == "TorchGeo" else 4))
+    print(f"{shape}: MiB of the largest of 8 readers, USS, PSS and RSS: {held}", flush=True)
     return {"chips": len(data.files.frame), "packed": len(data.packed.frame), "rates": rows, "memory": held}
 
 

@@ -23,6 +23,9 @@ from spectral_tl_bench.data.units import Unit, tagged, unit_of
 from spectral_tl_bench.data.unmeasured import Unmeasured, data_bands, unmeasured
 from spectral_tl_bench.errors import DataError
 
+SHORT = frozenset({"int8", "uint8", "int16", "uint16"})
+"""Types of pixels that take less room than float32, which holds all of their values."""
+
 
 @dataclass(frozen=True)
 class ReadingRules:

@@ -135,6 +135,8 @@ def on_image(label: Grid, image: Grid) -> tuple[Turn, Window]:
     """
     if label.transform is None or image.transform is None:
         return _pixel_for_pixel(label, image)
+    if label == image:
+        return Turn(), Window(0, 0, image.width, image.height)
     systems = "" if _same_crs(label, image) else f" ({_systems(label, image)})"
     matrix = _relative(label, image, label.transform, image.transform)
     turn = _quarter(matrix, label.height, label.width, 1)

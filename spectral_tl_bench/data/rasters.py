@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
-from spectral_tl_bench.data.chip import Image, ReadingRules, read_grid, read_image, read_label
+from spectral_tl_bench.data.chip import SHORT, Image, ReadingRules, read_grid, read_image, read_label
 from spectral_tl_bench.data.chip_cache import ChipCache, chip_bytes
 from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
@@ -40,9 +40,6 @@ GeoQuery = tuple[slice, slice, slice]
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever pixels, labels or statistics that are read from the same files may change."""
-
-SHORT = frozenset({"int8", "uint8", "int16", "uint16"})
-"""Types of pixels that take less room than float32, which holds all of their values."""
 
 EPOCH = pd.Timestamp("2000-01-01")
 SLOT = pd.Timedelta(seconds=2)

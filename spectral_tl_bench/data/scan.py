@@ -8,13 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from spectral_tl_bench.data.chip import Image, Label, ReadingRules, read_image, read_label
+from spectral_tl_bench.data.chip import SHORT, Image, Label, ReadingRules, read_image, read_label
 from spectral_tl_bench.data.layouts import ChipFiles
 from spectral_tl_bench.data.placement import PlacementError, Turn, name_of
+from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 
 SEEN = 4096
-"""Pixels of a chip, about, from which the spectra of its classes are known."""
+"""Pixels of a chip, about, from which the spectra of its classes and its darkest values are known."""
+ALL = slice(None)
+PIECE = 2**18
+"""Values that are summed at a time."""
+EXACT = 2**21
+"""Pixels, whose squares of 16 bits add up to less than 2**53."""
 
 
 def scan_chip(
@@ -79,35 +85,65 @@ def _label_facts(label: Label, image: Image, rules: ReadingRules) -> dict[str, A
         }
     if rules.nodata == "void" and image.holes.values is not None:
         counted &= ~image.holes.values.any(axis=0)
-    values, counts = np.unique(label.raw if counted.all() else label.raw[counted], return_counts=True)
+    values, counts = _histogram(label.raw if counted.all() else label.raw[counted])
     return facts | {"labels": values.astype(np.int64).tolist(), "label_counts": counts.astype(np.int64).tolist()}
+
+
+def _histogram(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """As ``np.unique`` with counts; without sorting where there are few values that could be."""
+    if values.dtype != np.uint8:
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values.reshape(-1))
+    there = np.flatnonzero(counts)
+    return there, counts[there]
 
 
 def _band_facts(image: Image) -> dict[str, Any]:
     """Sums per band over measured values, in the benchmark's unit, and what is not measured."""
     pixels, holes, unit = image.pixels, image.holes.values, image.unit
-    flat = (pixels if unit is None else unit(pixels)).reshape(len(pixels), -1).astype(np.float64)
     facts: dict[str, Any] = {"zeros": image.holes.zeros, "tagged": image.tagged}
     if unit is not None:
         facts |= {"gain": list(unit.gain), "bias": list(unit.bias)}
-    measured = np.full(len(flat), flat.shape[1], dtype=np.int64)
+    count, size = len(pixels), pixels[0].size
+    measured = np.full(count, size, dtype=np.int64)
     invalid = 0
     if holes is not None:
-        hidden = holes.reshape(len(flat), -1)
-        flat[hidden] = 0.0
+        hidden = holes.reshape(count, -1)
         measured -= hidden.sum(axis=1)
         invalid = int(hidden.any(axis=0).sum())
-        bands = [str(band + 1) for band in range(len(hidden)) if hidden[band].any()]
-        facts |= {"nodata_bands": "all" if len(bands) == len(hidden) else ", ".join(bands)}
-        facts |= {"nodata": ", ".join(f"{reason} {count}" for reason, count in image.holes.reasons.items())}
+        touched = [str(band + 1) for band in range(count) if hidden[band].any()]
+        facts |= {"nodata_bands": "all" if len(touched) == count else ", ".join(touched)}
+        facts |= {"nodata": ", ".join(f"{reason} {number}" for reason, number in image.holes.reasons.items())}
+    some = slice(None, None, max(1, size // SEEN))
+    seen = np.empty((count, -(-size // some.step)))
+    sums: list[float] = []
+    square_sums: list[float] = []
+    # Sums of few enough short integers are exact in any order: those of large chips are made by pieces that stay in
+    # the processor's cache. Other sums are those of all bands at once, to the last bit.
+    exact = unit is None and pixels.dtype.name in SHORT and size <= EXACT
+    step = max(1, PIECE // size) if exact else count
+    for bands in (slice(first, first + step) for first in range(0, count, step)):
+        values = _in_unit(pixels[bands], image, bands).reshape(-1, size)
+        if holes is not None:
+            values[holes[bands].reshape(-1, size)] = 0.0
+        sums += values.sum(axis=1).tolist()
+        square_sums += np.einsum("bp,bp->b", values, values).tolist()
+        seen[bands] = values[:, some]
     return facts | {
         "band_count": measured.tolist(),
-        "band_sum": flat.sum(axis=1).tolist(),
-        "band_square_sum": np.einsum("bp,bp->b", flat, flat).tolist(),
-        "band_low": _low(flat, holes),
-        "valid_pixels": flat.shape[1] - invalid,
+        "band_sum": sums,
+        "band_square_sum": square_sums,
+        "band_low": _low(seen, None if holes is None else holes.reshape(count, -1)[:, some]),
+        "valid_pixels": size - invalid,
         "nodata_pixels": invalid,
     }
+
+
+def _in_unit(pixels: np.ndarray[Any, Any], image: Image, bands: slice = ALL) -> np.ndarray[Any, Any]:
+    """Pixels of some bands of an image (C, ...) in the benchmark's unit, float64."""
+    if image.unit is None:
+        return pixels.astype(np.float64)
+    return Unit(image.unit.gain[bands], image.unit.bias[bands])(pixels)
 
 
 def _spectra(label: Label, image: Image) -> dict[str, Any]:
@@ -119,21 +155,18 @@ def _spectra(label: Label, image: Image) -> dict[str, Any]:
     some = np.arange(0, flat.shape[1], max(1, flat.shape[1] // SEEN))
     if image.holes.values is not None:
         some = some[~image.holes.values.reshape(len(flat), -1)[:, some].any(axis=0)]
-    pixels = (image.pixels if image.unit is None else image.unit(image.pixels)).reshape(flat.shape)[:, some]
     values, which, counts = np.unique(label.raw.reshape(-1)[some], return_inverse=True, return_counts=True)
-    sums = np.zeros((len(values), len(flat)))
-    np.add.at(sums, which.reshape(-1), pixels.T.astype(np.float64))
+    which = which.reshape(-1)
+    sums = [np.bincount(which, band, len(values)) for band in _in_unit(flat[:, some], image)]
     labels = values.astype(np.int64).tolist()
-    return {"seen_labels": labels, "seen_counts": counts.tolist(), "seen_sums": sums.ravel().tolist()}
+    return {"seen_labels": labels, "seen_counts": counts.tolist(), "seen_sums": np.stack(sums, axis=1).ravel().tolist()}
 
 
-def _low(flat: np.ndarray[Any, Any], holes: np.ndarray[Any, Any] | None) -> list[float]:
-    """First percentile per band of about 4,000 pixels; NaN where a band holds none."""
-    some = slice(None, None, max(1, flat.shape[1] // 4096))
-    values = flat[:, some]
+def _low(values: np.ndarray[Any, Any], holes: np.ndarray[Any, Any] | None) -> list[float]:
+    """First percentile of each band; NaN where a band holds none."""
     if holes is None:
         return [float(value) for value in np.percentile(values, 1, axis=1)]
-    values = np.where(holes.reshape(len(flat), -1)[:, some], np.nan, values)
+    values = np.where(holes, np.nan, values)
     return [float(np.percentile(band[~np.isnan(band)], 1)) if (~np.isnan(band)).any() else np.nan for band in values]
 
 

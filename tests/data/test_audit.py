@@ -19,6 +19,7 @@ from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, 
 from spectral_tl_bench.data.audit.told import area, tell_apart
 from spectral_tl_bench.data.ground import BOX
 from spectral_tl_bench.data.source import DataSource
+from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.errors import DataError
 
 
@@ -123,6 +124,26 @@ def test_rows_11_and_12_of_mts12_adjoin():
     assert found.chips["target"] + 639 == 941 and not found.ground[NULL].touching
 
 
+def test_the_definition_of_mts12_id_tells_how_many_test_tiles_adjoin_source_tiles():
+    benchmark = builtin_benchmarks()["mts12-id"]
+    index = shipped.tile_index(benchmark)
+    split, domain = make_split(benchmark, index, 0), index.frame["domain"]
+    target = index.frame.loc[split.chips("target")]
+
+    def touching(source, tested):
+        chips = [chip for chip in (*split.chips("train"), *split.chips("validation")) if domain[chip] in source]
+        return compare_ground(index.frame.loc[chips], target[target["domain"].isin(tested)], "tiles").touching
+
+    north, south = ["north"], ["south"]
+    everywhere, within = touching(north + south, north + south), touching(south, south)
+    assert touching(north, north) == 0
+    assert everywhere == within + touching(south, north) + touching(north, south)
+    said = " ".join(benchmark.notes)
+    assert f"{everywhere} of {len(target)} touch" in said
+    assert f"{within} in the south" in said
+    assert f"{everywhere - within} across the border" in said
+
+
 def test_distant_cities_are_as_far_as_maps_say():
     found = audit_definition(builtin_benchmarks()["whuohs-s2t"]).ground[GAP]
     assert found.nearest_pair == ("S6", "T6") and not found.exact  # Anyi and Nanchang
@@ -193,8 +214,6 @@ def test_copies_between_the_sides(own):
 
 def test_a_near_copy_between_training_and_validation(own):
     roles = audit_data(own.benchmark(), DataSource("files", own.root, ""), True, geometry=True)
-    from spectral_tl_bench.data.splits import make_split
-
     cut = make_split(own.benchmark(), roles[1], 0)
     one, other = cut.chips("train")[0], cut.chips("validation")[0]
     own.write_raster(own.image(other), own.pixels(one) // 2, other)
