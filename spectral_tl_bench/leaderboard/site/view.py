@@ -22,7 +22,7 @@ from spectral_tl_bench.identity import benchmark_digest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
-from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
+from spectral_tl_bench.leaderboard.site.names import page_name, part_name, setting, slug, track_of
 from spectral_tl_bench.leaderboard.site.pictures import class_colours
 from spectral_tl_bench.leaderboard.text import as_json, plain, selected_by
 from spectral_tl_bench.results.schema import Record
@@ -31,6 +31,7 @@ ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
 
 _MOST_PARTS = 3
+_MOST_CELLS = 2500
 _WITHOUT_COLOURS = (
     "#4477aa",
     "#ccbb44",
@@ -152,6 +153,20 @@ class View:
         if twins:
             self.rows[-1]["page"] = f"{twins[0]['page_file']}#r-{twins[0]['slug']}"
         return [row for row in self.rows if row not in twins]
+
+    @property
+    def rows_per_part(self) -> int:
+        """Rows of one part of the overview, fewer where there are many columns."""
+        return max(50, min(100, _MOST_CELLS // (len(self.benchmarks) + 14) // 50 * 50))
+
+    def page_of(self, row: str) -> str:
+        """The part of the overview that has a row, and where in it; relative to the folder of the track."""
+        row = self.rows[-1]["row"] if row in self.analysis.floor_again else row
+        return f"{part_name('index.html', self._places[row] // self.rows_per_part)}#row-{slug(row)}"
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {row["row"]: place for place, row in enumerate(self.listed)}
 
     def _add_in_domain(self, row: Fields) -> None:
         """Add the means of in-domain score and drop over the benchmarks with a gap, where a complete row has them."""
