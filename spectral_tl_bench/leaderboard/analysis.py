@@ -109,7 +109,7 @@ def analyse(board: Board, kept: Kept | None = None) -> Analysis:
             line["worst_miou"], line["worst_domain"] = min(values, default=(NAN, ""))
         domains += parts
         classes += _class_lines(line, about, entry)
-    _add_means(rows, board, scores)
+    _add_means(rows, board, scores, kept)
     return Analysis(board, frame(rows, _ROWS), frame(entries, _ENTRIES), frame(domains, _DOMAINS),
                     frame(classes, _CLASSES), scores)  # fmt: skip
 
@@ -175,12 +175,12 @@ def _over_seeds(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     return average, np.sqrt(squares.sum(axis=0) / np.where(count > 1, count - 1, np.nan))
 
 
-def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, Entry]]) -> None:
+def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, Entry]], kept: Kept | None) -> None:
     """Add what is known over several benchmarks to the rows that have them all."""
     complete = [row for row in rows if row["complete"]]
     entries = {row["row"]: [scores[row["row"]][name] for name in board.benchmarks] for row in complete}
     ranked = [row["row"] for row in complete if not row["is_floor"] and not pd.isna(row["rank"])]
-    columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked)
+    columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked, kept)
     for row in complete:
         group = entries[row["row"]]
         estimate = combine(row["mean"], [(1 / len(group), entry.draws, entry.estimate) for entry in group])

@@ -106,6 +106,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
     order = view.best_first(benchmark.id)
     floor = view.rows[-1]
     entries = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
+    first = {row["row"] for row in [*order, floor]}
     classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     matrix = view.matrix(order[0]["row"], benchmark.id) if order else None
@@ -118,7 +119,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "places": places,
         "place_scale": scale_of(line[name] for line in places for name in ("low", "high")),
         "benchmark": benchmark,
-        "rows": [*order, *(row for row in view.listed if row not in order and row is not floor), floor],
+        "rows": [*order, *(row for row in view.listed if row["row"] not in first), floor],
         "scored": [*order[:MOST_HEAT], floor],
         "entries": entries,
         "map": draw_map(benchmark),

@@ -224,7 +224,12 @@ class View:
 
 def fields_of(frame: pd.DataFrame) -> list[Fields]:
     """The lines of a frame as plain Python values; whatever is missing is None."""
-    return lines_of(frame.astype(object).where(frame.notna(), None))
+    lines = lines_of(frame)
+    for name in (str(column) for column in frame.columns[frame.isna().any()]):
+        for line, missing in zip(lines, frame[name].isna(), strict=True):
+            if missing:
+                line[name] = None
+    return lines
 
 
 def _grouped(lines: Iterable[Fields], *names: str) -> dict[Any, list[Fields]]:
@@ -289,12 +294,13 @@ def _flat(values: Fields, prefix: str = "") -> Fields:
 def benchmark_views(analysis: Analysis, definitions: Sequence[Benchmark] = ()) -> list[BenchmarkView]:
     """The benchmarks of a board: by the suite's definition, else by one of those given that the records are of."""
     known = {**builtin_benchmarks(), **further_benchmarks()}
+    drawn = [run.record for run in analysis.board.records if run.record.pictures is not None]
     views = []
     for record in analysis.board.known.values():
         definition = known.get(record.benchmark)
         if definition is None or definition.dataset != record.dataset or definition.labels.names != record.classes:
             definition = next((one for one in definitions if _is_of(one, record)), None)
-        palette = () if definition else _palette(analysis, record)
+        palette = () if definition else _palette(drawn, record)
         views.append(BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap,
                                    record.classes, record.source_domains, record.target_domains, definition,
                                    palette))  # fmt: skip
@@ -308,11 +314,9 @@ def _is_of(definition: Benchmark, record: Record) -> bool:
     return benchmark_digest(definition.model_dump(mode="json")) == record.definition
 
 
-def _palette(analysis: Analysis, record: Record) -> tuple[str, ...]:
+def _palette(drawn: Iterable[Record], record: Record) -> tuple[str, ...]:
     """The colours of classes in the pictures that some record of a benchmark kept."""
-    for run in analysis.board.records:
-        if run.record.pictures is not None and run.record.benchmark == record.benchmark:
-            colours = class_colours(run.record)
-            if colours and run.record.classes == record.classes:
-                return colours
+    for other in drawn:
+        if other.benchmark == record.benchmark and other.classes == record.classes and (found := class_colours(other)):
+            return found
     return ()

@@ -71,7 +71,7 @@ class Writer:
             values: What both templates need.
         """
         folder = path[: path.rfind("/") + 1]
-        links = [
+        links: list[Fields] = [
             {"path": names.part_name(path, number)[len(folder) :], "first": first, "last": min(first + size, len(rows))}
             for number, first in enumerate(range(0, max(1, len(rows)), size))
         ]
