@@ -136,32 +136,42 @@ def _drop(entry: Entry | None, reference: Entry | None) -> Fields:
 
 
 def _domain_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
-    parts = {domain: entry.within(domain) for domain in sorted(about.target_domains)}
-    return [
-        {
-            "row": line["row"], "benchmark": line["benchmark"], "domain": domain, "miou": part.miou,
-            "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), "places": part.places,
-            **part.estimate.fields(0.0, 1.0),
-        }
-        for domain, part in parts.items()
-        if part.places
-    ]  # fmt: skip
+    domains = sorted(about.target_domains)
+
+    def make() -> list[Fields]:
+        parts = {domain: entry.within(domain) for domain in domains}
+        return [
+            {
+                "domain": domain, "miou": part.miou, "places": part.places,
+                "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), **part.estimate.fields(0.0, 1.0),
+            }
+            for domain, part in parts.items()
+            if part.places
+        ]  # fmt: skip
+
+    names = {"row": line["row"], "benchmark": line["benchmark"]}
+    return [{**names, **part} for part in entry.once(f"domains {domains}", make)]
 
 
 def _class_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
     """Pixels are means over seeds, of which the ground truth usually has one value."""
-    right, union, truth = (
-        np.stack([getattr(counts, name).sum(axis=0) for counts in entry.counts]) for name in ("right", "union", "truth")
-    )
-    iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
-    columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
+
+    def make() -> list[list[float]]:
+        right, union, truth = (
+            np.stack([getattr(counts, name).sum(axis=0) for counts in entry.counts])
+            for name in ("right", "union", "truth")
+        )
+        iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+        columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
+        return [column.tolist() for column in columns]
+
     return [
         {
             "row": line["row"], "benchmark": line["benchmark"], "index": index, "name": name, "iou": value, "std": std,
             "truth_pixels": round(true), "predicted_pixels": round(said),
         }
         for index, (name, value, std, true, said) in enumerate(
-            zip(about.classes, *map(np.ndarray.tolist, columns), strict=True)
+            zip(about.classes, *entry.once("classes", make), strict=True)
         )
     ]  # fmt: skip
 

@@ -41,6 +41,7 @@ _MADE_BY = (
     "files.py",
     "evaluation",
     "results",
+    "leaderboard/analysis.py",
     "leaderboard/kept.py",
     "leaderboard/measured.py",
     "leaderboard/statistics",

@@ -173,7 +173,7 @@ def run_fields(measured: MeasuredRecord, loss: Mapping[str, float]) -> Fields:
 
 def _scores(checkpoint: str, scores: ScoreBlock) -> Fields:
     values = {
-        **dict(scores),
+        **vars(scores),
         "worst_domain_miou": scores.per_domain[scores.worst_domain],
         "release_inflation": None if scores.release_miou is None else scores.release_miou - scores.miou,
         "iou": as_json(scores.iou),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -82,7 +83,8 @@ class Writer:
             body = Markup(self._render(path, f"{template}_rows", {**values, "rows": shown}))  # noqa: S704 - a template's
             self.page(folder + link["path"], template, **values, part=part, body=body)
             if len(links) > 1:
-                self.script(folder + scripts[number], scripts[number], body)
+                text = json.dumps(body, ensure_ascii=False)  # a file of its own, in which markup does no harm
+                self._text(folder + scripts[number], f"stbench.put({names.script_json(scripts[number])},{text});\n")
 
     def _render(self, path: str, template: str, values: Fields) -> str:
         depth = path.count("/")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, pl
 from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, deviation, estimate, too_few, unknown
 from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
 
+T = TypeVar("T")
 OTHER_PIXELS = "not evaluated on the same target pixels"
 Target = tuple[str, tuple[Place, ...], bytes]
 
@@ -57,11 +59,11 @@ class Entry:
         return self if set(seeds) == set(self.seeds) else replace(self, seeds={s: self.seeds[s] for s in seeds})
 
     def within(self, domain: str) -> Entry:
-        """The part of the target in one domain."""
+        """The part of the target in one domain; of it nothing is kept, but by who asks for it."""
         return (
             self
             if all(place[0] == domain for part in self.counts for place in part.places)
-            else replace(self, domain=domain)
+            else replace(self, domain=domain, kept=None)
         )
 
     @cached_property
@@ -89,7 +91,7 @@ class Entry:
             values = [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in self.counts]
             return min(len(part.places) for part in self.counts), values, float(np.mean(values))
 
-        return self.kept.numbers(f"counted {self._source}", count) if self.kept else count()
+        return self.once("counted", count)
 
     @property
     def places(self) -> int:
@@ -134,12 +136,13 @@ class Entry:
             return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
         if reason := too_few(self.places, self.effective):  # which saves the draws
             return unknown(self.miou, reason)
-        if self.kept is None:
-            return estimate(self.miou, self.draws, self.places, self.effective)
         # the draws of one domain are never asked for again
-        draws = self._draw if self.domain else lambda: self.draws
-        error = self.kept.numbers(f"deviation {self._source}", lambda: deviation(draws()))
+        error = self.once("deviation", lambda: deviation(self._draw() if self.domain else self.draws))
         return Estimate(self.miou, error, self.effective - 1)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Numbers that depend on ``name`` and the records alone: made once, where earlier reports are kept."""
+        return self.kept.numbers(f"{name} {self._source}", make) if self.kept else make()
 
 
 def seed_score(measured: MeasuredRecord) -> SeedScore:
