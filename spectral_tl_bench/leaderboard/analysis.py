@@ -109,7 +109,7 @@ def analyse(board: Board, kept: Kept | None = None) -> Analysis:
             line["worst_miou"], line["worst_domain"] = min(values, default=(NAN, ""))
         domains += parts
         classes += _class_lines(line, about, entry)
-    _add_means(rows, board, scores)
+    _add_means(rows, board, scores, kept)
     return Analysis(board, frame(rows, _ROWS), frame(entries, _ENTRIES), frame(domains, _DOMAINS),
                     frame(classes, _CLASSES), scores)  # fmt: skip
 
@@ -136,32 +136,42 @@ def _drop(entry: Entry | None, reference: Entry | None) -> Fields:
 
 
 def _domain_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
-    parts = {domain: entry.within(domain) for domain in sorted(about.target_domains)}
-    return [
-        {
-            "row": line["row"], "benchmark": line["benchmark"], "domain": domain, "miou": part.miou,
-            "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), "places": part.places,
-            **part.estimate.fields(0.0, 1.0),
-        }
-        for domain, part in parts.items()
-        if part.places
-    ]  # fmt: skip
+    domains = sorted(about.target_domains)
+
+    def make() -> list[Fields]:
+        parts = {domain: entry.within(domain) for domain in domains}
+        return [
+            {
+                "domain": domain, "miou": part.miou, "places": part.places,
+                "std": float(_over_seeds(np.array(part.values)[:, None])[1][0]), **part.estimate.fields(0.0, 1.0),
+            }
+            for domain, part in parts.items()
+            if part.places
+        ]  # fmt: skip
+
+    names = {"row": line["row"], "benchmark": line["benchmark"]}
+    return [{**names, **part} for part in entry.once(f"domains {domains}", make)]
 
 
 def _class_lines(line: Fields, about: Record, entry: Entry) -> list[Fields]:
     """Pixels are means over seeds, of which the ground truth usually has one value."""
-    right, union, truth = (
-        np.stack([getattr(counts, name).sum(axis=0) for counts in entry.counts]) for name in ("right", "union", "truth")
-    )
-    iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
-    columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
+
+    def make() -> list[list[float]]:
+        right, union, truth = (
+            np.stack([getattr(counts, name).sum(axis=0) for counts in entry.counts])
+            for name in ("right", "union", "truth")
+        )
+        iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+        columns = (*_over_seeds(iou), truth.mean(axis=0), (union - truth + right).mean(axis=0))
+        return [column.tolist() for column in columns]
+
     return [
         {
             "row": line["row"], "benchmark": line["benchmark"], "index": index, "name": name, "iou": value, "std": std,
             "truth_pixels": round(true), "predicted_pixels": round(said),
         }
         for index, (name, value, std, true, said) in enumerate(
-            zip(about.classes, *map(np.ndarray.tolist, columns), strict=True)
+            zip(about.classes, *entry.once("classes", make), strict=True)
         )
     ]  # fmt: skip
 
@@ -175,12 +185,12 @@ def _over_seeds(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     return average, np.sqrt(squares.sum(axis=0) / np.where(count > 1, count - 1, np.nan))
 
 
-def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, Entry]]) -> None:
+def _add_means(rows: list[Fields], board: Board, scores: Mapping[str, Mapping[str, Entry]], kept: Kept | None) -> None:
     """Add what is known over several benchmarks to the rows that have them all."""
     complete = [row for row in rows if row["complete"]]
     entries = {row["row"]: [scores[row["row"]][name] for name in board.benchmarks] for row in complete}
     ranked = [row["row"] for row in complete if not row["is_floor"] and not pd.isna(row["rank"])]
-    columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked)
+    columns = over_seeds({name: seed_table(group) for name, group in entries.items()}, ranked, kept)
     for row in complete:
         group = entries[row["row"]]
         estimate = combine(row["mean"], [(1 / len(group), entry.draws, entry.estimate) for entry in group])

@@ -344,4 +344,5 @@ def _unconverged(records: Iterable[MeasuredRecord]) -> str:
 
 
 def _about(record: Record) -> Fields:
-    return {**record.model_dump(include={"benchmark", "dataset", "gap"}), "reference": record.gap == "none"}
+    return {"benchmark": record.benchmark, "dataset": record.dataset, "gap": record.gap,
+            "reference": record.gap == "none"}  # fmt: skip

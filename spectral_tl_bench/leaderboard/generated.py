@@ -34,7 +34,10 @@ def check_free(folder: Path, files: Mapping[str, Generated]) -> None:
     Raises:
         UserError: It names the first such file.
     """
-    listed = _read_list(folder)
+    _check_free(folder, files, _read_list(folder))
+
+
+def _check_free(folder: Path, files: Mapping[str, Generated], listed: Mapping[str, object]) -> None:
     for name, file in sorted(files.items()):
         path = folder / name
         if name not in listed and path.exists() and not (path.is_file() and path.read_bytes() == file.content):
@@ -61,15 +64,15 @@ def replace_generated(folder: Path, files: Mapping[str, Generated], formats: Col
         UserError: If a file would be overwritten that no report made; nothing is written then.
     """
     folder = Path(folder)
-    check_free(folder, files)
     before = _read_list(folder)
+    _check_free(folder, files, before)
     kept = {name: entry for name, entry in before.items() if entry["format"] not in formats}
     now = {name: {"format": file.format, "sha256": file.sha256} for name, file in files.items()}
     if not before and not now:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     # A list of more than is there does no harm; a generated file that is not listed would be in the way for ever.
-    _write_list(folder, {**before, **now})
+    _write_list(folder, {**before, **now}, before)
     for name, file in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != file.content:
@@ -79,7 +82,7 @@ def replace_generated(folder: Path, files: Mapping[str, Generated], formats: Col
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == before[name]["sha256"]:
             path.unlink()
             _remove_empty(path.parent, folder)
-    _write_list(folder, {**kept, **now})
+    _write_list(folder, {**kept, **now}, {**before, **now})
     return [folder / name for name in files]
 
 
@@ -89,10 +92,10 @@ def _remove_empty(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _write_list(folder: Path, entries: dict[str, dict[str, str]]) -> None:
+def _write_list(folder: Path, entries: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> None:
     path = folder / LIST
     if entries:
-        if not path.is_file() or _read_list(folder) != entries:
+        if entries != before:
             write_json(path, {"files": entries})
         return
     path.unlink(missing_ok=True)
@@ -110,8 +113,12 @@ def _read_list(folder: Path) -> dict[str, dict[str, str]]:
         raise UserError(
             "the list of generated files cannot be read", where=path, fix="delete it and the files beside it"
         ) from None
-    for name in listed:  # the list comes with a clone, perhaps from somebody else: nothing outside may be touched
-        inside = folder.resolve() / name
-        if folder.resolve() not in inside.parents or inside.resolve() != inside or "\\" in name:
+    # the list comes with a clone, perhaps from somebody else: nothing outside may be touched
+    home, inside = folder.resolve(), set()
+    for name in listed:
+        file = home / name
+        if file.parent not in inside and file.parent.resolve() == file.parent and home in file.parents:
+            inside.add(file.parent)
+        if file.parent not in inside or file.name == ".." or file.is_symlink() or "\\" in name:
             raise UserError(f"the list of generated files names {name!r}", where=path, expected="files of this folder")
     return listed

@@ -1,6 +1,7 @@
 """What a report worked out of each record, kept for the next report: a record that did not change is not opened again.
 
-One file in the cache folder for each set of folders of records. An entry counts while the files of its record are the
+One file in the cache folder for each set of folders of records, and a small one beside it for what came since, so that
+one new record does not have all of it written again. An entry counts while the files of its record are the
 very same, by size, times and number on the disk, and the code and libraries that made it, too. A report with what is
 kept gives the same bytes as one without. A file that is damaged, or cannot be written, costs time and nothing else.
 """
@@ -13,9 +14,9 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy
@@ -28,14 +29,19 @@ from spectral_tl_bench.results.places import PlaceCounts
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.storage import BOARDS
 
-_MAGIC = b"stbench boards 1\n"
+T = TypeVar("T")
+_MAGIC = b"stbench boards 2\n"
 _SETTLED = 2.0
 """Seconds: a file that is younger may change once more without its times showing it, so nothing of it is kept."""
 _HEAD = len(_MAGIC) + 16
+_SINCE = "-since"
+_FEW = 0.1
+"""Share of the large file that may be new, or no longer asked for, before it is written again."""
 _MADE_BY = (
     "files.py",
     "evaluation",
     "results",
+    "leaderboard/analysis.py",
     "leaderboard/kept.py",
     "leaderboard/measured.py",
     "leaderboard/statistics",
@@ -54,13 +60,16 @@ class Kept:
         self._files: set[str] = set()
         self._stats: dict[Path, tuple[str, float] | None] = {}
         self._changed = False
-        self._asked: tuple[set[str], set[str]] = (set(), set())
+        self._asked: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         self._records: dict[str, dict[str, Any]] = {}
         self._draws: dict[str, NDArray[np.float64]] = {}
-        self._counts = np.empty(0, dtype=np.int64)
-        self._new_counts: dict[str, NDArray[np.int64]] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StorageError):
-            self._read(self._path.read_bytes())
+        self._numbers: dict[str, Any] = {}
+        self._counts: dict[str, NDArray[Any]] = {}
+        self._large: list[set[str]] = []
+        for ending in ("", _SINCE):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, StorageError):
+                self._read(self._path(ending))
+            self._large = self._large or [set(store) for store in self._stores]
 
     def read_before(self, path: Path) -> bool:
         """Whether the record in a file was read and measured before, and the file is still the very same."""
@@ -87,17 +96,34 @@ class Kept:
             self._changed = True
         return self._draws[key]
 
+    def numbers(self, key: str, make: Callable[[], T]) -> T:
+        """Numbers, and lists of them, by what they depend on, which ``key`` says in full; tuples come back as lists."""
+        self._asked[2].add(key)
+        if key not in self._numbers:
+            self._numbers[key] = make()
+            self._changed = True
+        found: T = self._numbers[key]
+        return found
+
     def save(self) -> None:
-        """Keep what was asked for, and nothing else; where it cannot be written, nothing is kept."""
-        if not self._changed and len(self._asked[0]) == len(self._records) and len(self._asked[1]) == len(self._draws):
-            return
+        """Keep what was asked for, and little else; where it cannot be written, nothing is kept."""
+        wanted = [asked & set(store) for asked, store in zip(self._asked, self._stores, strict=True)]
+        since = [keys - large for keys, large in zip(wanted, self._large, strict=True)]
+        moved = sum(len(keys ^ large) for keys, large in zip(wanted, self._large, strict=True))
         with contextlib.suppress(OSError, StorageError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(self._path, self._content())
+            self._path().parent.mkdir(parents=True, exist_ok=True)
+            if moved > _FEW * sum(map(len, self._large)):
+                write_bytes(self._path(), self._content(wanted))
+                self._path(_SINCE).unlink(missing_ok=True)
+            elif self._changed:
+                write_bytes(self._path(_SINCE), self._content(since))
 
     @property
-    def _path(self) -> Path:
-        return BOARDS.path(digest(self._roots)[:16])
+    def _stores(self) -> tuple[dict[str, dict[str, Any]], dict[str, NDArray[np.float64]], dict[str, Any]]:
+        return self._records, self._draws, self._numbers
+
+    def _path(self, ending: str = "") -> Path:
+        return BOARDS.path(digest(self._roots)[:16] + ending)
 
     def _key(self, record: Record) -> str | None:
         if record.location is None or record.evidence is None:
@@ -131,7 +157,7 @@ class Kept:
         if places is None:
             return
         arrays = [*measured.matrices.values(), places.right, places.union, places.truth]
-        self._new_counts[key] = np.concatenate([array.reshape(-1) for array in arrays])
+        self._counts[key] = np.concatenate([array.reshape(-1) for array in arrays])
         self._records[key] = {
             "blocks": {name: scores.model_dump() for name, scores in measured.blocks.items()},
             "domains": list(measured.matrices),
@@ -143,8 +169,8 @@ class Kept:
 
     def _again(self, record: Record, key: str) -> MeasuredRecord:
         entry, classes = self._records[key], len(record.classes)
-        numbers = self._of(key)
-        square, domains, places = classes * classes, entry["domains"], [tuple(place) for place in entry["places"]]
+        numbers = self._counts[key].astype(np.int64)
+        square, domains, places = classes * classes, entry["domains"], entry["places"]
         matrices = numbers[: square * len(domains)].reshape(-1, classes, classes)
         right, union, truth = numbers[square * len(domains) :].reshape(3, len(places), classes)
         blocks = {
@@ -153,48 +179,53 @@ class Kept:
         }
         return MeasuredRecord(
             record, blocks, dict(zip(domains, matrices, strict=True)), entry["target"],
-            PlaceCounts(tuple(places), right, union, truth),
+            PlaceCounts(places, right, union, truth),
         )  # fmt: skip
 
-    def _of(self, key: str) -> NDArray[np.int64]:
-        if key in self._new_counts:
-            return self._new_counts[key]
-        start, end = self._records[key]["at"]
-        return self._counts[start:end].astype(np.int64)
-
-    def _content(self) -> bytes:
-        """The file: a mark, a checksum, the length of a head in JSON, the head, draws, pixel counts."""
-        records, parts, start = {}, [np.empty(0, dtype=np.int64)], 0
-        for key in sorted(self._asked[0] & self._records.keys()):
-            numbers = self._of(key)
-            records[key] = {**self._records[key], "at": [start, start + len(numbers)]}
-            parts.append(numbers)
-            start += len(numbers)
-        counts = np.concatenate(parts)
+    def _content(self, keys: Sequence[set[str]]) -> bytes:
+        """A file: a mark, a checksum, the length of a head in JSON, the head, draws, pixel counts."""
+        ordered, drawn, numbers = map(sorted, keys)
+        places = list(dict.fromkeys(self._records[key]["places"] for key in ordered))
+        numbered = {one: number for number, one in enumerate(places)}
+        entries = [self._records[key] for key in ordered]
+        records = {
+            key: {**entry, "places": numbered[entry["places"]], "size": self._counts[key].size}
+            for key, entry in zip(ordered, entries, strict=True)
+        }
+        counts = np.concatenate([np.empty(0, dtype=np.int64), *(self._counts[key] for key in ordered)])
         kind = "<i4" if counts.max(initial=0) < 2**31 else "<i8"
-        drawn = sorted(self._asked[1] & self._draws.keys())
         draws = np.concatenate([np.empty(0), *(self._draws[key] for key in drawn)])
-        head = {"made_by": _made_by(), "kind": kind, "records": records, "drawn": drawn,
-                "lengths": [len(self._draws[key]) for key in drawn]}  # fmt: skip
+        head = {"made_by": _made_by(), "kind": kind, "places": places, "records": records,
+                "draws": {key: self._draws[key].size for key in drawn},
+                "numbers": {key: self._numbers[key] for key in numbers}}  # fmt: skip
         text = json.dumps(head, separators=(",", ":")).encode()
         text += b" " * (-(_HEAD + len(text)) % 8)
         body = b"".join([text, draws.astype("<f8").tobytes(), counts.astype(kind).tobytes()])
         return _MAGIC + zlib.crc32(body).to_bytes(8, "little") + len(text).to_bytes(8, "little") + body
 
-    def _read(self, content: bytes) -> None:
-        view = memoryview(content)
+    def _read(self, path: Path) -> None:
+        """Take what a file has; nothing of one that is damaged, or that other code has made."""
+        view = memoryview(path.read_bytes())
         checksum, length = (int.from_bytes(view[end - 8 : end], "little") for end in (_HEAD - 8, _HEAD))
         if view[: len(_MAGIC)] != _MAGIC or zlib.crc32(view[_HEAD:]) != checksum:
             return
         head = json.loads(bytes(view[_HEAD : _HEAD + length]))
         if head["made_by"] != _made_by():
             return
-        ends = np.cumsum([0, *head["lengths"]])
-        draws = np.frombuffer(view, dtype="<f8", count=int(ends[-1]), offset=_HEAD + length)
-        self._counts = np.frombuffer(view, dtype=head["kind"], offset=_HEAD + length + draws.nbytes)
-        self._draws = {name: draws[a:b] for name, a, b in zip(head["drawn"], ends, ends[1:], strict=False)}
-        self._records = head["records"]
-        self._files = {entry["file"] for entry in self._records.values()}
+        places = [tuple(map(tuple, one)) for one in head["places"]]
+        draws = np.frombuffer(view, dtype="<f8", count=sum(head["draws"].values()), offset=_HEAD + length)
+        counts = np.frombuffer(view, dtype=head["kind"], offset=_HEAD + length + draws.nbytes)
+        self._draws |= _cut(draws, head["draws"])
+        self._counts |= _cut(counts, {key: entry["size"] for key, entry in head["records"].items()})
+        self._records |= {key: {**entry, "places": places[entry["places"]]} for key, entry in head["records"].items()}
+        self._files |= {entry["file"] for entry in head["records"].values()}
+        self._numbers |= head["numbers"]
+
+
+def _cut(values: NDArray[Any], sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Pieces of an array, one after the other."""
+    ends = np.cumsum([0, *sizes.values()]).tolist()
+    return {key: values[start:end] for key, start, end in zip(sizes, ends, ends[1:], strict=False)}
 
 
 @functools.cache

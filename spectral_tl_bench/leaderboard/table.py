@@ -150,7 +150,8 @@ def method_fields(measured: MeasuredRecord) -> Fields:
 def run_fields(measured: MeasuredRecord, loss: Mapping[str, float]) -> Fields:
     """What came of a run; ``loss`` holds the drop by fingerprint, see ``board.drops``."""
     record = measured.record
-    line: Fields = record.model_dump(include={"status", "majority_class", "fingerprint", "peak_memory_mb", "device"})
+    names = ("status", "majority_class", "fingerprint", "peak_memory_mb", "device")
+    line: Fields = {name: getattr(record, name) for name in names}
     line |= {"drop_from_in_domain": loss.get(record.fingerprint), "target_hash": measured.target or None}
     for checkpoint, scores in measured.blocks.items():
         line |= _scores(checkpoint, scores)
@@ -160,19 +161,19 @@ def run_fields(measured: MeasuredRecord, loss: Mapping[str, float]) -> Fields:
     if record.selection is not None:
         line |= {"selected_step": record.selection.step, "selected_value": record.selection.value}
     if record.parameters is not None:
-        line |= {"parameters": record.parameters.total}
-        line |= record.parameters.model_dump(include={"trainable", "decoder"})
+        line |= {"parameters": record.parameters.total, "trainable": record.parameters.trainable}
+        line |= {"decoder": record.parameters.decoder}
     if record.data is not None:
         line |= {"split_hash": record.data.split_hash, "manifest_hash": record.data.manifest_hash}
     parts = {"seconds": record.seconds, "chips": record.data and record.data.chips, "error": record.error}
     for name, part in parts.items():
-        line |= {f"{name}_{key}": value for key, value in part.model_dump().items()} if part is not None else {}
+        line |= {f"{name}_{key}": value for key, value in part} if part is not None else {}
     return line
 
 
 def _scores(checkpoint: str, scores: ScoreBlock) -> Fields:
     values = {
-        **scores.model_dump(),
+        **vars(scores),
         "worst_domain_miou": scores.per_domain[scores.worst_domain],
         "release_inflation": None if scores.release_miou is None else scores.release_miou - scores.miou,
         "iou": as_json(scores.iou),

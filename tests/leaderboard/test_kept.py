@@ -138,3 +138,20 @@ def test_draws_come_back_as_they_were(tmp_path):
     first.save()
     second = Kept([tmp_path])
     np.testing.assert_array_equal(second.draws("a", lambda: values * 0), values)
+
+
+def test_what_came_since_is_kept_beside_until_it_is_much(records, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "_FEW", 10.0)
+    report(records, tmp_path / "first")
+    (large,) = (tmp_path / "cache/boards").glob("*.bin")
+    content = large.read_bytes()
+    store(0.5, method="rein")
+    again, _ = report(records, tmp_path / "again")
+    small = large.with_name(f"{large.stem}-since.bin")
+    assert large.read_bytes() == content and small.stat().st_size < len(content) / 2
+    assert report(records, tmp_path / "third") == (again, 0)
+    small.write_bytes(small.read_bytes()[:-1])
+    assert report(records, tmp_path / "fourth") == (again, 1)
+    monkeypatch.setattr(kept, "_FEW", 0.01)
+    assert report(records, tmp_path / "fifth") == (again, 0)
+    assert not small.exists() and large.stat().st_size > len(content)

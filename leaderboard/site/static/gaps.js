@@ -1,11 +1,11 @@
-// Source x target: the numbers of another row, from the data of all rows, loaded when first asked for.
+// Source x target: the numbers of another row, loaded when it is chosen.
 "use strict";
 (() => {
   const choice = document.getElementById("gap-row");
-  const fill = (all) => {
+  const fill = (row) => {
     for (const table of document.querySelectorAll("table.gaps")) {
       for (const line of table.tBodies[0].rows) {
-        const numbers = all[choice.value][line.dataset.benchmark];
+        const numbers = row.gaps[line.dataset.benchmark];
         for (const cell of line.querySelectorAll("[data-domain]")) {
           const value = numbers.domains[cell.dataset.domain] ?? null;
           cell.textContent = stbench.percent(value, 1);
@@ -18,6 +18,6 @@
       }
     }
   };
-  const load = () => stbench.load(choice.dataset.src, "gaps");
+  const load = (slug) => stbench.load(choice.dataset.rows + slug + ".js", "row:" + slug);
   choice.addEventListener("change", stbench.follow([choice], document.getElementById("gap-status"), load, fill));
 })();

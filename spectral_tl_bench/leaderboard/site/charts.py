@@ -20,6 +20,8 @@ TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000)
 MEGABYTES = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
 """Ticks of an axis in megabytes."""
 
+MOST_POINTS = 300
+"""Rows that are drawn of one plot, the best ones and those that no other one beats: a page of more is heavy."""
 _SHAPES = (
     "M0-5A5 5 0 1 1 0 5A5 5 0 1 1 0-5Z",
     "M-4.5-4.5H4.5V4.5H-4.5Z",
@@ -52,8 +54,8 @@ def scatter(
         ticks: Where the axis is marked.
 
     Returns:
-        What the template draws, None without rows. Its ``points`` have ``x``, ``y``, ``low``, ``high`` (None without
-        an interval), ``family``, ``words`` and ``row``.
+        What the template draws, None without rows; ``all`` is the number of rows that there are to draw. Its
+        ``points`` have ``x``, ``y``, ``low``, ``high`` (None without an interval), ``family``, ``words`` and ``row``.
     """
     rows = [row for row in view.listed if row["mean"] is not None and row[cost] is not None and not row["is_floor"]]
     if not rows:
@@ -95,7 +97,8 @@ def scatter(
             for n in range(round((top - bottom) / step) + 1)
         ],
         "zero": zero,
-        "points": points,
+        "points": [point for number, point in enumerate(points) if number < MOST_POINTS or point in front],
+        "all": len(points),
         "front": _stairs(front),
         "labels": _labels(points, front),
     }

@@ -10,7 +10,7 @@ _PRINTED = 5e-5
 """Half a digit of what is printed."""
 
 
-def telling(lines: Iterable[Fields]) -> tuple[set[str], list[str]]:
+def telling(lines: Iterable[Fields]) -> tuple[frozenset[str], list[str]]:
     """Look at the columns that a table may leave out.
 
     Args:
@@ -36,7 +36,7 @@ def telling(lines: Iterable[Fields]) -> tuple[set[str], list[str]]:
     elif seeds:
         one = seeds.pop()
         same.append(f"All rows: seed{'s' if ',' in one else ''} {one}.")
-    return has, same
+    return frozenset(has), same
 
 
 def _differ(lines: Iterable[Fields], column: str, other: str | None) -> bool:

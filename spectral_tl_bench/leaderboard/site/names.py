@@ -89,6 +89,11 @@ def page_name(method: str, number: int) -> str:
     return f"{slug(method)}.html" if number == 0 else f"{slug(method)}-page-{number + 1}.html"
 
 
+def part_name(path: str, number: int) -> str:
+    """Path of a part of a page whose rows are spread over several; no slug has a dot."""
+    return path if number == 0 else path.replace(".html", f".{number + 1}.html")
+
+
 def script_json(value: Any) -> str:
     """JSON that is also harmless inside a script or an HTML page: no ``<``, ``>``, ``&`` and nothing beyond ASCII.
 

@@ -24,6 +24,8 @@ from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE
 from spectral_tl_bench.objectives.registry import split_objectives
 from spectral_tl_bench.results.places import mean_iou
 
+RESULTS_PER_PART = 100
+"""Rows of one part of the table of results on a benchmark's page."""
 MOST_HEAT = 60
 """Rows of a heat map, the best ones: more cannot be read, and make a page heavy."""
 _ROUNDED = 1e-12
@@ -37,9 +39,9 @@ def write_track(writer: Writer, view: View) -> None:
     has, same = telling(view.rows)
     means = [row[name] for row in view.listed if not row["is_floor"]
              for name in ("mean", "mean_places_low", "mean_places_high")]  # fmt: skip
-    writer.page(
-        f"{folder}/index.html", "overview", **about, best=best, reasons=reasons(view), scale=scale_of(means), has=has,
-        same=same, floor_mean=view.rows[-1]["mean"],
+    writer.pages(
+        f"{folder}/index.html", "overview", view.listed, view.rows_per_part, **about, best=best, reasons=reasons(view),
+        scale=scale_of(means), has=has, same=same, floor_mean=view.rows[-1]["mean"],
         families=sorted({row["family"] for row in view.listed}),
         backbones=sorted({row["backbone"] for row in view.listed if row["backbone"]}),
         datasets=list(dict.fromkeys(benchmark.dataset for benchmark in view.benchmarks)),
@@ -47,7 +49,8 @@ def write_track(writer: Writer, view: View) -> None:
     )  # fmt: skip
     for benchmark in view.benchmarks:
         path = f"{folder}/benchmarks/{benchmark.slug}.html"
-        writer.page(path, "benchmark", **about, best=best, **benchmark_values(writer, view, benchmark))
+        values = benchmark_values(writer, view, benchmark)
+        writer.pages(path, "benchmark", values.pop("rows"), RESULTS_PER_PART, **about, best=best, **values)
     first = {benchmark.id: next(iter(view.best_first(benchmark.id)), None) for benchmark in view.benchmarks}
     writer.page(f"{folder}/benchmarks/index.html", "benchmarks", **about, first=first)
     _write_methods(writer, view)
@@ -65,10 +68,8 @@ def write_track(writer: Writer, view: View) -> None:
         left_out=sum(row["mean"] is None for row in view.listed if not row["is_floor"]),
     )  # fmt: skip
     if "gaps" not in view.left_out:
-        numbers = {row["row"]: gap_numbers(view, row["row"]) for row in view.scored}
-        writer.script(f"{folder}/gaps.js", "gaps", numbers)
         writer.page(f"{folder}/gaps.html", "gaps", **about, matrices=gap_matrices(view), rows=view.scored,
-                    numbers=numbers[view.scored[0]["row"]], data=f"{folder}/gaps.js")  # fmt: skip
+                    numbers=gap_numbers(view, view.scored[0]["row"]))  # fmt: skip
     if "compare" not in view.left_out:
         writer.page(f"{folder}/compare.html", "compare", **about, rows=view.scored)
     _write_rows(writer, view)
@@ -105,6 +106,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
     order = view.best_first(benchmark.id)
     floor = view.rows[-1]
     entries = {row["row"]: view.entries[row["row"], benchmark.id] for row in view.rows}
+    first = {row["row"] for row in [*order, floor]}
     classes = {row["row"]: view.classes.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     domains = {row["row"]: view.domains.get((row["row"], benchmark.id), []) for row in [*order, floor]}
     matrix = view.matrix(order[0]["row"], benchmark.id) if order else None
@@ -117,7 +119,7 @@ def benchmark_values(writer: Writer, view: View, benchmark: BenchmarkView) -> di
         "places": places,
         "place_scale": scale_of(line[name] for line in places for name in ("low", "high")),
         "benchmark": benchmark,
-        "rows": [*order, *(row for row in view.listed if row not in order and row is not floor), floor],
+        "rows": [*order, *(row for row in view.listed if row["row"] not in first), floor],
         "scored": [*order[:MOST_HEAT], floor],
         "entries": entries,
         "map": draw_map(benchmark),
@@ -256,10 +258,10 @@ def _write_methods(writer: Writer, view: View) -> None:
 def _write_rows(writer: Writer, view: View) -> None:
     """Write a file for each row with a number somewhere, which pages load only when somebody asks for it.
 
-    Each holds, by benchmark, the ``matrix`` (lines are ground truth; null for the majority class) and, where it has a
-    gap, what the comparison needs: ``seeds``; by seed ``miou``, number of the ``target`` and of its ``places``;
-    the ``effective`` number of places; and ``draws`` as ``packed`` writes them: one array for the mean over the seeds
-    or, where not all rows have the same seeds, one for each.
+    Each holds its ``gaps``, as ``gap_numbers`` has them, and by benchmark the ``matrix`` (lines are ground truth; null
+    for the majority class) and, where it has a gap, what the comparison needs: ``seeds``; by seed ``miou``, number of
+    the ``target`` and of its ``places``; the ``effective`` number of places; and ``draws`` as ``packed`` writes them:
+    one array for the mean over the seeds or, where not all rows have the same seeds, one for each.
     """
     scores = view.analysis.scores
     targets: dict[tuple[str, Any], int] = {}
@@ -290,7 +292,8 @@ def _write_rows(writer: Writer, view: View) -> None:
                 }
         if benchmarks:
             path = f"{view.track.slug}/rows/{row['slug']}.js"
-            writer.script(path, f"row:{row['slug']}", {"least": MIN_EFFECTIVE, "benchmarks": benchmarks})
+            data = {"least": MIN_EFFECTIVE, "benchmarks": benchmarks, "gaps": gap_numbers(view, row["row"])}
+            writer.script(path, f"row:{row['slug']}", data)
 
 
 def _reach(entries: Any) -> list[float | None]:

@@ -6,8 +6,6 @@ import hashlib
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.results.schema import Record
 
@@ -22,6 +20,8 @@ def class_colours(record: Record) -> tuple[str, ...]:
     content, _ = prediction(record) if record.pictures is not None else NO_PNG
     if not content:
         return ()
+    from PIL import Image  # which takes a while to import, and not all records have pictures
+
     with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
         palette = picture.getpalette() or []
     count = len(record.classes)
@@ -54,6 +54,8 @@ def _png(content: bytes) -> tuple[bytes, Size]:
     """The bytes of a PNG of reasonable size and its width and height; no bytes for anything else."""
     if len(content) > _MOST_BYTES:
         return NO_PNG
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if max(picture.size) > _MOST_SIDE:

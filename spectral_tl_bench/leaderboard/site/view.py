@@ -22,7 +22,7 @@ from spectral_tl_bench.identity import benchmark_digest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, lines_of
-from spectral_tl_bench.leaderboard.site.names import page_name, setting, slug, track_of
+from spectral_tl_bench.leaderboard.site.names import page_name, part_name, setting, slug, track_of
 from spectral_tl_bench.leaderboard.site.pictures import class_colours
 from spectral_tl_bench.leaderboard.text import as_json, backbone_text, plain, selected_by
 from spectral_tl_bench.results.schema import Record
@@ -31,6 +31,7 @@ ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
 
 _MOST_PARTS = 3
+_MOST_CELLS = 2500
 _WITHOUT_COLOURS = (
     "#4477aa",
     "#ccbb44",
@@ -153,6 +154,20 @@ class View:
             self.rows[-1]["page"] = f"{twins[0]['page_file']}#r-{twins[0]['slug']}"
         return [row for row in self.rows if row not in twins]
 
+    @property
+    def rows_per_part(self) -> int:
+        """Rows of one part of the overview, fewer where there are many columns."""
+        return max(50, min(100, _MOST_CELLS // (len(self.benchmarks) + 14) // 50 * 50))
+
+    def page_of(self, row: str) -> str:
+        """The part of the overview that has a row, and where in it; relative to the folder of the track."""
+        row = self.rows[-1]["row"] if row in self.analysis.floor_again else row
+        return f"{part_name('index.html', self._places[row] // self.rows_per_part)}#row-{slug(row)}"
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {row["row"]: place for place, row in enumerate(self.listed)}
+
     def _add_in_domain(self, row: Fields) -> None:
         """Add the means of in-domain score and drop over the benchmarks with a gap, where a complete row has them."""
         entries = [self.entries[row["row"], one.id] for one in self.benchmarks if not one.reference]
@@ -209,7 +224,12 @@ class View:
 
 def fields_of(frame: pd.DataFrame) -> list[Fields]:
     """The lines of a frame as plain Python values; whatever is missing is None."""
-    return lines_of(frame.astype(object).where(frame.notna(), None))
+    lines = lines_of(frame)
+    for name in (str(column) for column in frame.columns[frame.isna().any()]):
+        for line, missing in zip(lines, frame[name].isna(), strict=True):
+            if missing:
+                line[name] = None
+    return lines
 
 
 def _grouped(lines: Iterable[Fields], *names: str) -> dict[Any, list[Fields]]:
@@ -275,12 +295,13 @@ def _flat(values: Fields, prefix: str = "") -> Fields:
 def benchmark_views(analysis: Analysis, definitions: Sequence[Benchmark] = ()) -> list[BenchmarkView]:
     """The benchmarks of a board: by the suite's definition, else by one of those given that the records are of."""
     known = {**builtin_benchmarks(), **further_benchmarks()}
+    drawn = [run.record for run in analysis.board.records if run.record.pictures is not None]
     views = []
     for record in analysis.board.known.values():
         definition = known.get(record.benchmark)
         if definition is None or definition.dataset != record.dataset or definition.labels.names != record.classes:
             definition = next((one for one in definitions if _is_of(one, record)), None)
-        palette = () if definition else _palette(analysis, record)
+        palette = () if definition else _palette(drawn, record)
         views.append(BenchmarkView(record.benchmark, record.benchmark_version, record.dataset, record.gap,
                                    record.classes, record.source_domains, record.target_domains, definition,
                                    palette))  # fmt: skip
@@ -294,11 +315,9 @@ def _is_of(definition: Benchmark, record: Record) -> bool:
     return benchmark_digest(definition.model_dump(mode="json")) == record.definition
 
 
-def _palette(analysis: Analysis, record: Record) -> tuple[str, ...]:
+def _palette(drawn: Iterable[Record], record: Record) -> tuple[str, ...]:
     """The colours of classes in the pictures that some record of a benchmark kept."""
-    for run in analysis.board.records:
-        if run.record.pictures is not None and run.record.benchmark == record.benchmark:
-            colours = class_colours(run.record)
-            if colours and run.record.classes == record.classes:
-                return colours
+    for other in drawn:
+        if other.benchmark == record.benchmark and other.classes == record.classes and (found := class_colours(other)):
+            return found
     return ()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from spectral_tl_bench.evaluation.metrics import MIOU_RULE
+from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.generated import Generated
 from spectral_tl_bench.leaderboard.rendering import environment
-from spectral_tl_bench.leaderboard.site import names
+from spectral_tl_bench.leaderboard.site import cells, names
 from spectral_tl_bench.leaderboard.site.names import Track
 from spectral_tl_bench.leaderboard.site.scales import heat
 from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHICH_METRIC, WHY_RELEASE, percent, plain
@@ -39,8 +42,8 @@ class Writer:
             if file.name.endswith((".css", ".js", ".svg"))
         }
         shared = {"NOTHING": NOTHING, "ABOUT_TUNING": ABOUT_TUNING, "WHY_RELEASE": WHY_RELEASE,
-                  "WHICH_METRIC": WHICH_METRIC, "MIOU_RULE": MIOU_RULE, "tracks": tracks}  # fmt: skip
-        self._templates = environment(".site", _finalize, shared, autoescape=True)
+                  "WHICH_METRIC": WHICH_METRIC, "MIOU_RULE": MIOU_RULE, "tracks": tracks, "cells": cells}  # fmt: skip
+        self._templates = environment(".site", cells.shown, shared, autoescape=True)
         written = ("signed", "points", "count", "seconds", "megabytes", "setting", "printed")
         formats = {name: getattr(names, name) for name in written}
         self._templates.filters |= {"heat": heat, "percent": percent, "code": code, **formats}
@@ -51,11 +54,42 @@ class Writer:
         Args:
             path: Relative to the site, with ``/``.
             template: Name of the template, without ``.html``.
-            values: What it needs; ``root``, the way from the page to the site's top, and ``section``, where it stands
-                in the navigation, are added.
+            values: What it needs; ``root`` and ``home``, the ways from the page to the site's top and to the folder of
+                its track, and ``section``, where it stands in the navigation, are added.
         """
-        about = {"root": "../" * path.count("/"), "section": _SECTIONS.get(template, template)}
-        self._text(path, self._templates.get_template(f"{template}.html").render(about | values))
+        self._text(path, self._render(path, template, {"section": _SECTIONS.get(template, template), **values}))
+
+    def pages(self, path: str, template: str, rows: Sequence[Fields], size: int, **values: Any) -> None:
+        """Render a page with a table of rows: more than ``size`` of them stand in parts, on a page each.
+
+        The rows of each part are also a script, for the pages of the other parts: what sorts or filters acts on all.
+
+        Args:
+            path: Of the first page.
+            template: The page; it gets ``part``, and the rows as ``body``, from the template ``TEMPLATE_rows``.
+            rows: All of them, in their order.
+            size: Rows of one part.
+            values: What both templates need.
+        """
+        folder = path[: path.rfind("/") + 1]
+        links: list[Fields] = [
+            {"path": names.part_name(path, number)[len(folder) :], "first": first, "last": min(first + size, len(rows))}
+            for number, first in enumerate(range(0, max(1, len(rows)), size))
+        ]
+        scripts = [link["path"].replace(".html", ".rows.js") for link in links]
+        for number, link in enumerate(links):
+            shown = rows[link["first"] : link["last"]]
+            part = {**link, "number": number, "total": len(rows), "links": links, "scripts": scripts}
+            body = Markup(self._render(path, f"{template}_rows", {**values, "rows": shown}))  # noqa: S704 - a template's
+            self.page(folder + link["path"], template, **values, part=part, body=body)
+            if len(links) > 1:
+                text = json.dumps(body, ensure_ascii=False)  # a file of its own, in which markup does no harm
+                self._text(folder + scripts[number], f"stbench.put({names.script_json(scripts[number])},{text});\n")
+
+    def _render(self, path: str, template: str, values: Fields) -> str:
+        depth = path.count("/")
+        ways = {"root": "../" * depth, "home": "../" * (depth - 1)}
+        return self._templates.get_template(f"{template}.html").render(ways | values)
 
     def script(self, path: str, key: str, value: Any) -> None:
         """Add data as a script: a page that is opened from disk can load no other."""
@@ -74,8 +108,3 @@ class Writer:
 def code(text: str) -> Markup:
     """Text whose pieces between backticks are code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(plain(text)))))  # noqa: S704 - escaped on this line
-
-
-def _finalize(value: Any) -> Any:
-    """No control characters and no marks that turn the writing direction, whoever wrote the text."""
-    return plain(value) if type(value) is str and not value.isascii() else value

@@ -7,15 +7,18 @@ interval says what other seeds would have given on the same benchmarks and pixel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_tl_bench.files import seed_from
+from spectral_tl_bench.files import digest, seed_from
+from spectral_tl_bench.leaderboard.kept import Kept
 from spectral_tl_bench.leaderboard.statistics.entry import Entry
 
 REPETITIONS = 2000
+_BLOCK = 100  # of them are ranked together, which a core's cache holds
 Scores = NDArray[np.float64]
 """(seeds, benchmarks) or, where several samples are handled at once, (..., seeds, benchmarks)."""
 
@@ -49,7 +52,7 @@ def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks along the last axis, 1 the smallest and ties shared, as ``scipy.stats``, whose import takes a second."""
-    order = np.argsort(values, axis=-1, kind="stable")
+    order = np.argsort(values, axis=-1)  # ties share a rank, whichever of them comes first
     ordered = np.take_along_axis(values, order, axis=-1)
     place = np.broadcast_to(np.arange(values.shape[-1]), values.shape)
     new = np.ones(values.shape, dtype=bool)
@@ -90,12 +93,15 @@ def seed_table(entries: Sequence[Entry]) -> Scores:
     return np.array(list(zip(*(entry.values for entry in entries), strict=True)))
 
 
-def over_seeds(tables: Mapping[str, Scores], ranked: Sequence[str]) -> dict[str, dict[str, float]]:
+def over_seeds(
+    tables: Mapping[str, Scores], ranked: Sequence[str], kept: Kept | None = None
+) -> dict[str, dict[str, float]]:
     """Mean, interquartile mean and mean rank of rows with their intervals, as columns by row name.
 
     Args:
         tables: mIoU (seeds, benchmarks) of complete rows.
         ranked: Rows that are ranked among each other, which leaves the majority class out.
+        kept: Numbers of earlier reports.
     """
     columns: dict[str, dict[str, float]] = {}
     means = {}
@@ -104,19 +110,30 @@ def over_seeds(tables: Mapping[str, Scores], ranked: Sequence[str]) -> dict[str,
         if len(scores) > 1:
             samples = resample(scores, seed_draws(len(scores), scores.shape[1], name=name))
         means[name] = samples.mean(axis=1)
-        columns[name] = {"iqm": float(interquartile_mean(scores))}
-        if len(scores) > 1:
-            for statistic, values in (("mean", mean(samples)), ("iqm", interquartile_mean(samples))):
-                columns[name] |= _ends(statistic, values)
+        alone = functools.partial(_alone, scores, samples)
+        columns[name] = dict(kept.numbers(f"seeds {name} {digest(scores.tolist())}", alone)) if kept else alone()
     if not ranked:
         return columns
     ranks = mean_ranks(np.stack([tables[name].mean(axis=0) for name in ranked]))
     shape = (REPETITIONS, *means[ranked[0]].shape[1:])
-    drawn = mean_ranks(np.stack([np.broadcast_to(means[name], shape) for name in ranked], axis=1))
+    samples_of = [np.broadcast_to(means[name], shape) for name in ranked]
+    blocks = range(0, REPETITIONS, _BLOCK)
+    drawn = np.concatenate([
+        mean_ranks(np.stack([samples[start : start + _BLOCK] for samples in samples_of], axis=1)) for start in blocks
+    ])  # fmt: skip
     for position, name in enumerate(ranked):
         columns[name]["mean_rank"] = float(ranks[position])
         if len(tables[name]) > 1:
             columns[name] |= _ends("mean_rank", drawn[:, position])
+    return columns
+
+
+def _alone(scores: Scores, samples: Scores) -> dict[str, float]:
+    """What a row has without regard to others."""
+    columns = {"iqm": float(interquartile_mean(scores))}
+    if len(scores) > 1:
+        for statistic, values in (("mean", mean(samples)), ("iqm", interquartile_mean(samples))):
+            columns |= _ends(statistic, values)
     return columns
 
 

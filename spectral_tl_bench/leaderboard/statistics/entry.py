@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, pl
 from spectral_tl_bench.leaderboard.statistics.intervals import Estimate, deviation, estimate, too_few, unknown
 from spectral_tl_bench.results.places import Place, PlaceCounts, effective_places, mean_iou
 
+T = TypeVar("T")
 OTHER_PIXELS = "not evaluated on the same target pixels"
 Target = tuple[str, tuple[Place, ...], bytes]
 
@@ -43,7 +46,7 @@ class Entry:
         dataset: Name of the dataset, which places are named within.
         seeds: Its completed records by seed.
         domain: Empty for the whole target, else the only domain of it that counts.
-        kept: Draws of earlier reports.
+        kept: Draws and numbers of earlier reports.
     """
 
     dataset: str
@@ -56,11 +59,11 @@ class Entry:
         return self if set(seeds) == set(self.seeds) else replace(self, seeds={s: self.seeds[s] for s in seeds})
 
     def within(self, domain: str) -> Entry:
-        """The part of the target in one domain."""
+        """The part of the target in one domain; of it nothing is kept, but by who asks for it."""
         return (
             self
             if all(place[0] == domain for part in self.counts for place in part.places)
-            else replace(self, domain=domain)
+            else replace(self, domain=domain, kept=None)
         )
 
     @cached_property
@@ -75,25 +78,35 @@ class Entry:
         counts = [self.seeds[seed].counts for seed in sorted(self.seeds)]
         return [part.within(self.domain) for part in counts] if self.domain else counts
 
-    @property
-    def places(self) -> int:
-        """Number of places; of the seed with the fewest, where they differ."""
-        return min(len(part.places) for part in self.counts)
-
     @cached_property
     def effective(self) -> float:
         """Effective number of places, see ``effective_places``."""
         return _effective(self.target, self.domain) if self.target is not None else 0.0
 
     @cached_property
+    def _counted(self) -> tuple[int, list[float], float]:
+        """Number of places, mIoU by seed, and their mean."""
+
+        def count() -> tuple[int, list[float], float]:
+            values = [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in self.counts]
+            return min(len(part.places) for part in self.counts), values, float(np.mean(values))
+
+        return self.once("counted", count)
+
+    @property
+    def places(self) -> int:
+        """Number of places; of the seed with the fewest, where they differ."""
+        return self._counted[0]
+
+    @property
     def values(self) -> list[float]:
         """The mIoU over all places by seed, in the order of the seeds."""
-        return [float(mean_iou(part.right.sum(axis=0), part.union.sum(axis=0))) for part in self.counts]
+        return self._counted[1]
 
-    @cached_property
+    @property
     def miou(self) -> float:
         """Mean over seeds."""
-        return float(np.mean(self.values))
+        return self._counted[2]
 
     @cached_property
     def draws(self) -> NDArray[np.float64]:
@@ -102,10 +115,11 @@ class Entry:
             return np.full(DRAWS, np.nan)
         return self.kept.draws(self._source, self._draw) if self.kept else self._draw()
 
-    @property
+    @cached_property
     def _source(self) -> str:
-        """What draws depend on, in full."""
-        return json.dumps([self.dataset, self.domain, *(self.seeds[seed].source for seed in sorted(self.seeds))])
+        """A digest of all that draws and numbers depend on."""
+        parts = [self.dataset, self.domain, *(self.seeds[seed].source for seed in sorted(self.seeds))]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
     def _draw(self) -> NDArray[np.float64]:
         if self.target is None:
@@ -122,10 +136,13 @@ class Entry:
             return unknown(self.miou, f"the seeds were {OTHER_PIXELS}")
         if reason := too_few(self.places, self.effective):  # which saves the draws
             return unknown(self.miou, reason)
-        if self.kept and self.domain:  # of which nothing but the deviation is ever asked for
-            error = self.kept.draws(f"deviation of {self._source}", lambda: np.array([deviation(self._draw())]))
-            return Estimate(self.miou, float(error[0]), self.effective - 1)
-        return estimate(self.miou, self.draws, self.places, self.effective)
+        # the draws of one domain are never asked for again
+        error = self.once("deviation", lambda: deviation(self._draw() if self.domain else self.draws))
+        return Estimate(self.miou, error, self.effective - 1)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Numbers that depend on ``name`` and the records alone: made once, where earlier reports are kept."""
+        return self.kept.numbers(f"{name} {self._source}", make) if self.kept else make()
 
 
 def seed_score(measured: MeasuredRecord) -> SeedScore:

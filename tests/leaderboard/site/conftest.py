@@ -75,8 +75,14 @@ class Watched:
 
     page: Page
     home: str
+    lacking: str
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def complain(self, text: str, url: str = "") -> None:
+        """Note what went wrong, but for a file that is lacking on purpose."""
+        if not url.endswith(self.lacking):
+            self.complaints.append(f"{text} {url}")
 
 
 @pytest.fixture
@@ -84,14 +90,14 @@ def open_page(browser: Browser, site: Site) -> Iterator[Any]:
     """Opens a page of the site; at the end nothing may have gone wrong, and nothing outside have been asked for."""
     opened: list[Watched] = []
 
-    def go(path: str, root: Path = site.root, **context: Any) -> Page:
+    def go(path: str, root: Path = site.root, lacking: str = "nothing", **context: Any) -> Page:
         page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}).new_page()
         page.set_default_timeout(10_000)
-        watched = Watched(page, root.as_uri())
+        watched = Watched(page, root.as_uri(), lacking)
         opened.append(watched)
-        page.on("console", lambda message: watched.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: watched.complaints.append(f"failed: {request.url}"))
+        page.on("console", lambda message: watched.complain(f"{message.type}: {message.text}", message.location["url"]))
+        page.on("pageerror", lambda error: watched.complain(str(error)))
+        page.on("requestfailed", lambda request: watched.complain("failed", request.url))
         page.on("request", lambda request: watched.requests.append(request.url))
         page.goto(path if "://" in path else site.url(path))
         return page

@@ -1,4 +1,5 @@
-// Tables with class "grid": sort by a click on a heading, filter with the form beside, pages of rows.
+// Tables with class "grid": sort by a click on a heading, filter with the form beside, pages of rows. Of a table in parts,
+// whose other rows stand on other pages, scripts bring these rows before anything is sorted or filtered.
 "use strict";
 for (const table of document.querySelectorAll("table.grid")) {
   const heads = [...table.tHead.rows[0].cells];
@@ -6,16 +7,44 @@ for (const table of document.querySelectorAll("table.grid")) {
   if (!buttons.some(Boolean)) continue;
   const form = table.id ? document.querySelector(`form.controls[data-for="${CSS.escape(table.id)}"]`) : null;
   const body = table.tBodies[0];
-  const all = [...body.rows];
+  const { part, first, total, scripts } = { part: 0, first: 0, total: body.rows.length, scripts: "", ...table.dataset };
+  const sources = scripts.split(" ");
+  let all = [...body.rows], whole = sources.length < 2, before = Number(first);
+  const count = Number(total);
   const size = Number(table.dataset.page) || Infinity;
   const shownMean = heads.findIndex((head) => "shownMean" in head.dataset);
   const detail = form ? form.querySelector("[data-detail]") : null;
-  let order = all, sorted = -1, down = false, page = 0, matching = all;
+  let order = all, sorted = -1, down = false, page = Math.floor(before / size), matching = all;
   let status = null, pager = null;
 
   // What a search looks at: names, not numbers.
   const named = (cell, column) => cell.tagName === "TH" || heads[column].dataset.kind === "t" || cell.classList.contains("wrap");
-  const texts = new Map(all.map((row) => [row, [...[...row.cells].filter(named).map((cell) => cell.textContent), row.dataset.family ?? ""].join(" ").toLowerCase()]));
+  const textOf = (row) => [...[...row.cells].filter(named).map((cell) => cell.textContent), row.dataset.family ?? ""].join(" ").toLowerCase();
+  const texts = new Map(all.map((row) => [row, textOf(row)]));
+
+  const parse = (rows) => {
+    const template = document.createElement("template");
+    template.innerHTML = rows;
+    return [...template.content.children];
+  };
+  // Do something that needs all rows, which another part's script may have to bring first.
+  const withAll = (act) => {
+    if (whole) { act(); return; }
+    status.textContent = "loading";
+    Promise.all(sources.map((source, n) => n === Number(part) ? all : stbench.load(source, source).then(parse))).then((parts) => {
+      if (!whole) {
+        [all, whole, before] = [parts.flat(), true, 0];
+        for (const row of all) texts.set(row, texts.get(row) ?? textOf(row));
+        arrange();
+      }
+      act();
+    }).catch((error) => {
+      if (sorted >= 0) heads[sorted].setAttribute("aria-sort", "none");
+      sorted = -1;
+      links.hidden = false;
+      status.textContent = `${error.message}: neither sorted nor filtered, this page has rows ${before + 1} to ${before + all.length} of ${count}`;
+    });
+  };
 
   // NaN where a cell has no value; such rows stay last whichever way the column is sorted.
   const number = (row, column) => parseFloat(row.cells[column].dataset.v);
@@ -67,23 +96,24 @@ for (const table of document.querySelectorAll("table.grid")) {
       const values = columns.map((column) => row.cells[column].querySelector(".part") ? NaN : number(row, column));
       const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
       if (Number.isFinite(mean)) { cell.dataset.v = mean; cell.textContent = stbench.percent(mean, 1); }
-      else { delete cell.dataset.v; cell.textContent = stbench.NOTHING; }
+      else { cell.dataset.v = ""; cell.textContent = stbench.NOTHING; }
     }
   };
 
   const show = () => {
-    const pages = Math.max(1, Math.ceil(matching.length / size));
+    const found = whole ? matching.length : count;
+    const pages = Math.max(1, Math.ceil(found / size));
     page = Math.min(page, pages - 1);
-    const rows = size === Infinity ? matching : matching.slice(page * size, (page + 1) * size);
+    const rows = size === Infinity ? matching : matching.slice(page * size - before, (page + 1) * size - before);
     const hidden = hiddenColumns();
     for (const row of [table.tHead.rows[0], ...rows]) {
       for (let column = 0; column < row.cells.length; column += 1) row.cells[column].hidden = hidden.has(column);
     }
     body.replaceChildren(...rows);
     if (!status) return;
-    const from = matching.length ? page * size + 1 : 0;
+    const from = found ? page * size + 1 : 0;
     const part = pages > 1 ? `, ${from} to ${from + rows.length - 1} shown` : "";
-    const which = matching.length < all.length ? `${matching.length} of ${all.length} rows` : `${all.length} rows`;
+    const which = found < count ? `${found} of ${count} rows` : `${count} rows`;
     status.textContent = which + part;
     if (pager) {
       pager.hidden = pages < 2;
@@ -92,11 +122,15 @@ for (const table of document.querySelectorAll("table.grid")) {
     }
   };
 
-  const update = () => {
+  const arrange = () => {
     if (shownMean >= 0) meanOfShown(hiddenColumns());
     sortRows();
     filterRows();
-    show();
+  };
+  const update = () => withAll(() => { arrange(); show(); });
+  const turn = (step) => {
+    const rows = (page + step) * size - before;
+    if (whole || (rows >= 0 && rows < all.length)) { page += step; show(); } else withAll(() => { page += step; show(); });
   };
 
   const sortBy = (column, downwards) => {
@@ -122,7 +156,7 @@ for (const table of document.querySelectorAll("table.grid")) {
     });
   });
 
-  if (form || all.length > size) {
+  if (form || count > size) {
     const make = (tag, properties, ...children) => {
       const element = Object.assign(document.createElement(tag), properties);
       element.append(...children);
@@ -131,9 +165,9 @@ for (const table of document.querySelectorAll("table.grid")) {
     status = make("span");
     status.setAttribute("role", "status");
     const foot = make("div", { className: "foot" }, status);
-    if (all.length > size) {
+    if (count > size) {
       pager = make("span", { className: "pager" }, ...[["Previous", -1], ["Next", 1]].map(([textContent, step]) =>
-        make("button", { type: "button", textContent, onclick: () => { page += step; show(); } })));
+        make("button", { type: "button", textContent, onclick: () => turn(step) })));
       for (const button of pager.children) button.setAttribute("aria-controls", table.id);
       foot.append(pager);
     }
@@ -156,15 +190,19 @@ for (const table of document.querySelectorAll("table.grid")) {
     for (const field of form.querySelectorAll("select")) if (field.selectedIndex < 0) field.selectedIndex = 0;
     if (beside) table.dataset.beside = beside.value;
   }
-  update();
+  const links = whole ? null : document.querySelector("nav.parts");
+  if (links) links.hidden = true;
+  const asked = sorted >= 0 || (form && [...form.elements].some((field) => (field.tagName === "SELECT" ? field.selectedIndex > 0 : field.type !== "reset" && field.tagName !== "BUTTON" && field.value)));
+  if (asked) { page = 0; update(); } else { arrange(); show(); }
 
   // A link to a row: the page of the table that has it.
   const toRow = () => {
-    const row = document.getElementById(location.hash.slice(1)) ?? all.find((one) => one.id && "#" + one.id === location.hash);
-    if (!all.includes(row)) return;
+    const row = all.find((one) => one.id && "#" + one.id === location.hash);
+    if (!row && !whole) withAll(toRow);
+    if (!row) return;
     const place = matching.indexOf(row);
     if (place < 0) return;
-    page = size === Infinity ? 0 : Math.floor(place / size);
+    page = size === Infinity ? 0 : Math.floor((before + place) / size);
     show();
     row.scrollIntoView({ block: "center" });
   };
