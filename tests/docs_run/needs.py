@@ -10,6 +10,7 @@ from world import (
     checkpoint,
     cubes,
     data,
+    dofa,
     hls_chips,
     images_and_labels,
     own_benchmark,
@@ -28,11 +29,11 @@ RELEASE = [
 ]
 
 NEEDS: dict[str, list[Callable[[Place], None]]] = {
-    "CONTRIBUTING.md": [checkout("Makefile", "pyproject.toml", "spectral_tl_bench/__init__.py", ".ci/run")],
+    "CONTRIBUTING.md": [checkout("Makefile", ".ci/run")],
     "README.md": [
-        checkout("Makefile", "pyproject.toml", "spectral_tl_bench/__init__.py"),
+        checkout("Makefile", "pyproject.toml"),
         data("data/rs", "DFC2020", "WHU-OHS"), images_and_labels, own_benchmark,
-        weights("dofa.pth", "dofa-base"), weights("dinov2.safetensors", "dinov2-small"),
+        dofa, weights("dinov2.safetensors", "dinov2-small"),
         checkpoint("best-checkpoint.ckpt", 2, "scalemae"),
         then("stbench plan -m lora -b mts12-n2s --write plan.yaml"),
     ],
@@ -59,8 +60,9 @@ NEEDS: dict[str, list[Callable[[Place], None]]] = {
              "git add leaderboard && git commit -q -m truth && git switch -q -c mine"),
     ],
     "leaderboard/README.md": [
-        checkout(*(f"leaderboard/results/sample/{name}" for name in (
-            "chips", "lora.jsonl", "lora.parquet", "majority.jsonl", "majority.parquet"))),
+        checkout("leaderboard/benchmarks", *(f"leaderboard/results/{name}" for name in (
+            "sample/chips", "sample/lora.jsonl", "sample/lora.parquet", "demonstration/majority.jsonl",
+            "demonstration/majority.parquet"))),
     ],
 }  # fmt: skip
 """What is made in a page's folder before its first command."""

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from environments import new_environment
 from needs import NEEDS
-from pages import PAGES, Command, commands
+from pages import FENCE, PAGES, Command, commands, content
 from server import CLIENT
 from world import PROGRAMS, Place, write_trees
 
@@ -59,6 +59,15 @@ class World:
         pairs = (pair.partition("=") for pair in kept.read_text().split("\0") if pair)
         place.environment = {name: value for name, _, value in pairs if name not in ("_", "PWD", "OLDPWD", "SHLVL")}
         return done
+
+    def forget_packages(self) -> None:
+        """Remove what a page has installed."""
+        (site,) = self.programs.parent.glob("lib/python*/site-packages")
+        for path in site.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "here.pth":
+                path.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +147,7 @@ def test_the_commands_of_a_page(page: str, world: World, tmp_path: Path) -> None
             run(command, call)
         except AssertionError as error:
             wrong.append(f"{page}:{command.line}: {command.text}\n{error}")
+    world.forget_packages()
     if (folder / "runs").is_dir() and page not in TABLE["fresh"]:
         shutil.copytree(folder / "runs", world.store, copy_function=_link, dirs_exist_ok=True)
     if wrong:
@@ -159,6 +169,14 @@ def run(command: Command, call: Callable[..., str]) -> None:
     assert not missing, f"the page shows what is not printed: {missing}\n{said}"
     wanted = PRINTS.get(command.text, "")
     assert re.search(wanted, said), f"{wanted!r} is not printed\n{said}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_commands_stand_in_blocks_of_the_shell(page: str) -> None:
+    words = ("stbench ", "python ", "make ", "pip ", "sh ")
+    for kind, block in FENCE.findall(content(page)):
+        loose = [line for line in block.splitlines() if line.startswith(words)]
+        assert kind in ("sh", "bash") or not loose, f"in a block that nothing runs: {loose}"
 
 
 def test_the_table_is_of_the_pages() -> None:

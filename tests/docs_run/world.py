@@ -129,6 +129,14 @@ def weights(path: str, backbone: str, bands: Sequence[float] = (0.665, 0.56, 0.4
     return make
 
 
+def dofa(place: Place) -> None:
+    """``dofa.pth`` as TorchGeo's DOFA names its tensors."""
+    from torchgeo.models.dofa import DOFA
+
+    small = DOFA(img_size=64, embed_dim=SIZES["width"], depth=SIZES["depth"], num_heads=SIZES["heads"], num_classes=0)
+    torch.save(small.state_dict(), place / "dofa.pth")
+
+
 def cubes(place: Place) -> None:
     """The files of Pavia below ``FOLDER``, and the other two of their track cut already."""
     for name in CUBES:
