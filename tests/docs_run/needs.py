@@ -56,7 +56,6 @@ NEEDS: dict[str, list[Callable[[Place], None]]] = {
     "docs/submit.md": [
         checkout("docs/examples"), data("DATA"), MY_METHOD,
         then("stbench submit --write-truth mts12-n2s --data-root DATA",
-             "stbench submit --write-truth whuohs-s2t --data-root DATA",
              "git add leaderboard && git commit -q -m truth && git switch -q -c mine"),
     ],
     "leaderboard/README.md": [
