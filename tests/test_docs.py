@@ -15,29 +15,16 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from pages import FENCE, PAGES, commands, content, prose
 from shared import REPOSITORY
 
 from spectral_tl_bench import __version__
 from spectral_tl_bench.cli.main import app
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
-PAGES = sorted(
-    path.relative_to(REPOSITORY).as_posix()
-    for pattern in ("*.md", "docs/**/*.md", "leaderboard/README.md", ".github/**/*.md")
-    for path in REPOSITORY.glob(pattern)
-)
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.M | re.S)
 INLINE = re.compile(r"`(stbench [^`]+)`")
 LINK = re.compile(r"\]\(([^)\s#:]*)(?:#([^)\s]+))?\)")
 ENDS = ("&&", "||", "|", ";", ">", ">>", "2>&1")
-
-
-def content(page: str) -> str:
-    return (REPOSITORY / page).read_text(encoding="utf-8")
-
-
-def prose(page: str) -> str:
-    return FENCE.sub("", content(page))
 
 
 def anchors(page: str) -> set[str]:
@@ -70,16 +57,8 @@ def test_every_page_is_in_the_menu_of_the_site():
 
     menu = set(leaves(yaml.safe_load(content("mkdocs.yml"))["nav"]))
     assert {page for page in PAGES if page.startswith("docs/")} <= {f"docs/{name}" for name in menu}
-    made = {"reference/commands.md", "python.md"}
+    made = {"reference/commands.md"}
     assert all((REPOSITORY / "docs" / name).exists() or (REPOSITORY / name).exists() for name in menu - made)
-
-
-def shell_lines(page: str) -> Iterator[str]:
-    """Lines of the shell in a page's blocks; what they print is left out."""
-    for kind, block in FENCE.findall(content(page)):
-        for line in block.replace("\\\n", " ").splitlines():
-            if kind in ("sh", "bash") or (kind in ("", "text", "console") and line.startswith("$ ")):
-                yield line.strip().removeprefix("$ ")
 
 
 def invocations(line: str) -> Iterator[list[str]]:
@@ -140,7 +119,9 @@ def parse(arguments: list[str], complete: bool) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_commands_are_those_of_the_suite(page):
-    whole = [(line, arguments) for line in shell_lines(page) for arguments in invocations(line)]
+    whole = [
+        (line, arguments) for line in (command.text for command in commands(page)) for arguments in invocations(line)
+    ]
     named = [(line, arguments) for line in INLINE.findall(prose(page)) for arguments in invocations(line)]
     for line, arguments in [*whole, *named]:
         complete = (line, arguments) in whole

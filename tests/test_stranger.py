@@ -9,13 +9,11 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import tomllib
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from environments import install_in_place, new_environment
 
 NAME = "strangers-own"
 BENCHMARKS = ("mts12-n2s", "whuohs-s2t")
@@ -43,32 +41,13 @@ class Stranger:
         assert done.returncode == 0, f"stbench {' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def install(self, package: Path) -> None:
-        """Install a package in place, as ``pip install -e`` leaves it; without network and without a build."""
-        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-        (site,) = self.python.parents[1].glob("lib/python*/site-packages")
-        (site / f"{project['name']}.pth").write_text(f"{package}\n")
-        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-        )
-        lines = []
-        for group, entries in project["entry-points"].items():
-            lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Stranger:
     """A new environment that finds what is installed in this one."""
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
-    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    # addsitedir, not a bare path: the suite itself may be installed in place.
-    (site / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     home = tmp_path / "home"
     home.mkdir()
-    return Stranger(home, tmp_path / "venv" / "bin" / "python")
+    return Stranger(home, new_environment(tmp_path / "venv"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="virtual environments have another layout there")
@@ -76,7 +55,7 @@ def test_from_nothing_to_the_leaderboard(stranger: Stranger) -> None:
     home = stranger.home
     stranger.stbench("init-method", NAME)
     assert (home / NAME / "pyproject.toml").is_file()
-    stranger.install(home / NAME)
+    install_in_place(stranger.python, home / NAME)
     assert NAME in stranger.stbench("methods")
     assert "passes" in stranger.stbench("check-method", NAME, "--quick")
 

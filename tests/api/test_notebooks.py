@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sysconfig
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import new_environment
 from shared import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
@@ -27,10 +26,7 @@ def test_a_notebook_is_committed_without_outputs(path):
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A kernel in a new environment that finds what is installed in this one, and can install more; its name."""
     home = tmp_path / "venv"
-    venv.create(home, with_pip=False, symlinks=True)
-    (site,) = home.glob("lib/python*/site-packages")
-    # addsitedir, not a bare path: the suite itself may be installed in place.
-    (site / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    new_environment(home)
     command = home / "bin" / "stbench"
     command.write_text(f"#!{home}/bin/python\nfrom spectral_tl_bench.cli.main import main\nmain()\n")
     command.chmod(0o755)
