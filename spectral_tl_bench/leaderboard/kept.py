@@ -119,7 +119,7 @@ class Kept:
                 write_bytes(self._path(_SINCE), self._content(since))
 
     @property
-    def _stores(self) -> tuple[dict[str, dict[str, Any]], dict[str, NDArray[np.float64]], dict[str, Any]]:
+    def _stores(self) -> tuple[Mapping[str, Any], ...]:
         return self._records, self._draws, self._numbers
 
     def _path(self, ending: str = "") -> Path:
