@@ -38,8 +38,17 @@ def title(row: dict[str, str]) -> str:
     size = PATCHES[row["backbone"]] / (float(scale[1]) if scale else 1)
     weights = ", random weights" if row["pretrained"] == "none" else ""
     pixels = " + MLP" if has_pixel_path(row["options"]) else ""
-    plain = ", experts alone" if '"hyper_tokenizer": false' in row["options"] else ""
-    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, {size:g} px{pixels}{plain}"
+    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, {size:g} px{pixels}{changed(row)}"
+
+
+def changed(row: dict[str, str]) -> str:
+    """What a row of SpectralX has other than the method's defaults."""
+    options = json.loads(row["options"])
+    if options.get("hyper_tokenizer") is False:
+        return ", experts alone" if row["patch_embedding"].startswith("rgb") else ", without HyperT and Are"
+    if options.get("train_hyper_tokenizer"):
+        return ", HyperT trained"
+    return f", HyperT x {options['token_scale']:g}" if options.get("token_scale") else ""
 
 
 def has_pixel_path(options: str) -> bool:
