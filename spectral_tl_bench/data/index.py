@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,9 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 4
+MANY = 256
+"""Chips from which on processes read them."""
+PER_TASK = 32
 PLACE = ["crs", "xmin", "ymin", "xmax", "ymax"]
 """Columns that say where a chip lies."""
 
@@ -106,7 +112,7 @@ def build_index(
     Args:
         benchmark: The benchmark.
         root: Data root.
-        workers: Threads that read; by default one per core.
+        workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
         packed: Where packed chips are, see ``find_packed``.
@@ -172,7 +178,7 @@ def look_at_all(
     Args:
         benchmark: The benchmark.
         root: Data root.
-        workers: Threads that read; by default one per core.
+        workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
 
     Returns:
@@ -189,6 +195,19 @@ def look_at_all(
     refused = pd.DataFrame([{"chip": chip, "image": image, "fault": "file", "problem": problem}
                             for chip, image, problem in look.refused])  # fmt: skip
     return base, frame, pd.concat([broken, refused]) if len(refused) else broken
+
+
+def _scan(base: Path, rules: ReadingRules, each: tuple[ChipFiles, ChipStamps, str]) -> dict[str, Any]:
+    chip, stamps, _ = each
+    return scan_chip(base, chip, rules, (len(stamps.image) == 1, len(stamps.label) == 1))
+
+
+def _readers(workers: int, chips: int) -> Executor:
+    """Threads; processes for many chips, of which small ones are mostly Python's work, where they start at once."""
+    if workers == 1 or chips < MANY or sys.platform != "linux":
+        return ThreadPoolExecutor(workers)
+    # Forked while no thread is in GDAL: a script needs no guard. Who is interrupted is the command; it ends them.
+    return ProcessPoolExecutor(workers, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 @dataclass(frozen=True)
@@ -231,13 +250,9 @@ class _Look:
         if not new:
             return _in_order([kept], self.marks), kept[:0]
 
-        def look(each: tuple[ChipFiles, ChipStamps, str]) -> dict[str, Any]:
-            chip, stamps, _ = each
-            alone = len(stamps.image) == 1, len(stamps.label) == 1
-            return scan_chip(self.base, chip, self.rules, alone)
-
-        with ThreadPoolExecutor(self.workers) as pool:
-            read = pd.DataFrame(pool.map(look, new))
+        look = functools.partial(_scan, self.base, self.rules)
+        with _readers(self.workers, len(new)) as pool:
+            read = pd.DataFrame(pool.map(look, new, chunksize=PER_TASK))
         read["mark"] = [mark for *_, mark in new]
         bad = read["fault"] != ""
         return _in_order([kept, read[~bad]], self.marks), read[bad]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
@@ -95,6 +97,28 @@ def test_the_second_time_no_chip_is_opened_and_nothing_differs(own, monkeypatch)
     for column in first.frame:
         for one, other in zip(first.frame[column], second.frame[column], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads read")
+def test_many_chips_are_read_by_processes_with_the_same_rows_and_problems(own, monkeypatch, tmp_path):
+    by_threads = build(own).frame
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def scan(*arguments):
+        (pids / str(os.getpid())).touch()
+        return scan_chip(*arguments)
+
+    monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(index_module, "scan_chip", scan)
+    monkeypatch.setattr(index_module, "MANY", 2)
+    monkeypatch.setattr(index_module, "PER_TASK", 1)
+    pd.testing.assert_frame_equal(build_index(own.benchmark(), own.root, 2).frame, by_threads)
+    assert [path for path in pids.iterdir() if path.name != str(os.getpid())] == list(pids.iterdir())
+    broken = own.rows[0]["name"]
+    own.image(broken).write_bytes(own.image(broken).read_bytes()[:-40])
+    with pytest.raises(DataError, match=broken):
+        build_index(own.benchmark(), own.root, 2)
 
 
 @pytest.mark.parametrize("what", ["image", "label", "table"])
