@@ -159,8 +159,9 @@ class SpectralXMethod(WithDecoder):
             "wavelengths": "whu-ohs-as-released",
             "decoder": "own",
         },
+        "tuned": {"pretrain": False, "hyper_tokenizer": False, "are_adapter": False, "decoder": "light+pixels"},
     }
-    """The rows of the paper's ablation, and the two readings; ``released`` to the last detail."""
+    """The rows of the paper's ablation; the two readings, ``released`` to the last detail; and ours, ``tuned``."""
 
     later: ClassVar[Mapping[str, Any]] = {**Method.later} | {
         name: READINGS["paper"][name]
