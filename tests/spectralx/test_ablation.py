@@ -23,8 +23,9 @@ BUILT = {
     "no-stage1": {"HyperT", "AoMoA", "Are-adapter"},
     "paper": {"HyperT", "AoMoA", "Are-adapter"},
     "released": {"HyperT", "AoMoA", "Are-adapter"},
+    "tuned": {"AoMoA"},
 }
-ONE_STAGE = {"freeze", "full", "hypert-no-stage1", "hypert-aomoa-no-stage1", "no-stage1"}
+ONE_STAGE = {"freeze", "full", "hypert-no-stage1", "hypert-aomoa-no-stage1", "no-stage1", "tuned"}
 
 
 def expected(module: SpectralX, preset: str, reading: str, stage: str) -> set[str]:
