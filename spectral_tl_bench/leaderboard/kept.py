@@ -159,7 +159,7 @@ class Kept:
         arrays = [*measured.matrices.values(), places.right, places.union, places.truth]
         self._counts[key] = np.concatenate([array.reshape(-1) for array in arrays])
         self._records[key] = {
-            "blocks": {name: scores.model_dump() for name, scores in measured.blocks.items()},
+            "blocks": None if _are_stored(measured) else {k: one.model_dump() for k, one in measured.blocks.items()},
             "domains": list(measured.matrices),
             "places": places.places,
             "target": measured.target,
@@ -173,10 +173,11 @@ class Kept:
         square, domains, places = classes * classes, entry["domains"], entry["places"]
         matrices = numbers[: square * len(domains)].reshape(-1, classes, classes)
         right, union, truth = numbers[square * len(domains) :].reshape(3, len(places), classes)
-        blocks = {
+        stored = record.scores.blocks() if record.scores is not None else {}
+        blocks = stored if entry["blocks"] is None else {
             name: ScoreBlock.model_construct(**{**scores, "iou": tuple(scores["iou"])})
             for name, scores in entry["blocks"].items()
-        }
+        }  # fmt: skip
         return MeasuredRecord(
             record, blocks, dict(zip(domains, matrices, strict=True)), entry["target"],
             PlaceCounts(places, right, union, truth),
@@ -220,6 +221,12 @@ class Kept:
         self._records |= {key: {**entry, "places": places[entry["places"]]} for key, entry in head["records"].items()}
         self._files |= {entry["file"] for entry in head["records"].values()}
         self._numbers |= head["numbers"]
+
+
+def _are_stored(measured: MeasuredRecord) -> bool:
+    """Whether the scores are the record's own to the last digit, as they are unless another processor computed them."""
+    stored = measured.record.scores.blocks() if measured.record.scores is not None else {}
+    return list(map(repr, stored.items())) == list(map(repr, measured.blocks.items()))
 
 
 def _cut(values: NDArray[Any], sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
