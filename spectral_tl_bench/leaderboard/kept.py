@@ -58,7 +58,7 @@ class Kept:
     def __init__(self, roots: Iterable[Path]) -> None:
         self._roots = sorted(str(Path(root).resolve()) for root in roots)
         self._files: set[str] = set()
-        self._stats: dict[Path, tuple[str, float] | None] = {}
+        self._stats: dict[str, tuple[str, float] | None] = {}
         self._changed = False
         self._asked: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         self._records: dict[str, dict[str, Any]] = {}
@@ -141,16 +141,17 @@ class Kept:
 
     def _stat(self, path: Path) -> tuple[str, float] | None:
         """What tells this file from any other, and when it was changed; None where it may change unseen."""
-        if path not in self._stats:
+        name = str(path)  # which is hashed faster
+        if name not in self._stats:
             try:
                 found = path.stat()
             except OSError:
-                self._stats[path] = None
+                self._stats[name] = None
             else:
                 changed = max(found.st_mtime, found.st_ctime)
                 sign = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
-                self._stats[path] = (sign, changed) if changed < time.time() - _SETTLED else None
-        return self._stats[path]
+                self._stats[name] = (sign, changed) if changed < time.time() - _SETTLED else None
+        return self._stats[name]
 
     def _add(self, key: str, measured: MeasuredRecord) -> None:
         places = measured.places
