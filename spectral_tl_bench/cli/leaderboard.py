@@ -79,6 +79,7 @@ def report(
             others[name] += 1
     for name, number in sorted(others.items()):
         say(f"{folder / name} ({number} files)")
+    gc.freeze()  # Python would look for circles once more before it ends
 
 
 def plot(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -50,7 +50,13 @@ def frame(lines: Sequence[Fields], columns: Sequence[str] = ()) -> pd.DataFrame:
     return result
 
 
-def lines_of(frame: pd.DataFrame) -> list[Fields]:
-    """The lines of a frame, as plain Python values."""
+def known_values(column: pd.Series) -> list[Any]:
+    """The values of a column as plain Python values; whatever is missing is None."""
+    values, missing = column.tolist(), column.isna().to_numpy()
+    return [None if gone else value for value, gone in zip(values, missing, strict=True)] if missing.any() else values
+
+
+def lines_of(frame: pd.DataFrame, values: Callable[[pd.Series], list[Any]] = pd.Series.tolist) -> list[Fields]:
+    """The lines of a frame, as plain Python values, which ``values`` takes from each column."""
     names = list(map(str, frame.columns))  # by column, three times as fast as to_dict("records")
-    return [dict(zip(names, line, strict=True)) for line in zip(*(frame[name].tolist() for name in frame), strict=True)]
+    return [dict(zip(names, line, strict=True)) for line in zip(*(values(frame[name]) for name in frame), strict=True)]

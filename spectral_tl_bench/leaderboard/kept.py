@@ -58,7 +58,7 @@ class Kept:
     def __init__(self, roots: Iterable[Path]) -> None:
         self._roots = sorted(str(Path(root).resolve()) for root in roots)
         self._files: set[str] = set()
-        self._stats: dict[Path, tuple[str, float] | None] = {}
+        self._stats: dict[str, tuple[str, float] | None] = {}
         self._changed = False
         self._asked: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         self._records: dict[str, dict[str, Any]] = {}
@@ -141,16 +141,17 @@ class Kept:
 
     def _stat(self, path: Path) -> tuple[str, float] | None:
         """What tells this file from any other, and when it was changed; None where it may change unseen."""
-        if path not in self._stats:
+        name = str(path)  # which is hashed faster
+        if name not in self._stats:
             try:
                 found = path.stat()
             except OSError:
-                self._stats[path] = None
+                self._stats[name] = None
             else:
                 changed = max(found.st_mtime, found.st_ctime)
                 sign = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
-                self._stats[path] = (sign, changed) if changed < time.time() - _SETTLED else None
-        return self._stats[path]
+                self._stats[name] = (sign, changed) if changed < time.time() - _SETTLED else None
+        return self._stats[name]
 
     def _add(self, key: str, measured: MeasuredRecord) -> None:
         places = measured.places
@@ -159,7 +160,7 @@ class Kept:
         arrays = [*measured.matrices.values(), places.right, places.union, places.truth]
         self._counts[key] = np.concatenate([array.reshape(-1) for array in arrays])
         self._records[key] = {
-            "blocks": {name: scores.model_dump() for name, scores in measured.blocks.items()},
+            "blocks": None if _are_stored(measured) else {k: one.model_dump() for k, one in measured.blocks.items()},
             "domains": list(measured.matrices),
             "places": places.places,
             "target": measured.target,
@@ -173,10 +174,11 @@ class Kept:
         square, domains, places = classes * classes, entry["domains"], entry["places"]
         matrices = numbers[: square * len(domains)].reshape(-1, classes, classes)
         right, union, truth = numbers[square * len(domains) :].reshape(3, len(places), classes)
-        blocks = {
+        stored = record.scores.blocks() if record.scores is not None else {}
+        blocks = stored if entry["blocks"] is None else {
             name: ScoreBlock.model_construct(**{**scores, "iou": tuple(scores["iou"])})
             for name, scores in entry["blocks"].items()
-        }
+        }  # fmt: skip
         return MeasuredRecord(
             record, blocks, dict(zip(domains, matrices, strict=True)), entry["target"],
             PlaceCounts(places, right, union, truth),
@@ -220,6 +222,12 @@ class Kept:
         self._records |= {key: {**entry, "places": places[entry["places"]]} for key, entry in head["records"].items()}
         self._files |= {entry["file"] for entry in head["records"].values()}
         self._numbers |= head["numbers"]
+
+
+def _are_stored(measured: MeasuredRecord) -> bool:
+    """Whether the scores are the record's own to the last digit, as they are unless another processor computed them."""
+    stored = measured.record.scores.blocks() if measured.record.scores is not None else {}
+    return list(map(repr, stored.items())) == list(map(repr, measured.blocks.items()))
 
 
 def _cut(values: NDArray[Any], sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.results.places import PlaceCounts, count_places
-from spectral_tl_bench.results.schema import Record, ScoreBlock
+from spectral_tl_bench.results.schema import BackboneFacts, Record, ScoreBlock
 from spectral_tl_bench.results.store import check_scores, load_evidence, target_digest
 
 RowKey = tuple[str, str, str, str, str, str]
@@ -72,12 +72,18 @@ def row_key(record: Record) -> RowKey:
         record.method,
         record.backbone.name if record.backbone else "",
         digest(options, *extra)[:8],
-        digest(record.backbone.model_dump(mode="json") if record.backbone else None)[:8],
+        _backbone_digest(record.backbone),
         record.protocol,
         digest(settings)[:8],
     )
 
 
+@lru_cache(maxsize=1024)
+def _backbone_digest(backbone: BackboneFacts | None) -> str:
+    return digest(backbone.model_dump(mode="json") if backbone else None)[:8]
+
+
+@lru_cache(maxsize=65_536)
 def row_name(key: RowKey) -> str:
     """A short name for one row's method, options, backbone, protocol and settings (8 hex digits)."""
     return digest(*key)[:8]

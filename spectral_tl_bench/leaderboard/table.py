@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import CHECKPOINTS, FLOOR, Board, drops, floors
-from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.frames import Fields, known_values
 from spectral_tl_bench.leaderboard.measured import MeasuredRecord, choice_of, row_options, searched
 from spectral_tl_bench.leaderboard.text import as_json
 from spectral_tl_bench.results.schema import ScoreBlock
@@ -75,8 +76,12 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """CSV in UTF-8 with Unix line ends."""
-    return frame.to_csv(index=False, lineterminator="\n").encode()
+    """CSV in UTF-8 with Unix line ends: what ``to_csv`` gives, in less time."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows(zip(*(known_values(values) for _, values in frame.items()), strict=True))
+    return stream.getvalue().encode()
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:

@@ -22,7 +22,7 @@ from spectral_tl_bench.errors import RecordError
 from spectral_tl_bench.files import digest, write_bytes, write_json
 from spectral_tl_bench.results.evidence import Evidence, check_frame, to_parquet
 from spectral_tl_bench.results.location import CHANGED, RESTORE, Folder
-from spectral_tl_bench.results.published import Pair, is_pair, read_pair
+from spectral_tl_bench.results.published import LINES, Pair, is_pair, read_pair
 from spectral_tl_bench.results.reading import parse_record, validated
 from spectral_tl_bench.results.schema import Record, ScoreBlock
 from spectral_tl_bench.results.scores import block, check_scores
@@ -170,9 +170,8 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]  # what runs need to go on, no results
         for name in names:
-            path = Path(folder, name)
-            if name == RECORD_FILE or is_pair(path):
-                yield path
+            if name == RECORD_FILE or (name.endswith(LINES) and is_pair(Path(folder, name))):
+                yield Path(folder, name)
 
 
 def load_evidence(record: Record) -> Evidence:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 
 import numpy as np
@@ -72,6 +74,18 @@ def test_changed_evidence_is_found_as_without(records, tmp_path):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # who puts the time back does not hide it
     with pytest.raises(RecordError, match="not what the record was written with"):
         report(records, tmp_path / "again")
+
+
+def test_scores_that_differ_from_the_records_in_the_last_digit_are_kept_as_they_were_computed(records, tmp_path):
+    path = sorted(records.rglob("record.json"))[0]
+    fields = json.loads(path.read_text())
+    fields["scores"]["selected"]["miou"] = math.nextafter(fields["scores"]["selected"]["miou"], 1.0)
+    path.write_text(json.dumps(fields))
+    plain, _ = report(records, tmp_path / "plain", with_kept=False)
+    report(records, tmp_path / "first")
+    assert report(records, tmp_path / "again") == (plain, 0)
+    kept_apart = [entry for entry in Kept([records])._records.values() if entry["blocks"] is not None]
+    assert len(kept_apart) == 1
 
 
 def test_an_edited_score_is_found_as_without(records, tmp_path):

@@ -20,7 +20,7 @@ from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.markdown import escape
 from spectral_tl_bench.leaderboard.report import write_report
 from spectral_tl_bench.leaderboard.reported import COLUMNS as REPORTED
-from spectral_tl_bench.leaderboard.table import COLUMNS
+from spectral_tl_bench.leaderboard.table import COLUMNS, csv_bytes
 from spectral_tl_bench.leaderboard.text import WHY_RELEASE
 
 SPRING = {"benchmark": "dfc2020-spring", "dataset": "DFC2020", "gap": "season"}
@@ -305,3 +305,15 @@ def test_long_tables_hold_the_analysis_in_csv_and_parquet(many, tmp_path):
         zip(found["fingerprint"], found["selected_miou"], strict=True)
     )
     assert len(found) == 4 * 2 + 2 + 1
+
+
+def test_csv_is_what_pandas_writes():
+    frame = pd.DataFrame({
+        "real": [0.1 + 0.2, -0.0, 1e-5, 1e22, float("nan")],
+        "whole": pd.array([1, None, -3, 2**60, 0], dtype="Int64"),
+        "flag": [True, False, True, False, True],
+        "text": ['say "no"', "a, b", "two\nlines", None, "Zürich\r"],
+        "any": pd.Series([1, 0.25, None, float("nan"), "x;y"], dtype=object),
+    })  # fmt: skip
+    assert csv_bytes(frame) == frame.to_csv(index=False, lineterminator="\n").encode()
+    assert csv_bytes(frame[:0]) == b"real,whole,flag,text,any\n"

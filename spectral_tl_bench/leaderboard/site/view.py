@@ -21,7 +21,7 @@ from spectral_tl_bench.data.audit.facts import Audit
 from spectral_tl_bench.identity import benchmark_digest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
-from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.frames import Fields, known_values, lines_of
 from spectral_tl_bench.leaderboard.site.names import page_name, part_name, setting, slug, track_of
 from spectral_tl_bench.leaderboard.site.pictures import class_colours
 from spectral_tl_bench.leaderboard.text import as_json, backbone_text, plain, selected_by
@@ -224,12 +224,7 @@ class View:
 
 def fields_of(frame: pd.DataFrame) -> list[Fields]:
     """The lines of a frame as plain Python values; whatever is missing is None."""
-    lines = lines_of(frame)
-    for name in (str(column) for column in frame.columns[frame.isna().any()]):
-        for line, missing in zip(lines, frame[name].isna(), strict=True):
-            if missing:
-                line[name] = None
-    return lines
+    return lines_of(frame, known_values)
 
 
 def _grouped(lines: Iterable[Fields], *names: str) -> dict[Any, list[Fields]]:
