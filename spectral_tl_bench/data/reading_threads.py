@@ -26,7 +26,8 @@ def in_threads(loader: DataLoader[Any], threads: int) -> Iterator[Any]:
         loader: What is read, in which order, and how windows become a batch; it has no processes.
         threads: How many batches are fetched at a time.
     """
-    dataset, collate, keys = loader.dataset, loader.collate_fn, iter(loader.batch_sampler or ())
+    dataset, collate = loader.dataset, loader.collate_fn
+    keys = iter(loader.batch_sampler)  # type: ignore[arg-type]  # there is one, unless no batches are made
     pinned = loader.pin_memory and torch.accelerator.is_available()
 
     def fetch(some: Any) -> Any:
