@@ -4,9 +4,10 @@
     python profiling/reading.py --chips 40 --parts 512x512x32        (a trial)
     python profiling/reading.py --parts index            (7,280 small chips: building and opening the index)
 
-Every arm is a ``DataLoader`` whose batches are counted. Numbers are windows per CPU second, with all reader processes
-but without their start, as medians of interleaved rounds; what is opened for the first time is read once before. The
-suite may keep 8 % of the data in memory, as where data are much larger. Files are written and removed by this script.
+Every arm is a ``DataLoader`` whose batches are counted; readers are processes, but threads for packed chips. Numbers
+are windows per CPU second, with all readers but without the start of processes, as medians of interleaved rounds; what
+is opened for the first time is read once before. The suite may keep 8 % of the data in memory, as where data are much
+larger. Files are written and removed by this script.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ import rasterio
 import torch
 import yaml
 from rasterio.windows import Window
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spectral_tl_bench.benchmarks import Benchmark, read_benchmark
 from spectral_tl_bench.data import packed
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import ChipIndex, build_index
-from spectral_tl_bench.data.loaders import stacked
+from spectral_tl_bench.data.loaders import LoaderSettings, Readers, stacked, stacked_masks
 from spectral_tl_bench.data.packing import pack
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
 from spectral_tl_bench.data.samplers import RandomCollectionWindows
@@ -123,7 +124,7 @@ class Batch:
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Pixels and labels."""
         return {"image": stacked([sample["image"] for sample in samples], self.integers),
-                "mask": default_collate([sample["mask"] for sample in samples])}  # fmt: skip
+                "mask": stacked_masks([sample["mask"] for sample in samples])}  # fmt: skip
 
 
 class InParts(Sampler[Any]):
@@ -152,7 +153,12 @@ class Places(Dataset[dict[str, Any]]):
 
 
 Make = Callable[[int, Sequence[int], int], DataLoader[Any]]
-"""Makes a loader of (side of windows, windows of each iteration, reader processes)."""
+"""Makes a loader of (side of windows, windows of each iteration, readers)."""
+
+
+def batch(side: int) -> int:
+    """Windows of a batch."""
+    return 8 if side == WINDOW else 2
 
 
 def arms(data: Data) -> dict[str, Make]:
@@ -161,8 +167,7 @@ def arms(data: Data) -> dict[str, Make]:
     size = chips * data.side**2 * (2 * data.bands + 1)
 
     def loader(dataset: Dataset[Any], sampler: Sampler[Any], workers: int, side: int, collate: Any) -> Any:
-        many = 8 if side == WINDOW else 2
-        return DataLoader(dataset, many, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+        return DataLoader(dataset, batch(side), sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
                           collate_fn=collate)  # fmt: skip
 
     def suite(index: ChipIndex, integers: bool = False) -> Make:
@@ -171,9 +176,9 @@ def arms(data: Data) -> dict[str, Make]:
             datasets = open_datasets(data.benchmark, index, cache=ChipCache(int(KEPT * size)))
             collection = ChipCollection(datasets)
             keys = list(RandomCollectionWindows(collection, side, sum(parts), 0))
-            if workers:
-                collection.share_caches()
-            return loader(collection.as_stored(), InParts(keys, parts), workers, side, Batch(integers))
+            settings = LoaderSettings(side, side, batch(side), workers)
+            return Readers(collection, settings, batch_size=batch(side), sampler=InParts(keys, parts),
+                           collate_fn=Batch(integers))  # fmt: skip
 
         return make
 
@@ -254,7 +259,7 @@ def spent() -> float:
 
 def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float]:
     """Windows per second of CPU, and of the clock."""
-    loader = make(side, (max(1, workers) * (8 if side == WINDOW else 2), length), workers)
+    loader = make(side, (max(1, workers) * batch(side), length), workers)
     for _ in loader:  # readers are there, and have read
         pass
     cpu, clock = spent(), time.perf_counter()
@@ -265,7 +270,7 @@ def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float
 
 
 def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, ...]]:
-    """MiB of the largest reader after each fifth of an epoch: USS, PSS and RSS.
+    """MiB of the largest reader after each fifth of an epoch: USS, PSS and RSS; of this process, if its threads read.
 
     USS is what nobody else has, and would be free without this reader. PSS has its share of what several have, and
     adds up over readers. RSS counts libraries and the page cache of mapped files in full for each reader.
@@ -276,8 +281,8 @@ def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, ...]]:
     for number, _ in enumerate(loader, start=1):
         if number in marks:
             readers = []
-            for child in multiprocessing.active_children():
-                lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines()[1:]
+            for pid in [child.pid for child in multiprocessing.active_children()] or [os.getpid()]:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
                 sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines}
                 readers.append((sizes["Private_Clean:"] + sizes["Private_Dirty:"], sizes["Pss:"], sizes["Rss:"]))
             largest.append(tuple(round(max(kind)) for kind in zip(*readers, strict=True)))
@@ -304,7 +309,10 @@ def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, A
     held = {}
     for name in made.keys() & {"packed", "GeoTIFF", "TorchGeo"}:
         held[name] = memory(made[name], len(data.files.frame) * (1 if name == "TorchGeo" else 4))
-    print(f"{shape}: MiB of the largest of 8 readers, USS, PSS and RSS: {held}", flush=True)
+    print(
+        f"{shape}: MiB of the largest of 8 readers, or of the process whose threads read, USS, PSS and RSS: {held}",
+        flush=True,
+    )
     return {"chips": len(data.files.frame), "packed": len(data.packed.frame), "rates": rows, "memory": held}
 
 

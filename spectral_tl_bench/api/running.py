@@ -134,7 +134,7 @@ def run(
         logger: Also log training: csv, tensorboard, wandb, mlflow.
         log_dir: Where loggers write; by default in the folder of each cell's record.
         feature_cache_limit: GiB for the features that methods with ``cache=true`` keep.
-        workers: Reader processes.
+        workers: Readers: processes, or threads where all chips are packed.
         jobs: Cells at a time, a process each; 0: one per core for the sample on a CPU.
         threads: Computing threads of a cell on the CPU; 0: one for small chips, else its share of the cores.
         hang_after: Minutes without a sign of life after which a cell in a process of its own is stopped; 0: never.

@@ -68,7 +68,7 @@ def run(
     feature_cache_limit: Annotated[
         float, typer.Option(min=0, help="GiB for the features that methods with cache=true keep; 0 keeps none.")
     ] = 50.0,
-    workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Readers: processes, or threads where all chips are packed.")] = 0,
     jobs: Annotated[
         int, typer.Option(min=0, help="Cells at a time, a process each; 0: one per core for the sample on a CPU.")
     ] = 0,

@@ -95,7 +95,7 @@ def tune(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     compile_steps: Annotated[bool, typer.Option("--compile", help="Compile training steps.")] = False,
     feature_cache_limit: Annotated[float, typer.Option(min=0, help="GiB for kept features; 0 keeps none.")] = 50.0,
-    workers: Annotated[int, typer.Option(min=0, help="Reader processes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Readers: processes, or threads where all chips are packed.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Draws, then cells, at a time; as for `stbench run`.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="Computing threads; as for `stbench run`.")] = 0,
     hang_after: Annotated[float, typer.Option(min=0, help="Minutes; as for `stbench run`.")] = HANG_AFTER,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.chip_cache import ChipCache
@@ -20,6 +20,7 @@ from spectral_tl_bench.data.ground import blocks
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
+from spectral_tl_bench.data.reading_threads import in_threads
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.samplers import Remaining
 from spectral_tl_bench.data.shares import WHOLE, BatchParts, Share
@@ -39,7 +40,7 @@ class LoaderSettings:
         window: Side of training and evaluation windows in pixels.
         stride: Step of evaluation windows in pixels.
         batch_size: Windows per training step.
-        workers: Reader processes.
+        workers: Readers: threads or processes, see ``Readers``.
         eval_batch_size: Windows per forward pass in evaluation.
         pinned: Whether batches lie in memory from which a GPU fetches them while it computes, with integers as the
             files have them: see ``on_device``.
@@ -61,40 +62,50 @@ class LoaderSettings:
 
 
 class Readers(DataLoader[Any]):
-    """A loader of windows; its reader processes live as long as it does, and share the chips that they keep.
+    """A loader of windows, whose readers are threads where all chips are packed and windows are taken as they are.
+
+    Else they are processes, which live as long as the loader does, and share the chips that they keep.
 
     Args:
         collection: The chips.
-        settings: Reader processes, and where their batches lie.
+        settings: How many readers, and where their batches lie.
         **more: Of ``DataLoader``.
     """
 
     def __init__(self, collection: ChipCollection, settings: LoaderSettings, **more: Any) -> None:
-        if settings.workers:
+        as_they_are = type(settings.windows).prepare is SlidingWindows.prepare  # nobody else looks at single windows
+        packed = all(len(dataset.packed.places) == len(dataset) for dataset in collection.datasets)
+        self.threads = settings.workers if packed and as_they_are else 0
+        processes = settings.workers - self.threads
+        if processes:
             collection.share_caches()
-        if type(settings.windows).prepare is SlidingWindows.prepare:  # nobody else looks at single windows
+        if as_they_are:
             collection = collection.as_stored()
         super().__init__(
-            collection, num_workers=settings.workers, persistent_workers=settings.workers > 0,
-            pin_memory=settings.pinned, **more,
-        )  # fmt: skip
+            collection, num_workers=processes, persistent_workers=processes > 0, pin_memory=settings.pinned, **more
+        )
 
     def __iter__(self) -> Any:
         """Batches, from the first one on."""
-        if self.persistent_workers and self._iterator is not None:
+        if self.threads or (self.persistent_workers and self._iterator is not None):
             # As loaders do whose processes begin anew: random numbers must not depend on how chips are read.
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return super().__iter__()
+        return in_threads(self, self.threads) if self.threads else super().__iter__()
 
 
 def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = False) -> Tensor:
-    """Images (C, H, W) of windows as (B, C, H, W), float32, or with ``integers`` of the type that all arrays have."""
-    arrays = [image for image in images if isinstance(image, np.ndarray)]
-    if len(arrays) < len(images):
-        return torch.stack([torch.from_numpy(one.astype(np.float32)) if isinstance(one, np.ndarray) else one
-                            for one in images])  # fmt: skip
-    dtype = arrays[0].dtype if integers and len({array.dtype for array in arrays}) == 1 else np.dtype(np.float32)
+    """Images (C, H, W) of windows as (B, C, H, W), float32, or with ``integers`` of the type that all have."""
+    arrays = [image if isinstance(image, np.ndarray) else image.numpy() for image in images]
+    kinds = {array.dtype for array in arrays}
+    dtype = arrays[0].dtype if integers and len(kinds) == 1 else np.dtype(np.float32)
     return torch.from_numpy(np.stack(arrays, dtype=dtype))  # NumPy's memory comes in large pages: twice as fast
+
+
+def stacked_masks(masks: Sequence[Tensor]) -> Tensor:
+    """Classes (H, W) of windows as (B, H, W)."""
+    if get_worker_info() is not None:
+        return default_collate(list(masks))  # into memory that is handed over as it is
+    return torch.from_numpy(np.stack([mask.numpy() for mask in masks]))  # torch.stack has threads of its own
 
 
 def on_device(images: Any, device: torch.device | str) -> Any:
@@ -116,7 +127,7 @@ class _Collate:
             "domain": torch.tensor([self.domains.index(sample["domain"]) for sample in samples]),
         }
         if self.labelled:
-            batch["mask"] = default_collate([sample["mask"] for sample in samples])
+            batch["mask"] = stacked_masks([sample["mask"] for sample in samples])
         return batch
 
 

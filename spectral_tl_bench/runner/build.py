@@ -35,7 +35,7 @@ class Workplace:
     Attributes:
         out: Root of the record store.
         hardware: Device and precision.
-        workers: Reader processes.
+        workers: Readers: processes, or threads where all chips are packed.
         say: Prints one line.
     """
 

@@ -53,7 +53,7 @@ def run_cell(
         cell: What to run.
         out: Root of the record store.
         hardware: Device and precision.
-        workers: Reader processes.
+        workers: Readers: processes, or threads where all chips are packed.
         say: Prints one line.
         fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.

@@ -55,7 +55,7 @@ def execute_in_processes(
         cells: What to run.
         out: Root of the record store.
         hardware: Device, precision and threads.
-        workers: Reader processes of each cell.
+        workers: Readers of each cell: processes, or threads where all chips are packed.
         say: Prints one line.
         fresh: Run again even where a finished record exists.
         jobs: Number of processes.

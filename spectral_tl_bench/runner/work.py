@@ -53,7 +53,7 @@ def work_through(
         cells: The cells of a plan.
         out: Root of the record store.
         hardware: Device, precision and threads.
-        workers: Reader processes of each cell.
+        workers: Readers of each cell: processes, or threads where all chips are packed.
         jobs: Cells at a time; 0 for as many as is usual.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
         fresh: Run again what is finished.

@@ -83,7 +83,7 @@ def waiting_line(stages: Iterable[StageSummary], workers: int) -> str:
 
     Args:
         stages: Of the cell.
-        workers: Its reader processes.
+        workers: Its readers.
     """
     known = [(stage.seconds, stage.measured[WAITING]) for stage in stages if WAITING in stage.measured]
     seconds = sum(duration for duration, _ in known)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from packs import assert_same_samples, both, holes_in_a_band, holes_in_all_bands, make_pack
+from packs import alike, assert_same_samples, both, holes_in_a_band, holes_in_all_bands, make_pack
 from safetensors.numpy import load_file
 from test_domains import shipped  # noqa: F401 - a fixture
 from test_placement import TURNS, rewrite
@@ -133,10 +133,25 @@ def test_splits_statistics_and_batches(own, tmp_path):
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(windows, packed_windows, strict=True))
 
 
-def test_reader_processes_have_the_same(own, tmp_path):
-    benchmark = own.benchmark()
-    batches = []
-    for index in both(benchmark, own.root, tmp_path / "out"):
-        source = SourceData(benchmark, index, make_split(benchmark, index, 0), LoaderSettings(8, 4, 2, workers=1), 3)
-        batches.append([batch["image"] for batch in source.train_loader(2, labelled=False, stage="one")])
-    assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+@pytest.mark.parametrize("name", ["mts12-n2s", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS)])
+def test_readers_have_the_same(name, trees, tmp_path):
+    """Any number of threads, and processes over files; and they draw the same random numbers."""
+    benchmark = builtin_benchmarks()[name]
+    plain, packed = both(benchmark, trees, tmp_path / "out")
+    assert_same_from(benchmark, (plain, 0), (packed, 0), (packed, 1), (packed, 3), (plain, 1))
+
+
+def assert_same_from(benchmark, *ways):
+    found = []
+    for index, workers in ways:
+        settings = LoaderSettings(16, 8, 2, workers=workers)
+        source = SourceData(benchmark, index, make_split(benchmark, index, 0), settings, 3)
+        torch.manual_seed(5)
+        validation = source.validation.loader()
+        batches = [*source.train_loader(9, True, "one"), *source.sweep_loader(True), *validation, *validation]
+        found.append((batches, torch.rand(3)))
+    (first, drawn), *others = found
+    for batches, numbers in others:
+        assert torch.equal(numbers, drawn)
+        for one, other in zip(first, batches, strict=True):
+            assert list(one) == list(other) and all(alike(one[key], other[key]) for key in one)

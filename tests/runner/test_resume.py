@@ -19,7 +19,12 @@ from killing import left_by
 from tiny import CHIP, CPU, SIZES, install, make_request, quiet
 
 from spectral_tl_bench import pause
+from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.console import read_duration
+from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.data.loaders import Readers
+from spectral_tl_bench.data.packed import VARIABLE
+from spectral_tl_bench.data.packing import pack
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.runner.definitions import Cell, Outcome
 from spectral_tl_bench.runner.run import execute, plan
@@ -130,13 +135,26 @@ def test_a_run_that_is_cut_off_ends_as_if_nothing_had_happened(tree, cities, tmp
     assert environment(outcome)["resumed"] == str(parts)
 
 
-def test_reader_processes_that_run_ahead_do_not_matter(tree, tmp_path, cut, straight):
-    cells = cells_of(tree, "pixel-mlp")
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_readers_that_run_ahead_do_not_matter(tree, tmp_path, cut, straight, monkeypatch, kind):
+    if kind == "threads":
+        benchmark = builtin_benchmarks()["mts12-n2s"]
+        pack(benchmark, build_index(benchmark, tree, packed="off"), tmp_path / "packs", 1, quiet)
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "packs"))
+    threads, true_init = [], Readers.__init__
+
+    def init(self, *given, **more):
+        true_init(self, *given, **more)
+        threads.append((self.threads, self.num_workers))
+
+    monkeypatch.setattr(Readers, "__init__", init)
+    cells, out = cells_of(tree, "pixel-mlp"), tmp_path / "runs"
     cut(6)
-    assert run(cells, tmp_path, workers=2).state == "paused"
+    assert run(cells, out, workers=2).state == "paused"
     seen = cut(None)
-    assert ended(run(cells, tmp_path, workers=2)) == straight
+    assert ended(run(cells, out, workers=2)) == straight
     assert seen == [4, 5, 6, 7, 8]
+    assert set(threads) == {(0, 2) if kind == "processes" else (2, 0)}
 
 
 def test_no_step_and_no_validation_is_done_twice(tree, tmp_path, cut, straight, monkeypatch):
