@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
+from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.ground import blocks
 from spectral_tl_bench.data.index import ChipIndex
@@ -75,8 +76,9 @@ class Readers(DataLoader[Any]):
     def __init__(self, collection: ChipCollection, settings: LoaderSettings, **more: Any) -> None:
         as_they_are = type(settings.windows).prepare is SlidingWindows.prepare  # nobody else looks at single windows
         packed = all(len(dataset.packed.places) == len(dataset) for dataset in collection.datasets)
-        self.threads = settings.workers if packed and as_they_are else 0
-        processes = settings.workers - self.threads
+        by_threads = packed and as_they_are
+        self.threads = min(settings.workers, available_cores()) if by_threads else 0  # more are in each other's way
+        processes = 0 if by_threads else settings.workers
         if processes:
             collection.share_caches()
         if as_they_are:
