@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections import Counter
 from pathlib import Path
@@ -79,7 +80,7 @@ def report(
             others[name] += 1
     for name, number in sorted(others.items()):
         say(f"{folder / name} ({number} files)")
-    gc.freeze()  # Python would look for circles once more before it ends
+    atexit.register(gc.freeze)  # Python would look for circles once more before it ends
 
 
 def plot(
