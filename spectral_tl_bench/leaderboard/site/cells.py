@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site.names import count, seconds, signed
 from spectral_tl_bench.leaderboard.site.scales import Scale
-from spectral_tl_bench.leaderboard.text import NOTHING, Selected, percent, plain
+from spectral_tl_bench.leaderboard.text import NOTHING, Selected, backbone_text, percent, plain
 
 _STATES = {
     "missing": '<td class="state" data-v="" data-state="missing">missing</td>',
@@ -199,7 +199,14 @@ def tuned(row: Fields) -> str:
 
 
 @_markup
-def row_head(row: Fields, home: str) -> str:
+def backbone(row: Fields) -> str:
+    """The cell of a row's backbone."""
+    random = "<small>random weights</small>" if row["pretrained"] == "none" else ""
+    return f"<td>{_text(row['backbone'] or NOTHING)}{random}</td>"
+
+
+@_markup
+def row_head(row: Fields, home: str, with_backbone: bool = False) -> str:
     """Name and marks of a row; ``home`` leads from the page to the folder of the track."""
     page = row.get("page", "") if row["is_floor"] else f"{row['page_file']}#r-{row['slug']}"
     text = _text(row["method"])
@@ -207,5 +214,7 @@ def row_head(row: Fields, home: str) -> str:
     search = f" {tuned(row)}" if row["tuned"] else ""
     late = "trained until source validation stops gaining, and out of steps before it did"
     star = f' <abbr class="unconverged" title="{late}">{_text(row["unconverged"])}</abbr>' if row["unconverged"] else ""
-    variant = f'<small class="variant">{_text(row["variant"])}</small>' if row["variant"] else ""
+    parts = [backbone_text(row) if with_backbone and row["backbone"] else "", row["variant"]]
+    said = ", ".join(part for part in parts if part)
+    variant = f'<small class="variant">{_text(said)}</small>' if said else ""
     return f'<th scope="row">{link}{search}{star}{variant}</th>'

@@ -22,15 +22,15 @@ from spectral_tl_bench.identity import benchmark_digest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.board import BySeed
 from spectral_tl_bench.leaderboard.frames import Fields, known_values, lines_of
-from spectral_tl_bench.leaderboard.site.names import page_name, part_name, setting, slug, track_of
+from spectral_tl_bench.leaderboard.site.names import page_name, part_name, slug, track_of
 from spectral_tl_bench.leaderboard.site.pictures import class_colours
-from spectral_tl_bench.leaderboard.text import as_json, backbone_text, plain, selected_by
+from spectral_tl_bench.leaderboard.site.variants import variants
+from spectral_tl_bench.leaderboard.text import backbone_text, plain, selected_by
 from spectral_tl_bench.results.schema import Record
 
 ROWS_PER_PAGE = 20
 """Rows on one page of a method."""
 
-_MOST_PARTS = 3
 _MOST_CELLS = 2500
 _WITHOUT_COLOURS = (
     "#4477aa",
@@ -238,11 +238,11 @@ def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]])
     for row in rows:
         row["options"], row["settings"] = json.loads(row["options"]), json.loads(row["settings"])
     siblings = _grouped(rows, "method")
-    for row in rows:
+    for row, variant in zip(rows, variants(rows), strict=True):
         like = siblings[row["method"]]
-        row["variant"] = _variant(row, like)
         backbone = backbone_text(row) if row["backbone"] else ""
-        row["label"] = plain(", ".join(part for part in (row["method"], backbone, row["variant"]) if part))
+        row["variant"] = variant
+        row["label"] = plain(", ".join(part for part in (row["method"], backbone, variant) if part))
         row["slug"] = slug(row["row"])
         row["page_file"] = page_name(row["method"], like.index(row) // ROWS_PER_PAGE)
         records = [
@@ -253,38 +253,6 @@ def _name_rows(rows: list[Fields], measured: Mapping[str, Mapping[str, BySeed]])
     labels = Counter(row["label"] for row in rows)
     for row in rows:
         row["repeated"] = labels[row["label"]] > 1
-
-
-def _variant(row: Fields, like: list[Fields]) -> str:
-    """The options and settings in which a row differs from the others of its method, the most telling first."""
-    if len(like) == 1:
-        return ""
-    parts: list[tuple[int, str]] = []
-    for group in ("options", "settings"):
-        values = [_flat(other[group]) for other in like]
-        mine = values[like.index(row)]
-        for name in sorted({name for other in values for name in other}):
-            kinds = len({as_json(other.get(name)) for other in values})
-            if kinds > 1:
-                parts.append((kinds, f"{name} {setting(mine[name])}" if name in mine else f"no {name}"))
-    for name in ("pretrained", "patch_embedding", "protocol"):
-        kinds = len({other[name] for other in like})
-        if kinds > 1 and row[name] and row[name] != "none":
-            parts.append((kinds, f"{name.replace('_', ' ')} {row[name]}"))
-    parts.sort(key=lambda part: -part[0])
-    shown = [part if len(part) <= 60 else f"{part[:59]}…" for _, part in parts[:_MOST_PARTS]]
-    return ", ".join([*shown, *(["…"] if len(parts) > _MOST_PARTS else [])])
-
-
-def _flat(values: Fields, prefix: str = "") -> Fields:
-    """Settings with those of nested ones among them; those of the training budget have names of their own."""
-    flat: Fields = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, prefix if name == "budget" else f"{prefix}{name} ")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def benchmark_views(analysis: Analysis, definitions: Sequence[Benchmark] = ()) -> list[BenchmarkView]:

@@ -129,6 +129,17 @@ def test_another_part_starts_with_its_own_rows(many, open_page):
     assert status.inner_text() == f"{ROWS + 1} rows, 1 to 25 shown"
 
 
+def test_on_paper_stand_all_rows_that_the_page_has(many, open_page):
+    root, _, _ = many
+    page = open_page((root / "reproduced/benchmarks/mts12-n2s.2.html").as_uri(), root=root)
+    told = []
+    for event in ("beforeprint", "afterprint"):
+        page.evaluate(f"dispatchEvent(new Event('{event}'))")
+        rows = page.locator("#t-results tbody tr").count()
+        told.append((rows, page.locator("#results .foot [role=status]").inner_text()))
+    assert told == [(PART, f"{ROWS + 1} rows, 101 to 200 shown"), (25, f"{ROWS + 1} rows, 101 to 125 shown")]
+
+
 def test_rows_that_cannot_be_loaded_are_not_passed_over_in_silence(many, open_page, tmp_path):
     root = shutil.copytree(many[0], tmp_path / "site")
     (root / "reproduced/index.3.rows.js").unlink()

@@ -16,6 +16,7 @@ from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.method import summary
 from spectral_tl_bench.leaderboard.site.pages import packed, shares
 from spectral_tl_bench.leaderboard.site.scales import heat, top_of
+from spectral_tl_bench.leaderboard.site.variants import variants
 from spectral_tl_bench.leaderboard.site.view import BenchmarkView, View
 
 
@@ -201,5 +202,34 @@ def test_rows_of_one_method_are_told_apart(analyses):
     view = View("reproduced", analyses["reproduced"])
     labels = [row["label"] for row in view.rows]
     assert len(set(labels)) == len(labels)
-    loras = {f"lora, vit-{size} (random weights), rank {rank}" for size, rank in (("large", 16), ("base", 4))}
+    loras = {"lora, vit-large (random weights)", "lora, vit-base (random weights), rank 4"}
     assert loras | {"unet"} <= set(labels)
+
+
+def _like(**facts):
+    settings = {"budget": {"steps": 600}, "window": 64}
+    common = {"method": "own", "backbone": "vit-base", "pretrained": "mae", "patch_embedding": "rgb, input scale 1.75"}
+    return common | {"protocol": "strict", "options": {}, "settings": settings} | facts
+
+
+def test_a_row_is_named_by_what_is_unusual_about_it():
+    whole = {"adapter": True, "rank": 16, "scale": None}
+    rows = [
+        _like(options=whole),
+        _like(options=whole | {"adapter": False}),
+        _like(options=whole | {"scale": 0.1}),
+        _like(options=whole, patch_embedding="wavelength, input scale 1.75"),
+        _like(options=whole, pretrained="none"),
+        _like(options=whole, backbone="galileo", pretrained="galileo", patch_embedding="own-groups, input scale 2.0"),
+    ]
+    assert variants(rows) == ["", "adapter no", "scale 0.1", "patch embedding wavelength", "", ""]
+
+
+def test_what_tells_a_row_from_its_like_comes_first_and_is_never_cut_off():
+    usual = {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}
+    rows = [*[_like(options=usual)] * 3, _like(options=dict.fromkeys("abcde", 2)),
+            _like(options=dict.fromkeys("abcd", 2) | {"e": 3})]  # fmt: skip
+    assert variants(rows)[3:] == ["e 2, a 2, b 2, …", "e 3, a 2, b 2, …"]
+    pairs = [_like(options=usual | dict.fromkeys(names, 2)) for names in ("", "ab", "ac", "bc", "abc")]
+    assert len(set(variants(pairs))) == 5
+    assert variants([_like(options={"a": 1}), _like(options={"a": 2})]) == ["a 1", "a 2"], "neither is usual"

@@ -15,7 +15,7 @@ for (const table of document.querySelectorAll("table.grid")) {
   const shownMean = heads.findIndex((head) => "shownMean" in head.dataset);
   const detail = form ? form.querySelector("[data-detail]") : null;
   let order = all, sorted = -1, down = false, page = Math.floor(before / size), matching = all;
-  let status = null, pager = null;
+  let status = null, pager = null, onPaper = false;
 
   // What a search looks at: names, not numbers.
   const named = (cell, column) => cell.tagName === "TH" || heads[column].dataset.kind === "t" || cell.classList.contains("wrap");
@@ -104,15 +104,15 @@ for (const table of document.querySelectorAll("table.grid")) {
     const found = whole ? matching.length : count;
     const pages = Math.max(1, Math.ceil(found / size));
     page = Math.min(page, pages - 1);
-    const rows = size === Infinity ? matching : matching.slice(page * size - before, (page + 1) * size - before);
+    const rows = size === Infinity || onPaper ? matching : matching.slice(page * size - before, (page + 1) * size - before);
     const hidden = hiddenColumns();
     for (const row of [table.tHead.rows[0], ...rows]) {
       for (let column = 0; column < row.cells.length; column += 1) row.cells[column].hidden = hidden.has(column);
     }
     body.replaceChildren(...rows);
     if (!status) return;
-    const from = found ? page * size + 1 : 0;
-    const part = pages > 1 ? `, ${from} to ${from + rows.length - 1} shown` : "";
+    const from = found && (onPaper ? before : page * size) + 1;
+    const part = rows.length < found ? `, ${from} to ${from + rows.length - 1} shown` : "";
     const which = found < count ? `${found} of ${count} rows` : `${count} rows`;
     status.textContent = which + part;
     if (pager) {
@@ -206,6 +206,9 @@ for (const table of document.querySelectorAll("table.grid")) {
     show();
     row.scrollIntoView({ block: "center" });
   };
+  if (count > size) for (const event of ["beforeprint", "afterprint"]) {
+    addEventListener(event, () => { onPaper = event === "beforeprint"; show(); });
+  }
   if (location.hash.startsWith("#row-")) toRow();
   addEventListener("hashchange", () => { if (location.hash.startsWith("#row-")) toRow(); });
 }
