@@ -48,18 +48,17 @@ newer: $(VENV)/.installed-dev
 golden: $(VENV)/.installed-dev
 	$(BIN)/python -W ignore tests/golden/write.py $(if $(COMPONENT),"$(COMPONENT)")
 
-# Bytecode is made of what is imported, when it is: of all of PyTorch it would take longer than the main job.
 $(VENV)/.installed: pyproject.toml spectral_tl_bench/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable .
+	$(BIN)/python .ci/install.py
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python .ci/install.py dev
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python .ci/install.py docs
 	touch $@
 
 clean:
