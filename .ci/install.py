@@ -1,8 +1,8 @@
-"""Installs this checkout into the environment of the Python that runs this: python .ci/install.py [EXTRA]
+"""Installs this checkout, with an extra that is named, into the environment of the Python that runs this.
 
 By uv, in less than half of pip's time, where it can be told all that pip's configuration says; otherwise, or where uv
-cannot be had or fails, by pip. Neither compiles: bytecode is made of what is imported, when it is. Of all of PyTorch that
-would take longer than the main job.
+cannot be had or fails, by pip. Neither compiles: bytecode is made of what is imported, when it is. Of all of PyTorch
+that would take longer than the main job.
 """
 
 from __future__ import annotations
