@@ -42,8 +42,10 @@ def title(row: dict[str, str]) -> str:
 
 
 def changed(row: dict[str, str]) -> str:
-    """What a row of SpectralX has other than the method's defaults."""
+    """What a row has other than the defaults here."""
     options = json.loads(row["options"])
+    if row["patch_embedding"].startswith("composites"):
+        return ", composites"
     if options.get("hyper_tokenizer") is False:
         return ", experts alone" if row["patch_embedding"].startswith("rgb") else ", without HyperT and Are"
     if options.get("train_hyper_tokenizer"):
