@@ -52,6 +52,30 @@ def check_stopped() -> None:
         raise KeyboardInterrupt
 
 
+def how_ended(code: int | None) -> str:
+    """Words for the exit code of a process, negative where a signal has killed it."""
+    if code is None or code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    hint = ", as it happens when memory runs out" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code} ({name}){hint}"
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that has started it is gone, however that ended."""
+    import multiprocessing  # not for every command
+
+    def wait() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="stbench end with parent").start()
+
+
 @contextlib.contextmanager
 def at_once(action: Callable[[], None]) -> Iterator[None]:
     """Have ``action`` done if the program has to end within the block, at a second signal, without any clearing up."""
