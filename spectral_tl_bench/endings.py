@@ -16,6 +16,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DIES = (signal.SIGTERM, signal.SIG_DFL)
 _TWICE = 0.3  # seconds within which a second signal is the same wish: a launcher may pass on what we got ourselves
 
+_HINTS = {
+    "SIGKILL": ", as it happens when memory runs out",
+    "SIGBUS": ", as it happens when a file that is read is cut short (packed chips), a disk fails or /dev/shm is full",
+}
 _stopped_by: int | None = None
 _last_words: list[Callable[[], None]] = []
 
@@ -60,8 +64,7 @@ def how_ended(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = "unknown"
-    hint = ", as it happens when memory runs out" if -code == signal.SIGKILL else ""
-    return f"killed by signal {-code} ({name}){hint}"
+    return f"killed by signal {-code} ({name}){_HINTS.get(name, '')}"
 
 
 def end_with_parent() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.cores import available_cores
@@ -27,6 +27,7 @@ from spectral_tl_bench.data.samplers import Remaining
 from spectral_tl_bench.data.shares import WHOLE, BatchParts, Share
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.data.windows import SlidingWindows
+from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.files import seed_from
 
 IMAGES = ("image", "target_image")
@@ -65,7 +66,8 @@ class LoaderSettings:
 class Readers(DataLoader[Any]):
     """A loader of windows, whose readers are threads where all chips are packed and windows are taken as they are.
 
-    Else they are processes, which live as long as the loader does, and share the chips that they keep.
+    Else they are processes, which live as long as the loader does, and share the chips that they keep. Either way, what
+    the user can mend is raised as it is.
 
     Args:
         collection: The chips.
@@ -81,10 +83,11 @@ class Readers(DataLoader[Any]):
         processes = 0 if by_threads else settings.workers
         if processes:
             collection.share_caches()
-        if as_they_are:
-            collection = collection.as_stored()
+        dataset: Dataset[Any] = collection.as_stored() if as_they_are else collection
+        if processes:
+            dataset, more["collate_fn"] = _Batches(dataset, more["collate_fn"]), _as_it_is
         super().__init__(
-            collection, num_workers=processes, persistent_workers=processes > 0, pin_memory=settings.pinned, **more
+            dataset, num_workers=processes, persistent_workers=processes > 0, pin_memory=settings.pinned, **more
         )
 
     def __iter__(self) -> Any:
@@ -92,7 +95,37 @@ class Readers(DataLoader[Any]):
         if self.threads or (self.persistent_workers and self._iterator is not None):
             # As loaders do whose processes begin anew: random numbers must not depend on how chips are read.
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return in_threads(self, self.threads) if self.threads else super().__iter__()
+        if self.threads:
+            return in_threads(self, self.threads)
+        batches = super().__iter__()
+        return _raised(batches) if self.num_workers else batches
+
+
+class _Batches(Dataset[Any]):
+    """Batches for reader processes to fetch: what the user can mend is handed over, and raised by ``_raised``.
+
+    PyTorch would raise it as text, with the traceback of the reader process.
+    """
+
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __getitems__(self, keys: Sequence[Any]) -> Any:
+        try:
+            return self.collate([self.dataset[key] for key in keys])
+        except UserError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _raised(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
 
 
 def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = False) -> Tensor:
