@@ -34,11 +34,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spectral_tl_bench.benchmarks import Benchmark, read_benchmark
 from spectral_tl_bench.data import packed
+from spectral_tl_bench.data.batches import stacked, stacked_masks
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import ChipIndex, build_index
-from spectral_tl_bench.data.loaders import LoaderSettings, Readers, stacked, stacked_masks
+from spectral_tl_bench.data.loaders import LoaderSettings
 from spectral_tl_bench.data.packing import pack
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
+from spectral_tl_bench.data.readers import Readers
 from spectral_tl_bench.data.samplers import RandomCollectionWindows
 
 SHAPES = {"512x512x32": (32, 512, "int16"), "256x256x13": (13, 256, "uint16"), "500x500x24": (24, 500, "uint16")}

@@ -220,7 +220,7 @@ class SpectralChips(RasterDataset):
     def as_stored(self) -> Self:
         """The same chips, whose windows have their ``image`` as the files do where a cast is all that is left to do.
 
-        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``.
+        It is then an array of integers of 8 or 16 bits, not to be written to; see ``batches.stacked``.
         """
         other = copy.copy(self)
         other._casts = False
