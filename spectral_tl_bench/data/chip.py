@@ -15,7 +15,7 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.labels import read_matlab, whole_numbers
 from spectral_tl_bench.data.opening import open_raster
 from spectral_tl_bench.data.placement import Grid, PlacementError, Turn, on_image
@@ -66,6 +66,12 @@ class ReadingRules:
             len(sensor.bands), sensor.scale, units, benchmark.nodata, benchmark.nodata_in, labels.align, labels.nodata,
             tuple(sorted(value for cover in labels.classes for value in cover.raw)),
         )  # fmt: skip
+
+    def hidden_by(self, holes: np.ndarray[Any, Any] | None, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Classes (H, W), void where ``holes`` (C, H, W) are in some band, if that is what becomes of them."""
+        if self.nodata == "void" and holes is not None:
+            mask[holes.any(axis=0)] = VOID
+        return mask
 
 
 class Image(NamedTuple):

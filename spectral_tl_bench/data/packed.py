@@ -26,6 +26,7 @@ import pandas as pd
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.console import complain, user_path
 from spectral_tl_bench.data.chip import ReadingRules
+from spectral_tl_bench.data.chip_files import Arrays
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import digest
@@ -52,8 +53,6 @@ _maps: dict[Shard, mmap.mmap] = {}
 _said: dict[str, object] = {}
 """Folders of which a user was told that they are not read any more."""
 _NO_HOLES = np.zeros(0, dtype=bool)
-
-Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 class Shard(NamedTuple):
@@ -112,7 +111,7 @@ class PackedChips:
         return PackedChips(places if labels else {chip: one._replace(classes=-1) for chip, one in places.items()})
 
     def window(self, row: Mapping[Any, Any], window: tuple[slice, slice]) -> Arrays | None:
-        """What the files say of a window; see ``SpectralChips._stored``.
+        """What the files say of a window; see ``chip_files.Arrays``.
 
         Args:
             row: The chip's row of the index.

@@ -37,7 +37,7 @@ def both(dataset: SpectralChips, chips: int = 2) -> int:
     found = 0
     for number, row in enumerate(dataset.chip_rows()[:chips]):
         dataset.chip_cache = ChipCache()
-        whole = dataset._load(row)
+        whole = dataset._files.read(row)
         for lines, columns in WINDOWS:
             read = dataset._windows.read(row, (lines, columns))
             again = dataset._windows.read(row, (lines, columns))  # without the checks
