@@ -33,12 +33,14 @@ from rasterio.windows import Window
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spectral_tl_bench.benchmarks import Benchmark, read_benchmark
-from spectral_tl_bench.data import packed
+from spectral_tl_bench.data import packed, readers
+from spectral_tl_bench.data.batches import stacked, stacked_masks
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import ChipIndex, build_index
-from spectral_tl_bench.data.loaders import LoaderSettings, Readers, stacked, stacked_masks
+from spectral_tl_bench.data.loaders import LoaderSettings
 from spectral_tl_bench.data.packing import pack
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
+from spectral_tl_bench.data.readers import Readers
 from spectral_tl_bench.data.samplers import RandomCollectionWindows
 
 SHAPES = {"512x512x32": (32, 512, "int16"), "256x256x13": (13, 256, "uint16"), "500x500x24": (24, 500, "uint16")}
@@ -270,22 +272,24 @@ def rate(make: Make, side: int, length: int, workers: int) -> tuple[float, float
 
 
 def memory(make: Make, length: int, workers: int = 8) -> list[tuple[int, ...]]:
-    """MiB of the largest reader after each fifth of an epoch: USS, PSS and RSS; of this process, if its threads read.
+    """MiB of the largest reader after each fifth of an epoch, of this process if its threads read: four numbers each.
 
-    USS is what nobody else has, and would be free without this reader. PSS has its share of what several have, and
-    adds up over readers. RSS counts libraries and the page cache of mapped files in full for each reader.
+    Anonymous memory is what a reader has taken and only gives back itself. USS is what nobody else has, with the page
+    cache of files that it alone has mapped, which the system takes back as it needs. PSS has its share of what several
+    have, and adds up over readers. RSS counts libraries and the page cache of mapped files in full for each reader.
     """
     loader = make(WINDOW, (length,), workers)
     largest: list[tuple[int, ...]] = []
     marks = {len(range(0, length, 8)) * part // 5 for part in range(1, 6)}
     for number, _ in enumerate(loader, start=1):
         if number in marks:
-            readers = []
+            found = []
             for pid in [child.pid for child in multiprocessing.active_children()] or [os.getpid()]:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
                 sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines}
-                readers.append((sizes["Private_Clean:"] + sizes["Private_Dirty:"], sizes["Pss:"], sizes["Rss:"]))
-            largest.append(tuple(round(max(kind)) for kind in zip(*readers, strict=True)))
+                alone = sizes["Private_Clean:"] + sizes["Private_Dirty:"]
+                found.append((sizes["Anonymous:"], alone, sizes["Pss:"], sizes["Rss:"]))
+            largest.append(tuple(round(max(kind)) for kind in zip(*found, strict=True)))
     return largest
 
 
@@ -307,12 +311,10 @@ def compare(shape: str, wanted: argparse.Namespace, folder: Path) -> dict[str, A
             print(json.dumps(row), flush=True)
             rows.append(row)
     held = {}
-    for name in made.keys() & {"packed", "GeoTIFF", "TorchGeo"}:
+    for name in made.keys() & {"packed, integers", "packed", "GeoTIFF", "TorchGeo"}:
         held[name] = memory(made[name], len(data.files.frame) * (1 if name == "TorchGeo" else 4))
-    print(
-        f"{shape}: MiB of the largest of 8 readers, or of the process whose threads read, USS, PSS and RSS: {held}",
-        flush=True,
-    )
+    what = "anonymous, USS, PSS and RSS in MiB of the largest of 8 readers, or of the process whose threads read"
+    print(f"{shape}: {what}: {held}", flush=True)
     return {"chips": len(data.files.frame), "packed": len(data.packed.frame), "rates": rows, "memory": held}
 
 
@@ -341,10 +343,13 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=48, help="per measurement; a third of it of whole chips")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 8])
     parser.add_argument("--arms", nargs="+", help="only these")
+    parser.add_argument("--cores", type=int, help="let threads read as if there were so many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="all numbers as JSON")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
+    if wanted.cores:
+        readers.available_cores = lambda: wanted.cores
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     found: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
     for part in wanted.parts:

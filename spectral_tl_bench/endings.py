@@ -16,6 +16,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DIES = (signal.SIGTERM, signal.SIG_DFL)
 _TWICE = 0.3  # seconds within which a second signal is the same wish: a launcher may pass on what we got ourselves
 
+_HINTS = {
+    "SIGKILL": ", as it happens when memory runs out",
+    "SIGBUS": ", as it happens when a file that is read is cut short (packed chips), a disk fails or /dev/shm is full",
+}
 _stopped_by: int | None = None
 _last_words: list[Callable[[], None]] = []
 
@@ -50,6 +54,29 @@ def check_stopped() -> None:
     """
     if _stopped_by is not None:
         raise KeyboardInterrupt
+
+
+def how_ended(code: int | None) -> str:
+    """Words for the exit code of a process, negative where a signal has killed it."""
+    if code is None or code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {-code} ({name}){_HINTS.get(name, '')}"
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that has started it is gone, however that ended."""
+    import multiprocessing  # not for every command
+
+    def wait() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="stbench end with parent").start()
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def audit(
         typer.Option("--records", "-r", help="Folder of records: how much of their drop the class shares explain."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the cut into training and validation.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read; default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Readers; default: one per core.")] = None,
     trust_data: Annotated[
         bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
     ] = False,

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.data.labels import read_matlab, whole_numbers
 from spectral_tl_bench.data.opening import open_raster
 from spectral_tl_bench.data.placement import Grid, PlacementError, Turn, on_image
@@ -25,6 +25,10 @@ from spectral_tl_bench.errors import DataError
 
 SHORT = frozenset({"int8", "uint8", "int16", "uint16"})
 """Types of pixels that take less room than float32, which holds all of their values."""
+
+PIECE = 4 * 1024**2
+"""Bytes that are read at a time of a file in which the bands of a pixel lie side by side: GDAL goes through them once
+for each band, which is quick as long as they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class ReadingRules:
             len(sensor.bands), sensor.scale, units, benchmark.nodata, benchmark.nodata_in, labels.align, labels.nodata,
             tuple(sorted(value for cover in labels.classes for value in cover.raw)),
         )  # fmt: skip
+
+    def hidden_by(self, holes: np.ndarray[Any, Any] | None, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Classes (H, W), void where ``holes`` (C, H, W) are in some band, if that is what becomes of them."""
+        if self.nodata == "void" and holes is not None:
+            mask[holes.any(axis=0)] = VOID
+        return mask
 
 
 class Image(NamedTuple):
@@ -143,10 +153,27 @@ def read_grid(path: Path) -> tuple[Grid, Turn]:
 
 def image_pixels(source: Any, path: Path, bands: list[int], window: Window | None = None) -> np.ndarray[Any, Any]:
     """Bands of an open image as stored, in a window or everywhere."""
+    window = window or Window(0, 0, source.width, source.height)
     try:
-        return source.read(None if len(bands) == source.count else bands, window=window)
+        return _read(source, None if len(bands) == source.count else bands, window)
     except rasterio.errors.RasterioError as error:
         raise DataError(f"the pixels cannot be read: {error}", where=path) from None
+
+
+def _read(source: Any, bands: list[int] | None, window: Window) -> np.ndarray[Any, Any]:
+    about, kind = source.tags(ns="IMAGE_STRUCTURE"), source.dtypes[0]
+    if about.get("INTERLEAVE") != "PIXEL" or "COMPRESSION" in about or kind.startswith("complex"):
+        return source.read(bands, window=window)
+    line = source.count * window.width * np.dtype(kind).itemsize
+    lines = max(1, PIECE // line)
+    if lines >= window.height:
+        return source.read(bands, window=window)
+    pixels = np.empty((source.count if bands is None else len(bands), window.height, window.width), kind)
+    for start in range(0, window.height, lines):
+        piece = pixels[:, start : start + lines]
+        place = Window(window.col_off, window.row_off + start, window.width, piece.shape[1])
+        source.read(bands, window=place, out=piece)
+    return pixels
 
 
 def upright(source: Any, grid: Grid, path: Path) -> tuple[Turn, Affine | None]:

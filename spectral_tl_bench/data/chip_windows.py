@@ -12,17 +12,16 @@ from rasterio.windows import Window
 
 from spectral_tl_bench.benchmarks import VOID
 from spectral_tl_bench.data.chip import ReadingRules, image_pixels, label_pixels, label_place, read_label, upright
+from spectral_tl_bench.data.chip_files import Arrays, changed, shortest
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.opening import driver_of, open_again, open_raster
 from spectral_tl_bench.data.placement import Grid, Turn
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.data.unmeasured import data_bands, unmeasured
-from spectral_tl_bench.errors import DataError
 
 BY_WINDOW = frozenset({"GTiff", "ENVI"})
 """Formats of which a part costs less than the whole. What a VRT makes of a part need not be that of the whole."""
 
-Stored = tuple[np.ndarray[Any, Any], ...]
 Slices = tuple[slice, slice]
 
 
@@ -53,7 +52,7 @@ class ChipWindows:
         self._known: dict[str, _Known] = {}
         self._whole: set[str] = set()
 
-    def read(self, row: Mapping[Any, Any], window: Slices) -> Stored | None:
+    def read(self, row: Mapping[Any, Any], window: Slices) -> Arrays | None:
         """A window as ``SpectralChips`` wants it; None where the chip's formats have to be read whole.
 
         Args:
@@ -92,7 +91,7 @@ class ChipWindows:
         turn, bands = upright(image, grid, path)[0], data_bands(image, self.rules.bands)
         size = (grid.width, grid.height) if turn.transpose else (grid.height, grid.width)
         if (len(bands), *size) != (self.rules.bands, row["height"], row["width"]):
-            raise DataError("the image has changed since it was indexed", where=path, fix="run again")
+            raise changed(path)
         onto, place = (
             (Turn(), None) if label is None else label_place(label, self.root / row["label"], grid, self.rules)
         )
@@ -101,7 +100,7 @@ class ChipWindows:
             place,
         )  # fmt: skip
 
-    def _window(self, row: Mapping[Any, Any], window: Slices, known: _Known, image: Any, label: Any) -> Stored:
+    def _window(self, row: Mapping[Any, Any], window: Slices, known: _Known, image: Any, label: Any) -> Arrays:
         stored = known.turn.before(window, row["height"], row["width"])
         part = Window.from_slices(*stored)
         pixels = image_pixels(image, self.root / row["image"], known.bands, part)
@@ -117,12 +116,9 @@ class ChipWindows:
         else:  # a MATLAB file has no parts
             size = Grid(None, None, *known.size)
             mask = self.label_map(read_label(self.root / row["label"], size, known.turn, self.rules).raw[window])
-        if "label" in row and self.rules.nodata == "void" and holes is not None:
-            mask[holes.any(axis=0)] = VOID
-        kept = np.zeros(0, dtype=bool)
-        if holes is not None:
-            kept = holes[:1] if (holes == holes[:1]).all() else holes
-        return known.turn(pixels), mask, kept
+        if "label" in row:
+            mask = self.rules.hidden_by(holes, mask)
+        return known.turn(pixels), mask, shortest(holes)
 
     def _classes(self, row: Mapping[Any, Any], stored: Slices, known: _Known, label: Any) -> np.ndarray[Any, Any]:
         """Classes in a window of the image as stored."""
@@ -135,10 +131,7 @@ class ChipWindows:
         # A chip of which no class is hidden may be hidden elsewhere, which is void anyway; but NaN must be looked for.
         hides = self.rules.label_nodata == "void" and (bool(row.get("label_hidden", 1)) or "float" in label.dtypes[0])
         raw, hidden = label_pixels(label, self.root / row["label"], part, hides)
-        mask = self.label_map(raw)
-        if hidden is not None:
-            mask[hidden] = VOID
-        return known.onto(mask)
+        return known.onto(self.label_map(raw, hidden))
 
 
 def _raster(row: Mapping[Any, Any], kind: str) -> bool:

@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +28,7 @@ from spectral_tl_bench.data.domains import with_domains
 from spectral_tl_bench.data.layouts import ChipFiles, check_sides, find_chips
 from spectral_tl_bench.data.packed import PackedChips, find_packed
 from spectral_tl_bench.data.placement import LOCAL_CRS
+from spectral_tl_bench.data.reading_processes import look_at_each
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.stamps import ChipStamps, stamp_chips
 from spectral_tl_bench.data.units import suspicions, unit_line
@@ -40,8 +37,6 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 4
-MANY = 256
-"""Chips from which on processes read them."""
 PER_TASK = 32
 PLACE = ["crs", "xmin", "ymin", "xmax", "ymax"]
 """Columns that say where a chip lies."""
@@ -202,14 +197,6 @@ def _scan(base: Path, rules: ReadingRules, each: tuple[ChipFiles, ChipStamps, st
     return scan_chip(base, chip, rules, (len(stamps.image) == 1, len(stamps.label) == 1))
 
 
-def _readers(workers: int, chips: int) -> Executor:
-    """Threads; processes for many chips, of which small ones are mostly Python's work, where they start at once."""
-    if workers == 1 or chips < MANY or sys.platform != "linux":
-        return ThreadPoolExecutor(workers)
-    # Forked while no thread is in GDAL: a script needs no guard. Who is interrupted is the command; it ends them.
-    return ProcessPoolExecutor(workers, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-
-
 @dataclass(frozen=True)
 class _Look:
     """A look at chips: what is known of them is kept by ``about``, and by ``marks``, of which each chip has one."""
@@ -251,8 +238,7 @@ class _Look:
             return _in_order([kept], self.marks), kept[:0]
 
         look = functools.partial(_scan, self.base, self.rules)
-        with _readers(self.workers, len(new)) as pool:
-            read = pd.DataFrame(pool.map(look, new, chunksize=PER_TASK))
+        read = pd.DataFrame(look_at_each(look, new, self.workers, PER_TASK))
         read["mark"] = [mark for *_, mark in new]
         bad = read["fault"] != ""
         return _in_order([kept, read[~bad]], self.marks), read[bad]

@@ -128,8 +128,8 @@ class LabelMap:
         """The raw values that the map does not name, unless the benchmark says that those are void."""
         return [] if self._other_is_void else sorted(int(v) for v in values if int(v) not in self._class_of)
 
-    def __call__(self, raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Map raw whole values (H, W) to classes (H, W), uint8 with ``VOID``; unknown values become void."""
+    def __call__(self, raw: np.ndarray[Any, Any], hidden: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+        """Map raw whole values (H, W) to classes (H, W), uint8 with ``VOID``: of unknown and ``hidden`` values, too."""
         raw = raw.astype(np.uint8 if raw.dtype.kind == "b" else raw.dtype.newbyteorder("="), copy=False)
         limits = np.iinfo(raw.dtype)
         # In the labels' own type: a step through another one would mix up the ends of 64 bits.
@@ -151,6 +151,8 @@ class LabelMap:
             else:
                 place = np.searchsorted(values[:-1], piece)
                 mapped[start : start + PIECE] = np.where(values[place] == piece, numbers[place], np.uint8(VOID))
+        if hidden is not None:
+            result[hidden] = VOID
         return result
 
     def counts(self, values: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -4,163 +4,25 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader
 
-from spectral_tl_bench.benchmarks import VOID, Benchmark
-from spectral_tl_bench.cores import available_cores
+from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.data.batches import Collate, CollateImages, CollateOnce, WithTargetImages, training_batches
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.ground import blocks
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.normalisation import BandStatistics, Normalise
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
-from spectral_tl_bench.data.reading_threads import in_threads
-from spectral_tl_bench.data.rules import PixelRules
-from spectral_tl_bench.data.samplers import Remaining
-from spectral_tl_bench.data.shares import WHOLE, BatchParts, Share
+from spectral_tl_bench.data.readers import LoaderSettings, Readers
+from spectral_tl_bench.data.shares import WHOLE, Share
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.files import seed_from
-
-IMAGES = ("image", "target_image")
-"""What of a batch is pixels."""
-
-
-@dataclass(frozen=True)
-class LoaderSettings:
-    """How chips are read; of these only window, stride and batch size can change a result.
-
-    Attributes:
-        window: Side of training and evaluation windows in pixels.
-        stride: Step of evaluation windows in pixels.
-        batch_size: Windows per training step.
-        workers: Readers: threads or processes, see ``Readers``.
-        eval_batch_size: Windows per forward pass in evaluation.
-        pinned: Whether batches lie in memory from which a GPU fetches them while it computes, with integers as the
-            files have them: see ``on_device``.
-        rules: How pixels reach a module, as the protocol says.
-    """
-
-    window: int
-    stride: int
-    batch_size: int
-    workers: int = 0
-    eval_batch_size: int = 32
-    pinned: bool = False
-    rules: PixelRules = field(default_factory=PixelRules)
-
-    @property
-    def windows(self) -> SlidingWindows:
-        """Which windows there are, and what becomes of them."""
-        return self.rules.windows.at(self.window)
-
-
-class Readers(DataLoader[Any]):
-    """A loader of windows, whose readers are threads where all chips are packed and windows are taken as they are.
-
-    Else they are processes, which live as long as the loader does, and share the chips that they keep.
-
-    Args:
-        collection: The chips.
-        settings: How many readers, and where their batches lie.
-        **more: Of ``DataLoader``.
-    """
-
-    def __init__(self, collection: ChipCollection, settings: LoaderSettings, **more: Any) -> None:
-        as_they_are = type(settings.windows).prepare is SlidingWindows.prepare  # nobody else looks at single windows
-        packed = all(len(dataset.packed.places) == len(dataset) for dataset in collection.datasets)
-        by_threads = packed and as_they_are
-        self.threads = min(settings.workers, available_cores()) if by_threads else 0  # more are in each other's way
-        processes = 0 if by_threads else settings.workers
-        if processes:
-            collection.share_caches()
-        if as_they_are:
-            collection = collection.as_stored()
-        super().__init__(
-            collection, num_workers=processes, persistent_workers=processes > 0, pin_memory=settings.pinned, **more
-        )
-
-    def __iter__(self) -> Any:
-        """Batches, from the first one on."""
-        if self.threads or (self.persistent_workers and self._iterator is not None):
-            # As loaders do whose processes begin anew: random numbers must not depend on how chips are read.
-            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return in_threads(self, self.threads) if self.threads else super().__iter__()
-
-
-def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = False) -> Tensor:
-    """Images (C, H, W) of windows as (B, C, H, W), float32, or with ``integers`` of the type that all have."""
-    arrays = [image if isinstance(image, np.ndarray) else image.numpy() for image in images]
-    kinds = {array.dtype for array in arrays}
-    dtype = arrays[0].dtype if integers and len(kinds) == 1 else np.dtype(np.float32)
-    return torch.from_numpy(np.stack(arrays, dtype=dtype))  # NumPy's memory comes in large pages: twice as fast
-
-
-def stacked_masks(masks: Sequence[Tensor]) -> Tensor:
-    """Classes (H, W) of windows as (B, H, W)."""
-    if get_worker_info() is not None:
-        return default_collate(list(masks))  # into memory that is handed over as it is
-    return torch.from_numpy(np.stack([mask.numpy() for mask in masks]))  # torch.stack has threads of its own
-
-
-def on_device(images: Any, device: torch.device | str) -> Any:
-    """Images of a batch, or features of them, where they are computed with: integers become float32 there."""
-    images = images.to(device, non_blocking=True)
-    return images.float() if isinstance(images, Tensor) and not images.is_floating_point() else images
-
-
-class _Collate:
-    """Stacks windows into a batch; without ``labelled`` no label is in it. It can be pickled, for reader processes."""
-
-    def __init__(self, domains: Sequence[str], labelled: bool, settings: LoaderSettings) -> None:
-        self.domains, self.labelled, self.settings = list(domains), labelled, settings
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        samples = [self.settings.windows.prepare(sample) for sample in samples]
-        batch = {
-            "image": stacked([sample["image"] for sample in samples], self.settings.pinned),
-            "domain": torch.tensor([self.domains.index(sample["domain"]) for sample in samples]),
-        }
-        if self.labelled:
-            batch["mask"] = stacked_masks([sample["mask"] for sample in samples])
-        return batch
-
-
-class _CollateImages:
-    """Stacks the pixels of windows, and where it is asked for, notes in which chip they belong. No label is in it."""
-
-    def __init__(self, settings: LoaderSettings, places: tuple[str, ...] = ()) -> None:
-        self.settings, self.places = settings, places
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        images = [self.settings.windows.prepare(sample)["image"] for sample in samples]
-        return {
-            "image": stacked(images, self.settings.pinned),
-            **{name: [sample[name] for sample in samples] for name in self.places},
-        }
-
-
-class _CollateOnce(_Collate):
-    """Collates windows that lie side by side; what an earlier window of the chip has held is void.
-
-    The last window of a line or column is moved inwards, so that it ends with the chip.
-    """
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = super().__call__(samples)
-        for mask, sample in zip(batch.get("mask", ()), samples, strict=False):
-            for start, lines in ((sample["line"], mask), (sample["column"], mask.T)):
-                beyond = start % len(lines)
-                lines[: len(lines) - beyond if beyond else 0] = VOID
-        return batch
-
 
 __all__ = ["BandStatistics", "EvaluationData", "LoaderSettings", "Normalise", "SourceData", "TargetImages"]
 
@@ -199,7 +61,7 @@ class EvaluationData:
         sampler = settings.windows.evaluation(self.collection, settings.window, settings.stride)
         return Readers(
             self.collection, settings, batch_size=settings.eval_batch_size, sampler=sampler,
-            collate_fn=_CollateImages(settings, ("chip", "line", "column")),
+            collate_fn=CollateImages(settings, ("chip", "line", "column")),
         )  # fmt: skip
 
     def share(self, share: Share) -> EvaluationData:
@@ -272,30 +134,8 @@ class TargetImages:
         sampler = settings.windows.training(self.collection, settings.window, length, seed, balanced=False)
         return Readers(
             self.collection, settings, **training_batches(sampler, settings.batch_size, share, done),
-            collate_fn=_CollateImages(settings),
+            collate_fn=CollateImages(settings),
         )  # fmt: skip
-
-
-def training_batches(sampler: Sampler[Any], batch_size: int, share: Share, done: int = 0) -> dict[str, Any]:
-    """How a loader makes training batches: whole ones, or a process's share of each, without those that are done."""
-    sampler = Remaining(sampler, done * batch_size)
-    if share.size == 1:
-        return {"sampler": sampler, "batch_size": batch_size, "drop_last": True}
-    return {"batch_sampler": BatchParts(sampler, batch_size, share)}
-
-
-class WithTargetImages:
-    """Batches of source windows, each with a batch of target windows as ``target_image``."""
-
-    def __init__(self, source: DataLoader[dict[str, Tensor]], target: DataLoader[dict[str, Tensor]]) -> None:
-        self.source, self.target = source, target
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch, other in zip(self.source, self.target, strict=True):
-            yield {**batch, "target_image": other["image"]}
 
 
 class SourceData:
@@ -344,7 +184,7 @@ class SourceData:
         )
         loader = Readers(
             self.collection, settings, **training_batches(sampler, settings.batch_size, share, done),
-            collate_fn=_Collate(self.domains, labelled, settings),
+            collate_fn=Collate(self.domains, labelled, settings),
         )  # fmt: skip
         target = self.target_loader(steps, stage, share, done)
         return loader if target is None else WithTargetImages(loader, target)
@@ -363,7 +203,7 @@ class SourceData:
         sampler = settings.windows.sweep(self.collection, settings.window)
         return Readers(
             self.collection, settings, batch_size=settings.batch_size, sampler=sampler,
-            collate_fn=_CollateOnce(self.domains, labelled, settings),
+            collate_fn=CollateOnce(self.domains, labelled, settings),
         )  # fmt: skip
 
     def normaliser(self) -> nn.Module:

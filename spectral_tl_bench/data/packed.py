@@ -26,6 +26,7 @@ import pandas as pd
 from spectral_tl_bench.benchmarks import VOID, Benchmark
 from spectral_tl_bench.console import complain, user_path
 from spectral_tl_bench.data.chip import ReadingRules
+from spectral_tl_bench.data.chip_files import Arrays
 from spectral_tl_bench.data.stamps import check_unchanged
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import digest
@@ -49,9 +50,9 @@ CHECK_EVERY = 10.0
 """Seconds after which the files of a chip that is read again are asked again whether they have changed."""
 
 _maps: dict[Shard, mmap.mmap] = {}
+_said: dict[str, object] = {}
+"""Folders of which a user was told that they are not read any more."""
 _NO_HOLES = np.zeros(0, dtype=bool)
-
-Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 class Shard(NamedTuple):
@@ -63,9 +64,9 @@ class Shard(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, path: Path | str, descriptor: int) -> Shard:
-        """The one that is open."""
-        status = os.fstat(descriptor)
+    def of(cls, path: Path | str, descriptor: int | None = None) -> Shard:
+        """The one that is open, or the one that is there."""
+        status = os.stat(path if descriptor is None else descriptor)  # noqa: PTH116, once per window
         return cls(str(path), status.st_size, status.st_ino, status.st_mtime_ns)
 
 
@@ -110,7 +111,7 @@ class PackedChips:
         return PackedChips(places if labels else {chip: one._replace(classes=-1) for chip, one in places.items()})
 
     def window(self, row: Mapping[Any, Any], window: tuple[slice, slice]) -> Arrays | None:
-        """What the files say of a window; see ``SpectralChips._stored``.
+        """What the files say of a window; see ``chip_files.Arrays``.
 
         Args:
             row: The chip's row of the index.
@@ -121,7 +122,7 @@ class PackedChips:
             be read from there.
 
         Raises:
-            DataError: If a file of the chip has changed since it was indexed.
+            DataError: If a file of the chip has changed since it was indexed, or the pack was written to meanwhile.
         """
         chip = row["chip"]
         place = self.places.get(chip)
@@ -132,11 +133,12 @@ class PackedChips:
             check_unchanged(row)
             self._checked[chip] = now
         try:
-            shard = _maps.get(place.shard) or _mapped(place.shard)
+            shard = _mapped(place.shard)
         except OSError as error:
-            complain(
-                f"packed chips cannot be read, and their files are: {error.strerror or error} ({place.shard.path})"
-            )
+            folder, us = os.path.split(place.shard.path)[0], object()
+            if _said.setdefault(folder, us) is us:  # of several threads, and of several shards, one says so
+                reason = error.strerror or error
+                complain(f"packed chips cannot be read, and their files are: {reason} ({place.shard.path})")
             self.places = {name: one for name, one in self.places.items() if one.shard != place.shard}
             return None
         pixels: np.ndarray[Any, Any] = np.ndarray(place.shape, place.dtype, shard, place.pixels)[:, *window]
@@ -151,6 +153,25 @@ class PackedChips:
 
 
 def _mapped(shard: Shard) -> mmap.mmap:
+    """The content of a shard, which is still where it was and as it was.
+
+    Beyond the end of a file that was cut short, memory that is mapped is zeros or ends the process (SIGBUS), as it may
+    where a server no longer has the file; so this is looked at before each window.
+
+    Raises:
+        OSError: If it is gone, or another one is in its place.
+        DataError: If it was written to. Windows that were read a moment ago may hold something of that.
+    """
+    content, now = _maps.get(shard), Shard.of(shard.path)
+    if now != shard:
+        if content is not None and now.number == shard.number:
+            raise DataError(
+                "packed chips have been written to while they were read", where=shard.path,
+                fix="run again; `stbench data pack --verify` holds packed chips against their files",
+            )  # fmt: skip
+        raise OSError("the file is another one than before")
+    if content is not None:
+        return content
     with Path(shard.path).open("rb") as stream:
         if Shard.of(shard.path, stream.fileno()) != shard:
             raise OSError("the file is another one than before")

@@ -24,14 +24,14 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import RasterDataset
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark, builtin_benchmarks
-from spectral_tl_bench.data.chip import SHORT, Image, ReadingRules, read_grid, read_image, read_label
+from spectral_tl_bench.data.chip import SHORT, ReadingRules
 from spectral_tl_bench.data.chip_cache import ChipCache, chip_bytes
+from spectral_tl_bench.data.chip_files import Arrays, ChipFiles
 from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.lattice import on_lattice, pixel_size
-from spectral_tl_bench.data.placement import LOCAL_CRS, Grid, Turn
-from spectral_tl_bench.data.stamps import check_unchanged
+from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 
@@ -87,7 +87,6 @@ class SpectralChips(RasterDataset):
         self.band_indexes = None
         self.chip_cache = cache or ChipCache()
         self.fill = np.zeros(len(self.all_bands), np.float32) if fill is None else fill.astype(np.float32)
-        self.label_map, self.rules = LabelMap(benchmark.labels), ReadingRules.of(benchmark)
         frame = index.frame if chips is None else index.frame.loc[list(chips)]
         self.packed = index.packed.of(frame.index, labels)
         if not labels:
@@ -116,7 +115,8 @@ class SpectralChips(RasterDataset):
         self._rows = frame.reset_index(names="chip").to_dict("records")
         self._known: tuple[geopandas.GeoDataFrame, GeoQuery, Any] | None = None
         self._slot_of = {start.value: number for number, start in enumerate(starts)}
-        self._windows = ChipWindows(self.root, self.rules, self.label_map)
+        reading = self.root, ReadingRules.of(benchmark), LabelMap(benchmark.labels)
+        self._files, self._windows = ChipFiles(*reading), ChipWindows(*reading)
         self._casts = True
         self.chip_cache.expect({row["chip"]: chip_bytes(row, len(self.all_bands)) for row in self._rows})
 
@@ -220,72 +220,32 @@ class SpectralChips(RasterDataset):
     def as_stored(self) -> Self:
         """The same chips, whose windows have their ``image`` as the files do where a cast is all that is left to do.
 
-        It is then an array of integers of 8 or 16 bits, not to be written to; see ``loaders.stacked``.
+        It is then an array of integers of 8 or 16 bits, not to be written to; see ``batches.stacked``.
         """
         other = copy.copy(self)
         other._casts = False
         return other
 
-    def _stored(self, row: dict[Any, Any], window: tuple[slice, slice]) -> tuple[np.ndarray[Any, Any], ...]:
-        """What a chip's files say of a window.
-
-        Returns:
-            Pixels (C, h, w) in the files' type and unit, classes (h, w) uint8 with void, and which pixels are
-            unmeasured: bool (C, h, w), (1, h, w) where that is the same in all bands, or of no size where none is.
-        """
+    def _stored(self, row: dict[Any, Any], window: tuple[slice, slice]) -> Arrays:
+        """What a chip's files say of a window."""
         if (packed := self.packed.window(row, window)) is not None:
             return packed
         if not self.chip_cache.wants(row["chip"]) and (found := self._windows.read(row, window)) is not None:
             return found
-        image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._load(row))
+        image, mask, holes = self.chip_cache.get(row["chip"], lambda: self._files.read(row))
         return image[:, *window], mask[window], holes[:, *window] if holes.size else holes
 
-    def stored(self, number: int) -> tuple[np.ndarray[Any, Any], ...]:
-        """What the files of chip ``number`` say of all of it: pixels, classes and holes, see ``_stored``."""
+    def stored(self, number: int) -> Arrays:
+        """What the files of chip ``number`` say of all of it."""
         row = self._rows[number]
         return self._stored(row, (slice(0, row["height"]), slice(0, row["width"])))
-
-    def _load(self, row: dict[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-        check_unchanged(row)
-        image = self._image(row)
-        holes = image.holes.values
-        kept = np.zeros(0, dtype=bool)
-        if holes is not None:
-            kept = holes[:1] if (holes == holes[:1]).all() else holes
-        if "label" in row:
-            mask = self._classes(row, image.grid, image.turn, image.holes.values)
-        else:
-            mask = np.full(image.pixels.shape[1:], VOID, dtype=np.uint8)
-        return image.pixels, mask, kept
-
-    def _image(self, row: dict[Any, Any]) -> Image:
-        path = self.root / row["image"]
-        image = read_image(path, row["domain"], self.rules)
-        if image.pixels.shape != (len(self.all_bands), row["height"], row["width"]):
-            raise DataError("the image has changed since it was indexed", where=path, fix="run again")
-        return image
-
-    def _classes(
-        self, row: dict[Any, Any], grid: Grid, turn: Turn, holes: np.ndarray[Any, Any] | None
-    ) -> np.ndarray[Any, Any]:
-        label = read_label(self.root / row["label"], grid, turn, self.rules)
-        mask = self.label_map(label.raw)
-        if label.hidden is not None:
-            mask[label.hidden] = VOID
-        if self.rules.nodata == "void" and holes is not None:
-            mask[holes.any(axis=0)] = VOID
-        return mask
 
     def classes(self, number: int) -> np.ndarray[Any, Any]:
         """The classes of chip ``number`` (H, W), uint8 with void; its image is read only where that changes them."""
         row = self._rows[number]
         if row["chip"] in self.packed.places:
             return np.array(self.stored(number)[1])
-        check_unchanged(row)
-        if self.rules.nodata == "void" and row["nodata_pixels"]:
-            image = self._image(row)
-            return self._classes(row, image.grid, image.turn, image.holes.values)
-        return self._classes(row, *read_grid(self.root / row["image"]), None)
+        return self._files.classes(row)
 
     def chip_rows(self) -> list[dict[Any, Any]]:
         """The index rows of the chips, in the order of their slots."""

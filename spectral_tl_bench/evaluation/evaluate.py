@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.benchmarks import VOID
-from spectral_tl_bench.data.loaders import EvaluationData, on_device
+from spectral_tl_bench.data.batches import on_device
+from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.shares import agreed, gathered, mine, spread, summed
 from spectral_tl_bench.data.windows import ChipStitcher
 from spectral_tl_bench.evaluation.metrics import confusion

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectral_tl_bench.data.loaders import EvaluationData, SourceData, training_batches
+from spectral_tl_bench.data.batches import training_batches
+from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.data.shares import WHOLE, Share
 from spectral_tl_bench.features.modules import FeatureMaps

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from spectral_tl_bench import pause, pulse
-from spectral_tl_bench.endings import SIGNALS, at_once, check_stopped, stoppable, stopped_by
+from spectral_tl_bench.endings import SIGNALS, at_once, check_stopped, how_ended, stoppable, stopped_by
 
 TAIL = 200
 """Lines of a process's output that are kept for the log of a failure."""
@@ -221,7 +221,7 @@ class _Child:
         tail = "\n".join(self._tail)
         if self._value is not None:
             return Ended(self._value[0], tail=tail)
-        return Ended(reason=self._reason or _reason(code), hung=self._hung, tail=tail)
+        return Ended(reason=self._reason or how_ended(code), hung=self._hung, tail=tail)
 
     def ask_to_pause(self) -> None:
         """Let it stop where it can go on later; it is asked once."""
@@ -288,17 +288,6 @@ class _Stream:
         text = line.decode("utf-8", "replace")
         self.tail.append(text)
         self._say(text)
-
-
-def _reason(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "unknown"
-    hint = ", as it happens when memory runs out" if -code == signal.SIGKILL else ""
-    return f"killed by signal {-code} ({name}){hint}"
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ import torch.distributed as processes
 
 from spectral_tl_bench import pause
 from spectral_tl_bench.data.shares import agreed
-from spectral_tl_bench.endings import contained
+from spectral_tl_bench.endings import contained, end_with_parent
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.runner.apart import without_main
 from spectral_tl_bench.runner.build import Workplace, build
@@ -235,7 +235,7 @@ def other(content: bytes, rank: int, folder: Path, threads: int, number: int = 0
     """In another process: go through the cell beside the first one, in silence."""
     for told_to_first in (signal.SIGINT, signal.SIGUSR1):  # which decides, and ends this one
         signal.signal(told_to_first, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     code, told = 1, folder / f"{rank}.txt"
     with told.with_suffix(".out").open("wb") as output:
         for stream in (1, 2):
@@ -263,13 +263,6 @@ def accompany(cell: Cell, workplace: Workplace) -> None:
         store = cell_store(cell, fingerprint, workplace.out, built.hardware, workplace.say)
         trained = train(built, folder, store, leaked(built))
         assist(built, trained)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 __all__ = ["DeviceError", "accompany", "check_parts", "divisible", "together", "why_alone"]

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from spectral_tl_bench.data.loaders import SourceData, on_device
+from spectral_tl_bench.data.batches import on_device
+from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.objectives.base import Average
 from spectral_tl_bench.training.gradient import Validation

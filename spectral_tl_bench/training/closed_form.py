@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spectral_tl_bench.console import in_percent
-from spectral_tl_bench.data.loaders import IMAGES, SourceData, WithTargetImages, on_device
+from spectral_tl_bench.data.batches import IMAGES, WithTargetImages, on_device
+from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.methods.base import Batch, Stage

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectral_tl_bench.data.loaders import EvaluationData, on_device
+from spectral_tl_bench.data.batches import on_device
+from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 

@@ -9,7 +9,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from spectral_tl_bench.data.loaders import IMAGES, EvaluationData, on_device
+from spectral_tl_bench.data.batches import IMAGES, on_device
+from spectral_tl_bench.data.loaders import EvaluationData
 from spectral_tl_bench.data.shares import spread
 from spectral_tl_bench.evaluation.evaluate import ChipEvaluator
 from spectral_tl_bench.methods.base import Batch, Budget, Stage

@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 from spectral_tl_bench.benchmarks import builtin_benchmarks
+from spectral_tl_bench.data import reading_processes
 from spectral_tl_bench.data.audit import shipped
 from spectral_tl_bench.data.audit.chips import look_at, pixels_per_chip, signature
 from spectral_tl_bench.data.audit.facts import Audit, read_audit, write_audit
@@ -420,8 +421,7 @@ def test_what_is_no_audit(tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_find_the_same(own, monkeypatch):
-    from spectral_tl_bench.data.audit import chips
-
-    alone = audited(own)
-    monkeypatch.setattr(chips, "CHIPS_PER_PROCESS", 3)
+    alone = audited(own, workers=1)
+    assert audited(own, workers=3) == alone  # threads
+    monkeypatch.setattr(reading_processes, "MANY", 3)
     assert audited(own, workers=3) == alone

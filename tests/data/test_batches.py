@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from packs import both, holes_in_a_band
 from tiny import make_source
 from torch import nn
 
+from spectral_tl_bench.data.batches import on_device, stacked
 from spectral_tl_bench.data.index import build_index
-from spectral_tl_bench.data.loaders import LoaderSettings, SourceData, TargetImages, on_device, stacked
+from spectral_tl_bench.data.loaders import LoaderSettings, SourceData, TargetImages
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.data.whole_chips import WholeChips
@@ -90,6 +93,25 @@ def test_packed_chips_too(own, tmp_path, workers):
     typed(own, "int16")
     _, packed = both(own.benchmark(), own.root, tmp_path / "packs")
     assert same_numbers(*sources(own, packed, workers)) == {torch.int16}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is handed over as PyTorch does it")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
+def test_processes_hand_over_the_same_numbers_in_memory_that_is_theirs_no_more(own, dtype):
+    typed(own, dtype)
+    kind = torch.float32 if dtype == "float64" else getattr(torch, dtype)
+    assert same_numbers(*sources(own, workers=2)) == {kind}
+    batch = next(iter(sources(own, workers=1)[1].train_loader(2, True, "one")))
+    assert batch["image"].is_shared() and batch["mask"].is_shared()
+    assert handed_over() == 2, "image and mask"
+    batch["image"].zero_()
+    del batch
+    assert handed_over() == 0, "nothing is left of a batch that is done with"
+
+
+def handed_over() -> int:
+    """How many tensors of reader processes this process has."""
+    return Path("/proc/self/maps").read_text().count("/memfd:stbench-batch")
 
 
 def test_images_of_the_target(own):

@@ -165,13 +165,13 @@ def test_a_plain_copy_has_nothing_of_it():
 class Counted:
     """Loads are counted in a file, for all processes."""
 
-    def __init__(self, dataset, log: Path) -> None:
-        self.load, self.log = dataset._load, log
+    def __init__(self, files, log: Path) -> None:
+        self.files, self.log = files, log
 
-    def __call__(self, row):
+    def read(self, row):
         with self.log.open("a") as stream:
             stream.write(f"{row['chip']}\n")
-        return self.load(row)
+        return self.files.read(row)
 
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
@@ -183,7 +183,7 @@ def test_reader_processes_share_what_they_load(indexed, tmp_path, context):
     datasets[0].chip_cache._kept.clear()
     collection.share_caches()
     for dataset in datasets:
-        dataset._load = Counted(dataset, log)
+        dataset._files = Counted(dataset._files, log)
     readers = DataLoader(
         collection, sampler=keys, batch_size=1, num_workers=2, collate_fn=_image, multiprocessing_context=context
     )
@@ -243,7 +243,7 @@ def test_evaluation_of_more_than_memory_loads_each_chip_once_and_training_none(t
     cache.limit = cache._total // 2  # not all, but any single one
     loads = []
     for dataset in (*source.validation.collection.datasets, *source.collection.datasets):
-        dataset._load = lambda row, load=dataset._load: loads.append(row["chip"]) or load(row)
+        dataset._files.read = lambda row, read=dataset._files.read: loads.append(row["chip"]) or read(row)
     list(source.validation.loader())
     assert sorted(loads) == sorted(source.validation.rows)
     loads.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import sys
@@ -13,9 +14,11 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
+from rasterio.windows import Window
 from test_placement import TURNS, stored
 from vrts import three
 
+from spectral_tl_bench.data import chip as chip_module
 from spectral_tl_bench.data import chip_windows as module
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import build_index
@@ -34,7 +37,7 @@ def both(dataset: SpectralChips, chips: int = 2) -> int:
     found = 0
     for number, row in enumerate(dataset.chip_rows()[:chips]):
         dataset.chip_cache = ChipCache()
-        whole = dataset._load(row)
+        whole = dataset._files.read(row)
         for lines, columns in WINDOWS:
             read = dataset._windows.read(row, (lines, columns))
             again = dataset._windows.read(row, (lines, columns))  # without the checks
@@ -194,6 +197,42 @@ def test_ways_of_writing_a_geotiff(own, profile):
     write(own.label(CHIP), own.labels(CHIP)[None], place_of(own), **profile)
     dataset = east(own)
     assert both(dataset) == 2 * len(WINDOWS)
+
+
+class Counting:
+    """An open raster, and what was read of it."""
+
+    def __init__(self, source):
+        self.source, self.windows = source, []
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def read(self, *arguments, window, **more):
+        self.windows.append(window)
+        return self.source.read(*arguments, window=window, **more)
+
+
+@pytest.mark.parametrize("bands", [[1, 2, 3], [3, 1]], ids=["all", "some"])
+@pytest.mark.parametrize(("dtype", "lines"), [("uint16", 1), ("int16", 5), ("float32", 16), ("complex64", 16)])
+@pytest.mark.parametrize(
+    ("profile", "pieces"),
+    [({"interleave": "pixel"}, True), ({"interleave": "pixel", "ENDIANNESS": "BIG"}, True),
+     ({"interleave": "pixel", "compress": "lzw"}, False), ({"interleave": "band"}, False)],
+    ids=str,
+)  # fmt: skip
+def test_pixels_with_their_bands_beside_them_are_read_in_pieces(own, monkeypatch, profile, pieces, dtype, lines, bands):
+    monkeypatch.setattr(chip_module, "PIECE", lines * SIDE * 3 * np.dtype(dtype).itemsize)
+    values = own.pixels(CHIP).astype(dtype)
+    write(own.image(CHIP), values, place_of(own), **profile)
+    for window in (None, Window(2, 3, 16 - 2, 11)):
+        with rasterio.open(own.image(CHIP)) as file:
+            source = Counting(file)
+            read = chip_module.image_pixels(source, own.image(CHIP), bands, window)
+        part = values if window is None else values[:, 3:14, 2:]
+        assert read.dtype == values.dtype and np.array_equal(read, part[[band - 1 for band in bands]])
+        height, at_a_time = read.shape[1], lines * SIDE // read.shape[2]
+        assert len(source.windows) == (math.ceil(height / at_a_time) if pieces and lines < SIDE else 1)
 
 
 def test_units_and_several_crs(own):

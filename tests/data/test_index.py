@@ -12,6 +12,7 @@ import pytest
 import rasterio
 
 from spectral_tl_bench.data import index as index_module
+from spectral_tl_bench.data import reading_processes
 from spectral_tl_bench.data.index import LOCAL_CRS, build_index
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.source import DataSource, open_index
@@ -111,7 +112,7 @@ def test_many_chips_are_read_by_processes_with_the_same_rows_and_problems(own, m
 
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "another"))
     monkeypatch.setattr(index_module, "scan_chip", scan)
-    monkeypatch.setattr(index_module, "MANY", 2)
+    monkeypatch.setattr(reading_processes, "MANY", 2)
     monkeypatch.setattr(index_module, "PER_TASK", 1)
     pd.testing.assert_frame_equal(build_index(own.benchmark(), own.root, 2).frame, by_threads)
     assert [path for path in pids.iterdir() if path.name != str(os.getpid())] == list(pids.iterdir())

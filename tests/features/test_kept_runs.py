@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tiny import make_request, make_source, run_main
 from torch import nn
 
+from spectral_tl_bench.data.chip_files import ChipFiles
 from spectral_tl_bench.data.rasters import SpectralChips
 from spectral_tl_bench.errors import MethodError
 from spectral_tl_bench.features import kept as kept_module
@@ -175,9 +176,7 @@ def test_the_target_is_not_looked_at_before_training_is_over(tmp_path, kept_run,
 def test_no_label_of_the_target_is_in_the_store(tmp_path, kept_run, monkeypatch):
     """Features are made from images alone: with all labels read as void until then, they are the same."""
     kept_run(tmp_path / "a")
-    monkeypatch.setattr(
-        SpectralChips, "_load", _blind(SpectralChips._load)
-    )  # fmt: skip
+    monkeypatch.setattr(ChipFiles, "read", _blind(ChipFiles.read))
     kept_run(tmp_path / "b")
     files = sorted((tmp_path / "a" / "cache" / "features").rglob("*.npy"))
     assert len(files) == 3

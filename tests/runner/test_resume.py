@@ -22,9 +22,9 @@ from spectral_tl_bench import pause
 from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.console import read_duration
 from spectral_tl_bench.data.index import build_index
-from spectral_tl_bench.data.loaders import Readers
 from spectral_tl_bench.data.packed import VARIABLE
 from spectral_tl_bench.data.packing import pack
+from spectral_tl_bench.data.readers import Readers
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.runner.definitions import Cell, Outcome
 from spectral_tl_bench.runner.run import execute, plan

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectral_tl_bench.benchmarks import VOID, Benchmark
-from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import ChipIndex
 from spectral_tl_bench.data.rasters import SpectralChips, open_datasets
+from spectral_tl_bench.data.reading_processes import look_at_each
 from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.files import seed_from
 
@@ -23,8 +21,7 @@ CELLS, PLANES = 16, 4
 """A signature has this many cells a side, and this many groups of bands."""
 MOST_PIXELS, MOST_PER_CHIP, LEAST_PER_CHIP = 400_000, 256, 16
 """Pixels that are taken of all chips together, at most, but no fewer than the last of a chip."""
-CHIPS_PER_PROCESS = 100
-"""Fewer are not worth a process of their own."""
+PER_TASK = 4
 
 Array = NDArray[Any]
 
@@ -61,30 +58,22 @@ def pixels_per_chip(chips: int) -> int:
 def look_at_chips(
     benchmark: Benchmark, index: ChipIndex, chips: Sequence[str], workers: int | None, say: Callable[[int], None]
 ) -> Iterator[Look]:
-    """Read chips, in order, by several processes; a chip that cannot be read stops nothing.
+    """Read chips, in order, by several readers; a chip that cannot be read stops nothing.
 
     Args:
         benchmark: The benchmark.
         index: Of its chips.
         chips: Which.
-        workers: Processes; by default one per core, and none for a few chips.
+        workers: Readers; by default one per core.
         say: Told after each chip how many are read.
+
+    Raises:
+        DataError: If a process that reads was killed.
     """
-    count = pixels_per_chip(len(chips))
-    processes = min(workers or available_cores(), -(-len(chips) // CHIPS_PER_PROCESS))
-    if processes <= 1:
-        reader = _Reader(benchmark, index, count)
-        for number, chip in enumerate(chips, 1):
-            yield reader.look(chip)
-            say(number)
-        return
-    used = index.frame.loc[list(chips)]
-    arguments = (benchmark, ChipIndex(index.root, used, {}, ()), count)
-    context = multiprocessing.get_context("spawn")  # GDAL does not like to be forked
-    with ProcessPoolExecutor(processes, context, _begin, arguments) as pool:
-        for number, look in enumerate(pool.map(_look, chips, chunksize=4), 1):
-            yield look
-            say(number)
+    reader = _Reader(benchmark, index, pixels_per_chip(len(chips)))
+    for number, look in enumerate(look_at_each(reader.look, chips, workers, PER_TASK), 1):
+        yield look
+        say(number)
 
 
 class _Reader:
@@ -109,20 +98,6 @@ class _Reader:
 
     def _numbers(self) -> tuple[str, int]:
         return self.benchmark.id, len(self.benchmark.labels.classes)
-
-
-_reader: _Reader | None = None
-"""Of this process, where it is one of several."""
-
-
-def _begin(benchmark: Benchmark, index: ChipIndex, count: int) -> None:
-    global _reader  # noqa: PLW0603 - what a pool's processes have in common
-    _reader = _Reader(benchmark, index, count)
-
-
-def _look(chip: str) -> Look:
-    assert _reader is not None  # noqa: S101
-    return _reader.look(chip)
 
 
 def look_at(chip: str, image: Array, mask: Array, about: tuple[str, int], count: int) -> Look:

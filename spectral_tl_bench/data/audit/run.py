@@ -88,7 +88,7 @@ def audit_data(
         own: Whether the benchmark is the user's own.
         seed: Of the cut into training and validation.
         geometry: Whether to leave it at where the chips lie, and what their labels count.
-        workers: Processes that read; by default one per core.
+        workers: Readers; by default one per core.
         say: Told how far the reading is.
 
     Returns:
