@@ -18,6 +18,8 @@ from spectral_tl_bench.data.shares import BatchParts, Share
 
 IMAGES = ("image", "target_image")
 """What of a batch is pixels."""
+_SHARED = "_new_shared_fd_cpu"
+"""What PyTorch's own hand-over between processes calls; no promise of theirs."""
 
 
 def stacked(images: Sequence[Tensor | np.ndarray[Any, Any]], integers: bool = False) -> Tensor:
@@ -34,7 +36,7 @@ def stacked_masks(masks: Sequence[Tensor]) -> Tensor:
 
 def _stacked(arrays: Sequence[np.ndarray[Any, Any]], dtype: np.dtype[Any]) -> Tensor:
     """Arrays of one shape as one tensor, in a reader process in memory that is handed over as it is."""
-    if get_worker_info() is None or not hasattr(os, "memfd_create"):
+    if get_worker_info() is None or not (hasattr(os, "memfd_create") and hasattr(torch.UntypedStorage, _SHARED)):
         # NumPy's memory comes in large pages: twice as fast. torch.stack has threads of its own.
         return torch.from_numpy(np.stack(arrays, dtype=dtype))
     # A file in memory takes its pages at once when it is written to; mapped, it would take each by a fault of its own.
@@ -42,7 +44,7 @@ def _stacked(arrays: Sequence[np.ndarray[Any, Any]], dtype: np.dtype[Any]) -> Te
         for array in arrays:
             file.write(np.ascontiguousarray(array, dtype).data)
         file.flush()
-        memory = torch.UntypedStorage._new_shared_fd_cpu(file.fileno(), file.tell())  # type: ignore[attr-defined]
+        memory = getattr(torch.UntypedStorage, _SHARED)(file.fileno(), file.tell())
     return torch.from_numpy(np.empty(0, dtype)).set_(memory).view(len(arrays), *arrays[0].shape)
 
 
