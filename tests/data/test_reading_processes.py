@@ -97,7 +97,7 @@ def test_a_reader_that_is_killed_during_an_audit(own, monkeypatch):
 COMMAND = """
 import os, signal, sys, time
 from spectral_tl_bench.data import index, reading_processes
-reading_processes.MANY, index.PER_TASK, reading_processes.available_cores = 2, 1, lambda: 2
+reading_processes.MANY, index.PER_TASK, index.available_cores = 2, 1, lambda: 2
 scan = index.scan_chip
 def look(base, chip, *more):
     if chip.chip == "w0_0":
