@@ -226,6 +226,11 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
     values[name] = value
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def in_percent(fraction: float | None) -> str:
     """A score as every screen prints it: in per cent, with two decimals; a dash where there is none."""
     return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f} %"

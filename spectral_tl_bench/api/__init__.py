@@ -5,17 +5,16 @@ argument is the ``UserError`` (of data: ``DataError``) whose text the command wo
 """
 
 from spectral_tl_bench.api.data import ROLES, LoadedBenchmark, load_benchmark
+from spectral_tl_bench.api.maps import predict
 from spectral_tl_bench.api.results import board, compare, load_results, plot
 from spectral_tl_bench.api.running import Choices, plan, run
 from spectral_tl_bench.errors import DataError, UserError
 from spectral_tl_bench.maps.model import LoadedModel, load_model
 from spectral_tl_bench.maps.onnx_file import export_onnx
-from spectral_tl_bench.maps.predict import MapOptions, SceneMap, predict
-from spectral_tl_bench.maps.scene import SceneOptions
+from spectral_tl_bench.maps.predict import SceneMap
 from spectral_tl_bench.methods.registry import make_method
 
 __all__ = [
-    "ROLES", "Choices", "DataError", "LoadedBenchmark", "LoadedModel", "MapOptions", "SceneMap", "SceneOptions",
-    "UserError", "board", "compare", "export_onnx", "load_benchmark", "load_model", "load_results", "make_method",
-    "plan", "plot", "predict", "run",
+    "ROLES", "Choices", "DataError", "LoadedBenchmark", "LoadedModel", "SceneMap", "UserError", "board", "compare",
+    "export_onnx", "load_benchmark", "load_model", "load_results", "make_method", "plan", "plot", "predict", "run",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from spectral_tl_bench import console
 from spectral_tl_bench.cli import run_options
 from spectral_tl_bench.console import ACCELERATORS, ON_OOM, one_of, read_duration, user_path
 from spectral_tl_bench.defaults import HANG_AFTER, results_folder
+from spectral_tl_bench.errors import nearest
 from spectral_tl_bench.runner.definitions import Cell, Outcome
 from spectral_tl_bench.runner.planning import Broken
 from spectral_tl_bench.runner.planning import plan as plan_cells
@@ -104,7 +105,7 @@ def plan(*, out: str | Path | None = None, say: Say = console.say, **choices: Un
     Raises:
         UserError: If a name is unknown, a value impossible, or nothing of it can run.
     """
-    cells, broken = plan_cells(run_options.requests_of(_choices(choices)), say)
+    cells, broken = plan_cells(run_options.requests_of(_choices(choices, plan)), say)
     _raise_if_nothing(cells, broken)
     folder = results_folder() if out is None else user_path(out)
     looks = survey(cells, folder).looks
@@ -154,7 +155,8 @@ def run(
     one_of("--accelerator", accelerator, ACCELERATORS)
     one_of("--on-oom", on_oom, ON_OOM)
     every = read_duration(checkpoint_every, "--checkpoint-every")
-    requests, folder = run_options.requests_of(_choices(choices)), results_folder() if out is None else user_path(out)
+    requests = run_options.requests_of(_choices(choices, run))
+    folder = results_folder() if out is None else user_path(out)
     check_run_folders(folder)
     loggers = _texts(logger) or []
     check_loggers(loggers)
@@ -171,7 +173,7 @@ def run(
     return _frame([_ended(outcome) for outcome in outcomes], broken)
 
 
-def _choices(choices: Mapping[str, Any]) -> run_options.Choices:
+def _choices(choices: Mapping[str, Any], call: Callable[..., Any]) -> run_options.Choices:
     """The choices as the command has them: texts, and lists of texts."""
     known = {one.name for one in fields(run_options.Choices)}
     lists = {"method", "benchmark", "seed", "option", "objective_option", "grid", "backbone", "backbone_size"}
@@ -179,7 +181,7 @@ def _choices(choices: Mapping[str, Any]) -> run_options.Choices:
     found: dict[str, Any] = {}
     for name, value in choices.items():
         if name not in known:
-            raise TypeError(f"there is no argument {name!r}")
+            raise TypeError(f"there is no argument {name!r}: {nearest(name, inspect.signature(call).parameters)}")
         if value is None or (name in lists and isinstance(value, Mapping)):
             found[name] = value
         elif name in paths:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.console import counted, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def init_benchmark(
             definition["split"]["block"] = block
             write_benchmark(definition, rows, path)
             checked = check_benchmark(str(path))
+    say("")
     _print(checked, str(path), None)
 
 
@@ -300,7 +301,6 @@ def _print(checked: CheckedBenchmark, given: str, data_root: Path | None) -> Non
     if index is None or split is None or checked.source is None:
         say(f"{benchmark.id}: the definition is right; its data were not looked at")
         return
-    say("")
     say(checked.source.line)
     say(f"unit: {index.unit}")
     rows = [("domain", "train", "validation", "target", "left out")]
@@ -314,5 +314,5 @@ def _print(checked: CheckedBenchmark, given: str, data_root: Path | None) -> Non
     for warning in checked.warnings:
         say(f"warning: {warning}")
     root = f" --data-root {data_root}" if data_root is not None else ""
-    say(f"{benchmark.id}: right" + (f", with {len(checked.warnings)} warnings" if checked.warnings else ""))
+    say(f"{benchmark.id}: right" + (f", with {counted(len(checked.warnings), 'warning')}" if checked.warnings else ""))
     say(f"next: stbench run -m pixel-mlp -b {given}{root}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_tl_bench.cli.run_options import Choices, blocks_of, flag_of, requests_of, seeds_of, takes_choices
-from spectral_tl_bench.console import complain, print_rows, say
+from spectral_tl_bench.console import complain, counted, print_rows, say
 from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError
 
@@ -160,16 +160,18 @@ def _print_summary(found: Survey, out: Path, jobs: int) -> None:
     left = len(found.left)
     reasons = ", ".join(f"{counts[state]} {WORDS[state]}" for state in ("new", "failed", "changed") if counts[state])
     say("")
-    say(f"{len(found.looks)} cells: {counts['done']} done, {left} left" + (f" ({reasons})" if reasons else ""))
+    why = f" ({reasons})" if reasons else ""
+    say(f"{counted(len(found.looks), 'cell')}: {counts['done']} done, {left} left{why}")
     if left:
         judged, together = estimate(found), max(1, jobs)
         if judged.known:
             on = " and ".join(judged.devices)
             each = f", with {together} at a time" if together > 1 else ""
             say(f"time: about {clock(judged.seconds / min(together, judged.known))} for {judged.known} of them{each}, "
-                f"from {judged.finished} finished ones of the same benchmark, method and backbone on {on}")  # fmt: skip
+                f"from {counted(judged.finished, 'finished one')} of the same benchmark, method and backbone "
+                f"on {on}")  # fmt: skip
         if judged.unknown:
-            say(f"time: unknown for {judged.unknown} cells, of which none like them has finished")
+            say(f"time: unknown for {counted(judged.unknown, 'cell')}, of which none like them has finished")
         rest = "" if not judged.unknown else ", and the weights of those of which none like them has finished"
         say(f"room: about {in_words(judged.room)}{rest}")
     say(f"records: {out}; their evidence was not verified, which `stbench report` does")

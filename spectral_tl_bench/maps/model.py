@@ -69,6 +69,13 @@ class LoadedModel:
             " (synthetic sample)" if self.track == "sample" else ""
         )
 
+    def __repr__(self) -> str:
+        weights = sum(one.numel() for one in self.module.parameters())
+        return (
+            f"<{self.title}: {len(self.bands)} bands, {len(self.classes)} classes, windows of {self.window} px, "
+            f"{weights:,} weights>"
+        )
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) of images (B, C, H, W) in the benchmark's unit."""

@@ -93,13 +93,15 @@ def predict(
     folder = user_path(out)
     targets = _targets([user_path(scene) for scene in scenes], folder, options.overwrite)
     check_folder(folder, "--out")
+    for path in targets:  # all of them, before hours go into the first
+        with open_scene(path, model.benchmark, scene_options) as scene:
+            if not scene_options.trust_unit:
+                scene.check_unit(model.statistics)
     maps = []
     with unfinished(folder / "maps") as temporary:
         for number, (path, target) in enumerate(targets.items(), start=1):
             with open_scene(path, model.benchmark, scene_options) as scene:
                 say(f"[{number}/{len(targets)}] {path}: {scene.height} x {scene.width} px, bands {scene.matched}")
-                if not scene_options.trust_unit:
-                    scene.check_unit(model.statistics)
                 shares = _map(model, scene, target, temporary, options, say)
             write_names(target, model.classes)
             preview(target, model.benchmark, f"{path.name}: {model.title}", shares)
@@ -114,6 +116,8 @@ def _targets(scenes: Sequence[Path], folder: Path, overwrite: bool) -> dict[Path
     """Where the map of each scene goes."""
     files: list[Path] = []
     for scene in scenes:
+        if not scene.exists():
+            raise DataError("the scene is missing", where=scene, expected="a GeoTIFF, VRT or other raster, or a folder")
         inside = sorted(path for path in scene.iterdir() if path.suffix.lower() in ENDINGS) if scene.is_dir() else []
         if scene.is_dir() and not inside:
             raise DataError("the folder has no scenes", where=scene, expected=f"files *{', *'.join(ENDINGS)}")

@@ -178,8 +178,11 @@ def match_bands(source: Any, path: Path, sensor: Sensor, chosen: Sequence[int] =
         return [there[names.index(name)] for name in wanted], "by the names of the bands"
     if all(wave is not None for wave in waves) and len(set(sensor.wavelengths)) == len(sensor.bands):
         return _by_wavelength(there, [wave or 0.0 for wave in waves], path, sensor), "by their wavelengths"
-    if len(there) != len(sensor.bands):
+    told = [source.descriptions[band - 1] or "" for band in there]
+    foreign = all(told) and not _only_count(told)
+    if foreign or len(there) != len(sensor.bands):
         raise DataError(
+            f"bands of the scene are called {', '.join(told)}: none is a band of the benchmark" if foreign else
             f"the scene has {len(there)} bands, and does not say which", where=path,
             expected=f"the {len(sensor.bands)} bands of {sensor.name}: {', '.join(sensor.band_names)}",
             fix="--bands 3,2,1,... names the numbers of the bands, in the order of the benchmark",
@@ -214,6 +217,13 @@ def _by_wavelength(there: Sequence[int], waves: Sequence[float], path: Path, sen
         raise DataError(f"band {twice[0]} of the scene is the nearest to two bands of {sensor.name}", where=path,
                         fix="--bands names the numbers of the bands")  # fmt: skip
     return found
+
+
+def _only_count(names: Sequence[str]) -> bool:
+    """Whether names are one text and a running number, as software gives them to bands that have none."""
+    return any(
+        len({re.sub(rf"0*{number}$", "", name) for number, name in enumerate(names, start)}) == 1 for start in (0, 1)
+    )
 
 
 def plain_name(name: str) -> str:

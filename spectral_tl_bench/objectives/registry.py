@@ -69,6 +69,11 @@ def check_options(names: Iterable[str], options: Options) -> None:
     """
     used = {objective for name in names for objective in split_objectives(name)[1]}
     for objective, values in options.items():
+        if objective not in objective_entries():
+            raise UserError(
+                f"--objective-option {objective}.{next(iter(values), '')}: there is no objective {objective!r}",
+                expected=nearest(objective, objective_entries()),
+            )
         if objective not in used:
             raise UserError(
                 f"--objective-option {objective}.{next(iter(values), '')}: no method of this run has the objective "

@@ -15,8 +15,9 @@ from small_runs import SMALL
 from tiny import SIZES, quiet, run_main
 
 import spectral_tl_bench
-from spectral_tl_bench import plan, run
+from spectral_tl_bench import plan, predict, run
 from spectral_tl_bench.api import Choices
+from spectral_tl_bench.cli import predict as map_command
 from spectral_tl_bench.cli import run as command
 from spectral_tl_bench.cli import run_options
 from spectral_tl_bench.errors import BenchmarkError, DataError, MethodError, UserError
@@ -53,6 +54,14 @@ def test_arguments_are_those_of_the_command():
     usual = {name: one.default for name, one in theirs.items() if name not in Choices.__annotations__}
     for name in ("accelerator", "devices", "jobs", "workers", "hang_after", "checkpoint_every", "feature_cache_limit"):
         assert ours[name].default == usual[name], name
+
+
+def test_predict_takes_the_arguments_of_its_command():
+    ours, theirs = (inspect.signature(one).parameters for one in (predict, map_command.predict))
+    assert list(ours) == [*theirs, "say"]
+    assert {name: str(ours[name].default) for name in ours if name not in {"bands", "say"}} == {
+        name: str(one.default) for name, one in theirs.items() if name != "bands"
+    }
 
 
 def test_a_run_gives_a_row_for_each_cell(ran):
@@ -132,9 +141,10 @@ def test_a_mistake_is_the_error_of_the_command(tree, tmp_path, wrong, kind, said
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_an_unknown_argument_is_a_type_error():
-    with pytest.raises(TypeError, match="learning_rat"):
-        run(method="majority", benchmark="mts12-n2s", learning_rat=0.1)
+@pytest.mark.parametrize(("wrong", "meant"), [("learning_rat", "learning_rate"), ("acelerator", "accelerator")])
+def test_an_unknown_argument_is_a_type_error_that_tells_what_was_meant(wrong, meant):
+    with pytest.raises(TypeError, match=rf"there is no argument '{wrong}': did you mean {meant}\b"):
+        run(method="majority", benchmark="mts12-n2s", **{wrong: 0.1})
 
 
 def test_what_cannot_run_is_a_row_where_the_rest_can(tree, tmp_path, own):

@@ -188,7 +188,7 @@ def test_dry_run_run_and_run_again(stbench, tmp_path, where, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     code, out, _ = stbench("run", *both, "--dry-run", "--jobs", 2)
     assert code == 0 and "2 cells: 1 done, 1 left (1 new)" in out
-    assert "for 1 of them, with 2 at a time, from 1 finished ones" in out and "room: about" in out
+    assert "for 1 of them, with 2 at a time, from 1 finished one of" in out and "room: about" in out
     rows = [line.split() for line in out.splitlines() if line.split()[1:3] == ["mts12-n2s", "nearest-mean"]]
     (record,) = tmp_path.rglob("record.json")
     assert [row[5] for row in rows] == ["done", "new"] and rows[0][0] == record.parent.name
@@ -220,7 +220,7 @@ def test_a_failed_cell_is_shown_with_its_reason(stbench, tmp_path, where):
 
 def test_what_cannot_run_is_said_by_a_dry_run_too(stbench, where):
     code, out, err = stbench("run", "-b", "mts12-n2s", "-m", "full", "-m", "full+vrex", *SMALL, *where, "--dry-run")
-    assert code == 2 and "full+vrex on mts12-n2s cannot run" in err and "1 cells: 0 done, 1 left" in out
+    assert code == 2 and "full+vrex on mts12-n2s cannot run" in err and "1 cell: 0 done, 1 left" in out
 
 
 def test_the_verbs_can_be_called_from_python(asked, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,13 @@ def test_what_is_loaded_says_what_it_is(trained):
     images = torch.from_numpy(model.statistics.mean).float()[None, :, None, None].expand(2, 24, 16, 16)
     assert torch.allclose(model.transforms(images), torch.zeros(()), atol=1e-4)
     assert model(images).shape == (2, 8, 16, 16)
+
+
+def test_what_a_notebook_shows_of_it_is_one_line(trained):
+    assert re.fullmatch(
+        r"<pixel-mlp, trained on mts12-n2s: 24 bands, 8 classes, windows of 16 px, [0-9,]+ weights>",
+        repr(trained.load("pixel-mlp")),
+    )
 
 
 def test_a_record_is_found_by_how_its_fingerprint_begins(trained, monkeypatch):

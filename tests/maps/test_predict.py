@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,14 +14,17 @@ import rasterio
 import torch
 from PIL import Image
 
+import spectral_tl_bench as stb
+from spectral_tl_bench.benchmarks import builtin_benchmarks
 from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.errors import DataError, StorageError, UserError
 from spectral_tl_bench.maps.predict import MapOptions, predict
-from spectral_tl_bench.maps.scene import SceneOptions
+from spectral_tl_bench.maps.scene import SceneOptions, match_bands
 from spectral_tl_bench.results.store import read_record
 
 Write = Callable[..., Path]
 Make = Callable[..., np.ndarray]
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "maps.md"
 
 
 def classes_of(path: Path) -> np.ndarray:
@@ -162,6 +167,41 @@ def test_too_few_bands_without_names_are_refused(trained, scene_pixels, write_sc
         predict(trained.load("lora"), [write_scene(scene_pixels(20, 20)[:23])], tmp_path / "maps")
 
 
+def test_names_of_other_bands_are_refused(trained, scene_pixels, write_scene, tmp_path):
+    model, pixels = trained.load("pixel-mlp"), scene_pixels(20, 20)
+    other = write_scene(pixels, "other.tif", names=[f"VV {chr(97 + band)}" for band in range(24)])
+    with pytest.raises(DataError, match=r"called VV a, .*, VV x: none is a band of the benchmark") as refused:
+        predict(model, [other], tmp_path / "maps")
+    assert "--bands" in str(refused.value) and "Mar-B02" in str(refused.value)
+    in_order = SceneOptions(bands=tuple(range(1, 25)))
+    [one] = predict(model, [other], tmp_path / "maps", scene_options=in_order)
+    assert np.array_equal(classes_of(one.path), pixel_by_pixel(model, pixels))
+
+
+@pytest.mark.parametrize("name", ["layer_{}", "Band {}", "scene.0{}", "reflectance"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_names_that_only_count_are_none(trained, scene_pixels, write_scene, tmp_path, name, first):
+    model, pixels = trained.load("pixel-mlp"), scene_pixels(20, 20)
+    scene = write_scene(pixels, names=[name.format(number) for number in range(first, 24 + first)])
+    assert np.array_equal(classes_of(predict(model, [scene], tmp_path / "maps")[0].path), pixel_by_pixel(model, pixels))
+
+
+def test_bands_are_found_by_their_wavelengths(write_scene):
+    sensor = builtin_benchmarks()["dfc2020-summer"].sensor
+    order = np.random.default_rng(2).permutation(13)
+    tags = [{"wavelength": f"{1000 * sensor.wavelengths[band] + 3:.1f}"} for band in order]
+    pixels = np.zeros((13, 8, 8), dtype=np.uint16)
+    with rasterio.open(write_scene(pixels, tags=tags)) as source:
+        found, how = match_bands(source, Path("scene.tif"), sensor)
+    assert [order[number - 1] for number in found] == list(range(13)) and how == "by their wavelengths"
+    tags[4] = {"wavelength": "1000"}
+    with (
+        rasterio.open(write_scene(pixels, "other.tif", tags=tags)) as source,
+        pytest.raises(DataError, match="has no band at"),
+    ):
+        match_bands(source, Path("other.tif"), sensor)
+
+
 @pytest.mark.parametrize(("chosen", "message"), [((1, 2), "names 2 bands"), ((*range(2, 25), 99), "names band 99")])
 def test_a_choice_of_bands_that_cannot_be(trained, scene_pixels, write_scene, tmp_path, chosen, message):
     with pytest.raises(DataError, match=message):
@@ -229,8 +269,8 @@ def test_a_scene_without_crs_has_a_map_without(trained, scene_pixels, write_scen
 def test_a_damaged_scene_leaves_nothing(trained, scene_pixels, write_scene, tmp_path):
     scene = write_scene(scene_pixels(200, 40))
     scene.write_bytes(scene.read_bytes()[:-100_000])
-    with pytest.raises(DataError, match=r"cannot be read.*"):
-        predict(trained.load("pixel-mlp"), [scene], tmp_path / "maps")
+    with pytest.raises(DataError, match="cannot be read"):  # in midst of mapping: looking at the unit finds it before
+        predict(trained.load("pixel-mlp"), [scene], tmp_path / "maps", scene_options=SceneOptions(trust_unit=True))
     assert not list((tmp_path / "maps").iterdir())
 
 
@@ -243,6 +283,44 @@ def test_folders_and_several_scenes(trained, scene_pixels, write_scene, tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="the folder has no scenes"):
         predict(trained.load("pixel-mlp"), [tmp_path / "empty"], tmp_path / "maps")
+
+
+def test_one_scene_that_does_not_fit_stops_all_before_the_first_map(trained, scene_pixels, write_scene, tmp_path):
+    good, reflectance = scene_pixels(64, 64), (scene_pixels(64, 64) / 10_000).astype(np.float32)
+    for bad, message in [(good[:23], "has 23 bands"), (reflectance, "training chips times about")]:
+        scenes = [write_scene(good, "good.tif"), write_scene(bad, "bad.tif")]
+        with pytest.raises(DataError, match=message):
+            predict(trained.load("pixel-mlp"), scenes, tmp_path / "maps")
+        assert not list((tmp_path / "maps").glob("*"))
+    with pytest.raises(DataError, match="the scene is missing"):
+        predict(trained.load("pixel-mlp"), [scenes[0], tmp_path / "none.tif"], tmp_path / "maps")
+
+
+def test_a_vrt_of_two_files_is_one_scene(trained, scene_pixels, write_scene, tmp_path):
+    model, pixels = trained.load("pixel-mlp"), scene_pixels(20, 37)
+    halves = {"left.tif": (0, 17), "right.tif": (17, 20)}
+    for name, (column, width) in halves.items():
+        write_scene(pixels[:, :, column : column + width], name)
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}">'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}</SourceBand>'
+            f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="20"/>'
+            f'<DstRect xOff="{column}" yOff="0" xSize="{width}" ySize="20"/></SimpleSource>'
+            for name, (column, width) in halves.items()
+        )
+        + "</VRTRasterBand>"
+        for band in range(1, 25)
+    )
+    scene = tmp_path / "both.vrt"
+    scene.write_text(
+        '<VRTDataset rasterXSize="37" rasterYSize="20"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>430000, 10, 0, 5060000, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    [one] = predict(model, [scene], tmp_path / "maps")
+    assert np.array_equal(classes_of(one.path), pixel_by_pixel(model, pixels))
+    with rasterio.open(one.path) as file, rasterio.open(tmp_path / "left.tif") as left:
+        assert (file.crs, file.transform) == (left.crs, left.transform)
 
 
 def test_nothing_is_replaced_by_accident(trained, scene_pixels, write_scene, tmp_path):
@@ -264,7 +342,37 @@ def test_a_file_in_the_way_of_the_folder(trained, scene_pixels, write_scene, tmp
         predict(trained.load("pixel-mlp"), [write_scene(scene_pixels(20, 20))], tmp_path / "maps")
 
 
-# ---------------------------------------------------------------------------------------------- the command
+# ---------------------------------------------------------------------------------------------- command and Python
+
+
+def test_the_snippet_in_the_guide_maps_as_the_command_does(
+    trained, scene_pixels, write_scene, stbench, tmp_path, monkeypatch
+):
+    scene = write_scene(scene_pixels(40, 40)).relative_to(tmp_path)
+    snippet = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)[0]
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    exec(snippet.replace("runs/mts12-n2s/lora/0123456789abcdef", str(trained.folders["lora"])), told)  # noqa: S102
+    assert stbench("predict", trained.folders["lora"], scene, "--out", "other", "--entropy") == 0
+    for name in ("scene.tif", "scene-entropy.tif"):
+        assert np.array_equal(classes_of(Path("maps", name)), classes_of(Path("other", name)))
+    assert told["one"].path == Path("maps/scene.tif") and sum(told["one"].shares.values()) == pytest.approx(1)
+
+
+def test_the_call_in_python_has_all_of_the_commands_options(trained, scene_pixels, write_scene, tmp_path):
+    model, pixels = trained.load("pixel-mlp"), scene_pixels(40, 40)
+    scene = write_scene((pixels[::-1] / 10_000).astype(np.float32))
+    lines: list[str] = []
+    [one] = stb.predict(
+        trained.folders["pixel-mlp"], scene, tmp_path / "maps", bands=range(24, 0, -1), scale=1.0, stride=5,
+        probabilities=True, accelerator="cpu", say=lines.append,
+    )  # fmt: skip
+    assert (classes_of(one.path) == pixel_by_pixel(model, pixels)).mean() > 0.999 and "as --bands says" in lines[0]
+    assert one.path.with_name("scene-probabilities.tif").is_file()
+    with pytest.raises(UserError, match="there is a map already"):
+        stb.predict(model, scene, tmp_path / "maps", trust_unit=True)
+    with pytest.raises(UserError, match="for a model that is named by its path"):
+        stb.predict(model, scene, tmp_path / "more", accelerator="gpu")
 
 
 def test_the_command(trained, scene_pixels, write_scene, stbench, tmp_path, capsys):

@@ -409,4 +409,7 @@ def test_the_command_refuses_with_2(tree, tmp_path, monkeypatch, capsys):
     assert "lora+vrex on mts12-n2s cannot run" in capsys.readouterr().err
     assert run_main(monkeypatch, ["run", "-m", "lora+swad", "-O", "vrex.weight=1", *common]) == 2
     assert "no method of this run has the objective 'vrex'" in capsys.readouterr().err
+    assert run_main(monkeypatch, ["run", "-m", "lora+swad", "-O", "swda.tolerance=1", *common]) == 2
+    said = capsys.readouterr().err
+    assert "there is no objective 'swda'" in said and "did you mean swad?" in said and "to do" not in said
     assert not (tmp_path / "runs").exists()
