@@ -61,8 +61,9 @@ _GUARDED = {
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
 }
 
-# Uncompressed pixels are taken out of the file as it is mapped, past GDAL's cache of blocks: a third of the time.
-_FAST = {"GTIFF_VIRTUAL_MEM_IO": "YES"}
+# Uncompressed pixels are taken out of the file as it is mapped, past GDAL's cache of blocks: a third of the time. Of what is
+# larger than a chip, all that was read would count as this process's memory.
+_FAST = "GTIFF_VIRTUAL_MEM_IO"
 
 # Chip sets without a CRS are common and are placed on a local grid. A filter inside a call would not do: files are
 # opened in several threads, which share the filters.
@@ -92,7 +93,7 @@ def open_raster(path: Path, *, lossless: bool = False, any_size: bool = False, a
         path = Path(os.path.realpath(path))
         _check_sources(path, (), set())
     keys = geo_keys(head) if alone and driver == "GTiff" else None
-    with _environment(alone), _opened(path, driver, keys) as source:
+    with _environment(alone, mapped=not any_size), _opened(path, driver, keys) as source:
         if not any_size:
             _check_size(source, path)
         if lossless:
@@ -140,10 +141,10 @@ class _Raster(rasterio.io.DatasetReader):
         return crs
 
 
-def _environment(alone: bool) -> Any:
+def _environment(alone: bool, mapped: bool = True) -> Any:
     # Said either way: an environment within another one has the other's options.
     listing = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if alone else "FALSE"}
-    return rasterio.Env(DummySession(), **_GUARDED, **_FAST, **listing)
+    return rasterio.Env(DummySession(), **_GUARDED, **listing, **{_FAST: "YES" if mapped else "NO"})
 
 
 def driver_of(path: Path) -> str:
