@@ -61,8 +61,8 @@ _GUARDED = {
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
 }
 
-# Uncompressed pixels are taken out of the file as it is mapped, past GDAL's cache of blocks: a third of the time. Of what is
-# larger than a chip, all that was read would count as this process's memory.
+# Uncompressed pixels are taken out of the file as it is mapped, past GDAL's cache of blocks: a third of the time.
+# Of what is larger than a chip, all that was read would count as this process's memory.
 _FAST = "GTIFF_VIRTUAL_MEM_IO"
 
 # Chip sets without a CRS are common and are placed on a local grid. A filter inside a call would not do: files are

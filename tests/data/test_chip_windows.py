@@ -22,6 +22,7 @@ from spectral_tl_bench.data import chip as chip_module
 from spectral_tl_bench.data import chip_windows as module
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.data.opening import open_raster
 from spectral_tl_bench.data.rasters import SpectralChips, open_datasets
 from spectral_tl_bench.errors import DataError
 
@@ -324,3 +325,15 @@ def test_an_image_beside_which_a_mask_appears_later_is_read_as_it_was_indexed(ow
     own.image(CHIP).with_name("x.tif").rename(f"{own.image(CHIP)}.msk")
     after = dataset._windows.read(row, WINDOWS[0])
     assert not after[2].size and np.array_equal(before[0], after[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="no /proc here")
+@pytest.mark.parametrize("any_size", [False, True])
+def test_files_of_chips_are_mapped_and_those_of_scenes_are_not(tmp_path, any_size):
+    path = tmp_path / "raster.tif"
+    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 2, "dtype": "uint16", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", **profile, transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as file:
+        file.write(np.ones((2, 64, 64), "uint16"))
+    with open_raster(path, any_size=any_size) as source:
+        assert source.read(window=Window(0, 0, 32, 32)).all()
+        assert (str(path) in Path("/proc/self/maps").read_text()) is not any_size
