@@ -138,5 +138,5 @@ def test_pinned_batches_are_pinned_by_the_threads_for_the_device_of_the_process(
     monkeypatch.setattr(reading_threads, "pin_memory", pin)
     loader = DataLoader(Slow(0), batch_size=50, pin_memory=True)
     assert torch.cat(list(in_threads(loader, 2))).tolist() == [*range(1000, 1100)]
-    assert set(pinned) == set(devices) and set(devices.values()) == {3}
+    assert set(pinned) <= set(devices) and set(devices.values()) == {3}
     assert all(name.startswith("reader") for name in pinned)

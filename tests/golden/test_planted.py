@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from spectral_tl_bench.data import (
     chip,
+    chip_files,
     loaders,
     placement,
-    rasters,
     samplers,
     splits,
     transforms,
@@ -235,7 +235,7 @@ identity = put(SourceData, "normaliser", lambda _: nn.Identity())
 
 PLANTS: list[tuple[str, str, Plant]] = [
     ("data", "holes are pixels", after(chip, "unmeasured", lambda holes: holes._replace(values=None))),
-    ("data", "labels upside down", after(rasters, "read_label", lambda label: label._replace(raw=label.raw[::-1]))),
+    ("data", "labels upside down", after(chip_files, "read_label", lambda label: label._replace(raw=label.raw[::-1]))),
     ("data", "wider deviations", after(BandStatistics, "of", lambda s: BandStatistics(s.mean, s.std * 1.01))),
     ("reading", "masks are not looked at", put(unmeasured, "_hidden", lambda *_: None)),
     ("reading", "turned by transposing alone", put(placement.Turn, "__call__", transposed_alone)),

@@ -8,12 +8,13 @@ from tiny import install, make_request, make_source
 from torch import nn
 
 from spectral_tl_bench.data.shares import Share
+from spectral_tl_bench.endings import how_ended
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.base import VOID, Budget, Stage
 from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.objectives.registry import make_objectives
 from spectral_tl_bench.results.store import read_record
-from spectral_tl_bench.runner.apart import Ended, _reason
+from spectral_tl_bench.runner.apart import Ended
 from spectral_tl_bench.runner.display import Display
 from spectral_tl_bench.runner.processes import _Run
 from spectral_tl_bench.runner.run import execute, plan
@@ -218,10 +219,10 @@ def test_another_mistake_is_not_tried_again(greedy, tmp_path):
 def test_a_killed_process_is_told_the_batch(greedy, tmp_path):
     (cell,) = greedy()
     run = _Run(tmp_path / "runs", Hardware("cpu"), 0, Display(lambda _: None), False, 2, 0, ())
-    outcome = run._outcome(cell, Ended(reason=_reason(-9)), 0.0)
+    outcome = run._outcome(cell, Ended(reason=how_ended(-9)), 0.0)
     message = read_record(outcome.record).error.message
     assert "SIGKILL" in message and "batch of 4 windows" in message and "--micro-batches" in message
-    outcome = run._outcome(cell, Ended(reason=_reason(-11)), 0.0)
+    outcome = run._outcome(cell, Ended(reason=how_ended(-11)), 0.0)
     assert "batch of" not in read_record(outcome.record).error.message
 
 
