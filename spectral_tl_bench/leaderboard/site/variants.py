@@ -18,6 +18,7 @@ _Kind = tuple[str, str]
 """A group of properties, and the name of one."""
 _Properties = dict[_Kind, str]
 """Values as JSON; what is not there has none at all."""
+_Counts = dict[_Kind, Counter[str]]
 
 
 def variants(rows: Sequence[Fields]) -> list[str]:
@@ -35,14 +36,15 @@ def variants(rows: Sequence[Fields]) -> list[str]:
     for row, mine in zip(rows, values, strict=True):
         for group in _groups(row):
             like[group].append(mine)
-    of_board = _usual(values)
-    usual = {group: of_board | _usual(some) for group, some in like.items()}
+    of_board = _usual(_counts(values))
+    counts = {group: _counts(some) for group, some in like.items()}
+    usual = {group: of_board | _usual(one) for group, one in counts.items()}
     texts = []
     for row, mine in zip(rows, values, strict=True):
         method, backbone, both = _groups(row)
         held = {kind: usual[backbone if kind[0] == "backbone" else method].get(kind) for kind in mine}
         unusual = {kind: value for kind, value in mine.items() if held[kind] != value}
-        texts.append(_said(unusual, [other for other in like[both] if other is not mine]))
+        texts.append(_said(unusual, like[both], counts[both]))
     return texts
 
 
@@ -77,25 +79,31 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Fields:
     return flat
 
 
-def _usual(some: Iterable[_Properties]) -> _Properties:
-    """The most frequent value of each property, where there is one."""
-    counts: dict[_Kind, Counter[str]] = defaultdict(Counter)
+def _counts(some: Iterable[_Properties]) -> _Counts:
+    counts: _Counts = defaultdict(Counter)
     for one in some:
         for kind, value in one.items():
             counts[kind][value] += 1
+    return counts
+
+
+def _usual(counts: _Counts) -> _Properties:
+    """The most frequent value of each property, where there is one."""
     ranked = {kind: counter.most_common(2) for kind, counter in counts.items()}
     return {kind: top[0][0] for kind, top in ranked.items() if len(top) == 1 or top[0][1] > top[1][1]}
 
 
-def _said(unusual: _Properties, others: Sequence[_Properties]) -> str:
+def _said(unusual: _Properties, rows: Sequence[_Properties], counts: _Counts) -> str:
+    """In words, as much as it takes; ``rows`` are all of the method and backbone, with this one."""
     left, shown = dict(unusual), list[str]()
-    while left and (others or len(shown) < MOST_PARTS):
-        alike = {kind: [other for other in others if other.get(kind) == value] for kind, value in left.items()}
-        kind = min(left, key=lambda one: len(alike[one]))
-        if len(shown) >= MOST_PARTS and len(alike[kind]) == len(others):
+    while left and (len(rows) > 1 or len(shown) < MOST_PARTS):
+        kind = min(left, key=lambda one: counts[one][left[one]])
+        if len(shown) >= MOST_PARTS and counts[kind][left[kind]] == len(rows):
             break
-        shown.append(_text(kind[1], json.loads(left.pop(kind))))
-        others = alike[kind]
+        value = left.pop(kind)
+        shown.append(_text(kind[1], json.loads(value)))
+        rows = [row for row in rows if row.get(kind) == value]
+        counts = _counts(rows)
     return ", ".join([*shown, *(["…"] if left else [])])
 
 
