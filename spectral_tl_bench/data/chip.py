@@ -161,8 +161,8 @@ def image_pixels(source: Any, path: Path, bands: list[int], window: Window | Non
 
 
 def _read(source: Any, bands: list[int] | None, window: Window) -> np.ndarray[Any, Any]:
-    about, kind = source.tags(ns="IMAGE_STRUCTURE"), source.dtypes[0]
-    if about.get("INTERLEAVE") != "PIXEL" or "COMPRESSION" in about or kind.startswith("complex"):
+    about, kind, *others = source.tags(ns="IMAGE_STRUCTURE"), *dict.fromkeys(source.dtypes)
+    if about.get("INTERLEAVE") != "PIXEL" or "COMPRESSION" in about or kind.startswith("complex") or others:
         return source.read(bands, window=window)
     line = source.count * window.width * np.dtype(kind).itemsize
     lines = max(1, PIECE // line)
