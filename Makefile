@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # The sample is made while the run starts, which waits for it.
 demo: $(VENV)/.installed
-	@$(BIN)/stbench benchmarks sample > /dev/null & \
+	@$(BIN)/stbench sample > /dev/null & \
 	$(BIN)/stbench run --method majority --method nearest-mean --method spectralx --benchmark all --out $(OUT) $(DEMO_FLAGS)
 	$(BIN)/stbench report --records $(OUT)
 	@echo; echo "The board (synthetic sample): $(OUT)/tables/board-sample.md, and $(OUT)/site/index.html"

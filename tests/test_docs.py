@@ -145,6 +145,17 @@ def test_what_is_no_command_is_found(line):
         parse(arguments, complete=True)
 
 
+def test_commands_of_the_makefile_and_of_ci_are_those_of_the_suite():
+    found = []
+    for page, start in (("Makefile", "$(BIN)/"), (".ci/run", ".venv/bin/")):
+        lines = [line for line in content(page).splitlines() if f"{start}stbench " in line]
+        texts = [re.sub(r"\$\((OUT)\)|\$\w+|\$\(\w+\)", r"\1", line.replace(start, "")) for line in lines]
+        found += [arguments for text in texts for arguments in invocations(text.strip("\t@\\ ").replace('""', "NAME"))]
+    assert len(found) >= 6
+    for arguments in found:
+        parse(arguments, complete=True)
+
+
 @pytest.mark.parametrize("name", ["bug", "benchmark", "method", "record"])
 def test_a_form_of_an_issue_can_be_shown(name):
     form = yaml.safe_load(content(f".github/ISSUE_TEMPLATE/{name}.yml"))
