@@ -17,7 +17,9 @@ _LONGEST = 60
 _Kind = tuple[str, str]
 """A group of properties, and the name of one."""
 _Properties = dict[_Kind, str]
-"""Values as JSON; what is not there has none at all."""
+"""Values as JSON."""
+_ABSENT = ""
+"""The value, no JSON, of an option or setting that other rows of the method have."""
 _Counts = dict[_Kind, Counter[str]]
 
 
@@ -36,6 +38,9 @@ def variants(rows: Sequence[Fields]) -> list[str]:
     for row, mine in zip(rows, values, strict=True):
         for group in _groups(row):
             like[group].append(mine)
+    for (kind, *_), some in like.items():
+        if kind == "method":
+            _complete(some)
     of_board = _usual(_counts(values))
     counts = {group: _counts(some) for group, some in like.items()}
     usual = {group: of_board | _usual(one) for group, one in counts.items()}
@@ -43,7 +48,9 @@ def variants(rows: Sequence[Fields]) -> list[str]:
     for row, mine in zip(rows, values, strict=True):
         method, backbone, both = _groups(row)
         held = {kind: usual[backbone if kind[0] == "backbone" else method].get(kind) for kind in mine}
-        unusual = {kind: value for kind, value in mine.items() if held[kind] != value}
+        unusual = {
+            kind: value for kind, value in mine.items() if held[kind] != value and not _said_by_another(kind, mine)
+        }
         texts.append(_said(unusual, like[both], counts[both]))
     return texts
 
@@ -66,6 +73,24 @@ def _properties(row: Fields) -> _Properties:
     found |= {("setting", name): value for name, value in _flat(row["settings"]).items()}
     found["setting", "protocol"] = row["protocol"]
     return {kind: as_json(value) for kind, value in found.items()}
+
+
+def _complete(rows: Sequence[_Properties]) -> None:
+    """Give each row the options and settings that it lacks."""
+    kinds = sorted({kind for row in rows for kind in row if kind[0] != "backbone"})
+    for row in rows:
+        for kind in kinds:
+            row.setdefault(kind, _ABSENT)
+
+
+def _said_by_another(kind: _Kind, row: _Properties) -> bool:
+    """Whether a property is absent because parts of it are there, or because the whole that it is part of is not so."""
+    group, name = kind
+    return row[kind] == _ABSENT and any(
+        name.startswith(f"{other} ") or (value != _ABSENT and other.startswith(f"{name} "))
+        for (of, other), value in row.items()
+        if of == group
+    )
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Fields:
@@ -101,12 +126,12 @@ def _said(unusual: _Properties, rows: Sequence[_Properties], counts: _Counts) ->
         if len(shown) >= MOST_PARTS and counts[kind][left[kind]] == len(rows):
             break
         value = left.pop(kind)
-        shown.append(_text(kind[1], json.loads(value)))
+        shown.append(_text(kind[1], value))
         rows = [row for row in rows if row.get(kind) == value]
         counts = _counts(rows)
     return ", ".join([*shown, *(["…"] if left else [])])
 
 
-def _text(name: str, value: object) -> str:
-    text = f"{name} {setting(value)}"
+def _text(name: str, value: str) -> str:
+    text = f"no {name}" if value == _ABSENT else f"{name} {setting(json.loads(value))}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

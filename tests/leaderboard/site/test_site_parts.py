@@ -233,3 +233,12 @@ def test_what_tells_a_row_from_its_like_comes_first_and_is_never_cut_off():
     pairs = [_like(options=usual | dict.fromkeys(names, 2)) for names in ("", "ab", "ac", "bc", "abc")]
     assert len(set(variants(pairs))) == 5
     assert variants([_like(options={"a": 1}), _like(options={"a": 2})]) == ["a 1", "a 2"], "neither is usual"
+
+
+def test_rows_of_which_one_lacks_a_property_are_told_apart():
+    plateau = {"plateau": {"gain": 0.002, "patience": 2}}
+    rows = [_like(settings={"budget": {"steps": 600, **more}}) for more in ({}, plateau, {"plateau": None})]
+    assert variants(rows) == ["", "plateau gain 0.002, plateau patience 2", "plateau none"]
+    assert variants(rows[:2]) == ["no plateau gain, no plateau patience", "plateau gain 0.002, plateau patience 2"]
+    usual = _like(options={"rank": 4})
+    assert variants([usual, usual, _like()]) == ["", "", "no rank"]
