@@ -63,7 +63,8 @@ def plan(
         if choices.plan is not None:
             raise UserError(f"two plans: {what} and --plan {choices.plan}", expected="one of the two")
         if not Path(what).exists():
-            raise UserError(f"there is no plan {what!r}", expected=f"a plan in YAML, or {PUBLISHED}")
+            raise UserError(f"there is no plan {what!r}", expected=f"a plan in YAML, or {PUBLISHED}",
+                            fix=f"stbench plan {PUBLISHED} --table I")  # fmt: skip
         choices = replace(choices, plan=Path(what))
     if write is None:
         show_plan(requests_of(choices), out or results_folder(), jobs)

@@ -1,7 +1,7 @@
 """What all verbs do with their arguments.
 
-What is given twice is an error, ``~`` in paths is the home folder, and a misspelt option is answered with what it may
-have been.
+What is given twice is an error, ``~`` in paths is the home folder, a misspelt verb or option is answered with what it
+may have been, and every mistake ends as a `UserError`.
 
 Of an option that may be given once, the libraries below would take the last; and a shell leaves the ``~`` of
 ``--out=~/runs`` as it is.
@@ -9,8 +9,10 @@ Of an option that may be given once, the libraries below would take the last; an
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from spectral_tl_bench.console import user_path
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.errors import UserError, nearest
+
+MEANT = {"dataset": ("benchmark",), "epochs": ("steps",), "model": ("backbone", "method")}
+"""What others call our options; those of them that a verb has are offered."""
 
 
 class _Strict:
@@ -30,12 +35,16 @@ class _Strict:
         """Parse, as the class beside this one does.
 
         Raises:
-            UserError: If there is no such option, or one that may be given once is given more often.
+            UserError: If there is no such option, one that may be given once is given more often, or a value is
+                missing or of another type.
         """
-        if not ctx.resilient_parsing:  # where a shell completes, nothing is complete yet
-            _refuse_single_dash(self, ctx, args)
-            _refuse_twice(self, ctx, args)
-        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        if ctx.resilient_parsing:  # where a shell completes, nothing is complete yet
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        else:
+            with _in_our_words(self, ctx):
+                _refuse_single_dash(self, ctx, args)
+                _refuse_twice(self, ctx, args)
+                rest = super().parse_args(ctx, args)  # type: ignore[misc]
         # Earlier versions of Typer make paths of texts only later, and know by the type which are to be ones.
         texts = {param.name for param in self.params if getattr(getattr(param, "type", None), "name", "") == "path"}
         ctx.params.update({name: _expanded(value, name in texts) for name, value in ctx.params.items()})
@@ -49,6 +58,20 @@ class StrictCommand(_Strict, TyperCommand):
 class StrictGroup(_Strict, TyperGroup):
     """A group of verbs with options of its own."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb.
+
+        Raises:
+            UserError: If there is no such verb.
+        """
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise UserError(
+                f"`{ctx.command_path}` has no command {args[0]}",
+                expected=nearest(args[0], self.list_commands(ctx)),
+                fix=f"`{ctx.command_path} --help` says what each does",
+            )
+        return super().resolve_command(ctx, args)
+
 
 def make_strict(app: typer.Typer) -> None:
     """Make all verbs of an app, and those of the apps in it, strict; to be called when all are registered."""
@@ -60,17 +83,36 @@ def make_strict(app: typer.Typer) -> None:
             make_strict(group.typer_instance)
 
 
+@contextlib.contextmanager
+def _in_our_words(command: Any, ctx: Any) -> Iterator[None]:
+    """Say what Typer refuses as all else is said; its classes are in Typer or in click, depending on the version."""
+    try:
+        yield
+    except Exception as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "UsageError" not in kinds or "NoArgsIsHelpError" in kinds:
+            raise
+        told: Any = error
+        if "NoSuchOption" in kinds:
+            raise _no_such_option(command, ctx, told.option_name) from None
+        help_ = f"`{ctx.command_path} --help` says what it takes"
+        if "BadOptionUsage" in kinds:
+            flag = told.option_name
+            raise UserError(f"{flag} has no value", expected=f"{flag} VALUE", fix=help_) from None
+        if told.param is None:
+            raise UserError(told.message, fix=help_) from None
+        name = max(told.param.opts, key=len) if told.param.param_type_name == "option" else told.param.name.upper()
+        if "MissingParameter" in kinds:
+            raise UserError(f"`{ctx.command_path}` needs {name}", expected=told.param.help, fix=help_) from None
+        raise UserError(f"{name}: {told.message}", fix=help_) from None
+
+
 def _refuse_twice(command: Any, ctx: Any, args: list[str]) -> None:
     """Parse once more, with every option repeatable, so that no value is lost."""
     single = [param for param in command.params if param.param_type_name == "option" and not param.multiple]
     twin = copy.copy(command)
     twin.params = [_repeatable(param) if param in single else param for param in command.params]
-    try:
-        values, rest, _ = twin.make_parser(ctx).parse_args(args=list(args))
-    except Exception as error:  # the class is in Typer or in click, depending on the version
-        if type(error).__name__ != "NoSuchOption":
-            raise
-        raise _no_such_option(command, ctx, error.option_name) from None  # type: ignore[attr-defined]
+    values, rest, _ = twin.make_parser(ctx).parse_args(args=list(args))
     if rest and not ctx.allow_extra_args:
         raise UserError(
             f"`{ctx.command_path}` takes no argument {' '.join(rest)}",
@@ -96,7 +138,8 @@ def _no_such_option(command: Any, ctx: Any, name: str) -> UserError:
     word = name.lstrip("-").replace("_", "-").lower()
     if word in known:
         return UserError(f"`{ctx.command_path}` has no option {name}", expected=f"did you mean --{word}?")
-    close = [flag for flag in known if _initials(flag) == word or (len(word) > 2 and flag.startswith(word))]
+    close = [flag for flag in MEANT.get(word, ()) if flag in known]
+    close += [flag for flag in known if _initials(flag) == word or (len(word) > 2 and flag.startswith(word))]
     close += [other for other in difflib.get_close_matches(word, known, n=3, cutoff=0.6) if other not in close]
     return UserError(
         f"`{ctx.command_path}` has no option {name}",

@@ -63,6 +63,24 @@ def test_what_is_given_twice_is_refused(refused, arguments, said):
     assert said in refused(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("rnu",), "`stbench` has no command rnu\n  expected: did you mean run?"),
+        (("data", "gett"), "`stbench data` has no command gett\n  expected: did you mean get?"),
+        (("run", "--method"), "--method has no value\n  expected: --method VALUE"),
+        (("run", "--jobs", "two"), "--jobs: "),
+        (("predict",), "`stbench predict` needs MODEL\n  expected: selected.safetensors of a run"),
+        (("run", "--epochs", "3"), "no option --epochs\n  expected: did you mean --steps?"),
+        (("run", "--model", "x"), "did you mean --backbone or --method?"),
+        (("plan", "publishd"), "to do: stbench plan published --table I"),
+    ],
+)
+def test_what_typer_refuses_is_said_as_all_else(refused, arguments, said):
+    told = refused(*arguments)
+    assert told.startswith("error: ") and said in told and "  to do: " in told
+
+
 def test_what_may_be_repeated_is_not_refused(monkeypatch, capsys, tmp_path):
     from spectral_tl_bench.runner import run as run_module
 
