@@ -77,8 +77,9 @@ def compare(first: str, second: str, records: Paths = None, track: str | None = 
 
     Returns:
         A line per benchmark with a gap and a last one, ``all``: the difference first - second with its 95 % interval
-        over places, and p by itself and after Holm's correction. Where ``estimable`` is false, ``reason`` says why;
-        what it comes to, and whether seeds and places are enough for that, is said in ``attrs["verdict"]``.
+        over places, and p by itself and after Holm's correction; ``by_seed``, and the same over places and seeds
+        (``runs_low``, ``runs_high``, ``runs_p``). Where ``estimable`` is false, ``reason`` says why; what it comes to,
+        and whether seeds and places are enough for that, is said in ``attrs["verdict"]``.
 
     Raises:
         RecordError: If there is no such row, or the two cannot be compared.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from spectral_tl_bench.leaderboard.analysis import Analysis
     from spectral_tl_bench.leaderboard.board import Board
@@ -77,34 +78,32 @@ def _print_rows(boards: Mapping[str, Board], track: str | None) -> None:
 
 def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    from spectral_tl_bench.leaderboard.statistics.comparison import ALL, improvement, verdict
+    from spectral_tl_bench.leaderboard.statistics.comparison import improvement, verdict
     from spectral_tl_bench.leaderboard.text import interval, plain, signed, title
 
     console = Console(highlight=False)
     a, b = (f"{plain(analysis.names[row])} ({row})" for row in (first, second))
-    table = Table(title=Text(f"{title(analysis.board.track)}: mIoU of {a} minus {b}, in per cent"))
-    for name in ("Benchmark", "Difference", "95 % interval", "Places", "p", "p (Holm)"):
-        # A name is never cut: "hls-worldcover-…" could be either of two benchmarks.
-        left = name == "Benchmark"
-        table.add_column(name, justify="left" if left else "right", overflow="fold", min_width=8 if left else None)
-    for line in comparison.to_dict("records"):
-        last = line["benchmark"] == ALL
-        if last:
-            table.add_section()
-        cells = [
-            f"mean of {len(comparison) - 1}" if last else plain(line["benchmark"]),
-            signed(line["difference"]),
-            interval(line["low"], line["high"]),
-            "" if last else str(line["places"]),
-            _p(line["p"]),
-            _p(line["p_holm"]),
-        ]
-        table.add_row(*map(Text, cells))
-    console.print(table)
-    for line in comparison.to_dict("records"):
+    lines = comparison.to_dict("records")
+    over_places = [
+        (signed(line["difference"]), interval(line["low"], line["high"]),
+         str(line["places"]) if line is not lines[-1] else "", _p(line["p"]), _p(line["p_holm"]))
+        for line in lines
+    ]  # fmt: skip
+    console.print(_table(
+        f"{title(analysis.board.track)}: mIoU of {a} minus {b}, in per cent",
+        ("Difference", "95 % over places", "Places", "p", "p (Holm)"), lines, over_places,
+    ))  # fmt: skip
+    if not all(math.isnan(line["runs_p"]) for line in lines):
+        over_seeds = [
+            (", ".join(map(signed, line["by_seed"])), interval(line["runs_low"], line["runs_high"]),
+             _p(line["runs_p"]), _p(line["runs_p_holm"]))
+            for line in lines
+        ]  # fmt: skip
+        head = ("Seed by seed", "95 % over places and seeds", "p", "p (Holm)")
+        console.print(_table("the same for other seeds, too", head, lines, over_seeds))
+    for line in lines:
         if line["reason"]:
             console.print(Text(f"{plain(line['benchmark'])}: not estimable, {plain(line['reason'])}"))
     for sentence in _unlike(analysis, first, second):
@@ -115,9 +114,32 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     else:
         over = f"not estimable, {reason}" if reason else f"{100 * low:.0f} to {100 * high:.0f} %, over seeds"
         console.print(Text(f"probability that a run of {a} beats one of {b}: {100 * value:.0f} % ({over})"))
-    console.print(Text("Intervals are over places. p (Holm) is corrected for the number of benchmarks."))
+    console.print(Text("p (Holm) is corrected for the number of benchmarks."))
     for sentence in verdict(analysis, first, second, comparison):
         console.print(Text(plain(sentence)))
+
+
+def _table(
+    head: str, columns: Sequence[str], lines: Sequence[Mapping[str, Any]], cells: Sequence[Sequence[str]]
+) -> Table:
+    """A line of cells for each benchmark, and one for their mean."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from spectral_tl_bench.leaderboard.statistics.comparison import ALL
+    from spectral_tl_bench.leaderboard.text import plain
+
+    table = Table(title=Text(head))
+    # A name is never cut: "hls-worldcover-…" could be either of two benchmarks.
+    table.add_column("Benchmark", overflow="fold", min_width=8)
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    for line, texts in zip(lines, cells, strict=True):
+        last = line["benchmark"] == ALL
+        if last:
+            table.add_section()
+        table.add_row(*map(Text, (f"mean of {len(lines) - 1}" if last else plain(line["benchmark"]), *texts)))
+    return table
 
 
 def _unlike(analysis: Analysis, first: str, second: str) -> list[str]:

@@ -21,7 +21,7 @@ _WHOLE = (
     "parameters",
     "variants",
 )
-_TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice", "unconverged")
+_TEXT = ("reason", "worst_domain", "error", "incomplete_reason", "tuned", "choice", "unconverged", "runs_reason")
 
 
 def mean(values: Iterable[float]) -> float:
@@ -45,7 +45,7 @@ def frame(lines: Sequence[Fields], columns: Sequence[str] = ()) -> pd.DataFrame:
             result[name] = result[name].astype("Int64")
         elif name in _TEXT:
             result[name] = result[name].fillna("").astype(object)
-        elif result[name].dtype == object and not any(isinstance(value, str | bool) for value in result[name]):
+        elif result[name].dtype == object and not any(isinstance(value, str | bool | tuple) for value in result[name]):
             result[name] = result[name].astype("float64")
     return result
 

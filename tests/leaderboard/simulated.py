@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectral_tl_bench.leaderboard.statistics.draws import miou_draws, place_weights
-from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE, estimate
+from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE, estimate, over_seeds
 from spectral_tl_bench.results.places import PlaceCounts, effective_places, mean_iou
 
 
@@ -26,6 +26,8 @@ class World:
         difficulty: Standard deviation of the logit of the share of pixels that are right, between places.
         domains: Number of domains, which differ in their classes and in difficulty; 1 for none.
         gap: How much domains differ.
+        runs: Standard deviation of the logit of the share of pixels that are right, between runs of a method, of all
+            classes and again of each.
     """
 
     classes: int = 8
@@ -34,11 +36,14 @@ class World:
     difficulty: float = 0.6
     domains: int = 1
     gap: float = 0.6
+    runs: float = 0.0
 
-    def draw(self, rng: np.random.Generator, targets: int, places: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(
+        self, rng: np.random.Generator, targets: int, places: int, seeds: int = 1
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Right and union pixels (methods, targets, places, K), and ground truth pixels (targets, places, K).
 
-        Places are dealt out to the domains in turn.
+        Places are dealt out to the domains in turn. Where runs differ, pixels have an axis of seeds behind the methods.
         """
         fixed = np.random.default_rng(0)  # the same world every time
         shape = (targets, places, self.classes)
@@ -57,7 +62,12 @@ class World:
         truth = np.floor(pixels)
         first = skill + rng.normal(0, self.difficulty, (*shape[:2], 1)) + rng.normal(0, self.difficulty, shape)
         second = first + 0.3 + rng.normal(0, self.difficulty / 2, shape)
-        right = np.floor(truth / (1 + np.exp(-np.stack([first, second]))))
+        logits = np.stack([first, second])
+        if self.runs:
+            shape = (2, seeds, targets, 1)
+            luck = rng.normal(0, self.runs, (*shape, 1)) + rng.normal(0, self.runs, (*shape, self.classes))
+            logits = logits[:, None] + luck
+        right = np.floor(truth / (1 + np.exp(-logits)))
         missed = truth - right
         return right, truth + np.floor(missed @ confusion), truth
 
@@ -68,6 +78,15 @@ class World:
             right, union, _ = self.draw(np.random.default_rng([1, part]), 1, 12_000)
             sums = sums + np.stack([right[:, 0].sum(axis=1), union[:, 0].sum(axis=1)])
         return mean_iou(*sums)
+
+    def true_difference(self) -> float:
+        """The difference that many runs of both methods have on as good as all places that there are."""
+        found = []
+        for part in range(60):
+            right, union, _ = self.draw(np.random.default_rng([3, part]), 1, 2_000, 20)
+            found.append(mean_iou(right[:, :, 0].sum(axis=2), union[:, :, 0].sum(axis=2)).mean(axis=1))
+        first, second = np.mean(found, axis=0)
+        return float(first - second)
 
 
 @dataclass(frozen=True)
@@ -110,3 +129,26 @@ def coverage(world: World, places: int, targets: int = 1000) -> Coverage:
             ))  # fmt: skip
     found = np.mean(held, axis=0) if held else np.full(3, np.nan)
     return Coverage(len(chosen) / targets, *map(float, found))
+
+
+def coverage_of_methods(world: World, places: int, seeds: int, targets: int = 1000) -> tuple[float, float]:
+    """How often the interval over places alone, and that over places and seeds, hold the difference of two methods."""
+    right, union, truth = world.draw(np.random.default_rng([4, places, seeds]), targets, places, seeds)
+    names = tuple(("domain", f"site {number:03d}") for number in range(places))
+    weights, true = place_weights("world", names), world.true_difference()
+    miou = mean_iou(right.sum(axis=3), union.sum(axis=3))
+    held = []
+    for number in range(targets):
+        effective = effective_places(truth[number])
+        if effective < MIN_EFFECTIVE:
+            continue
+        a, b = (
+            miou_draws(weights, [PlaceCounts(names, right[m, s, number], union[m, s, number], truth[number])
+                                 for s in range(seeds)]).mean(axis=0)
+            for m in (0, 1)
+        )  # fmt: skip
+        by_seed = miou[0, :, number] - miou[1, :, number]
+        alone = estimate(float(by_seed.mean()), a - b, places, effective)
+        both = over_seeds(alone, [(1.0, by_seed)])
+        held.append([low <= true <= high for low, high in (alone.interval(-1, 1), both.interval(-1, 1))])
+    return tuple(map(float, np.mean(held, axis=0)))

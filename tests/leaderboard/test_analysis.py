@@ -18,7 +18,7 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import FLOOR, drops, make_boards
 from spectral_tl_bench.leaderboard.measured import row_key
-from spectral_tl_bench.leaderboard.statistics.comparison import ALL, compare, find_row, improvement
+from spectral_tl_bench.leaderboard.statistics.comparison import ALL, compare, find_row, improvement, verdict
 from spectral_tl_bench.results.store import evidence
 
 N2S = {"benchmark": "mts12-n2s", "dataset": "MTS12"}
@@ -196,6 +196,54 @@ def test_only_shared_seeds_are_compared(write):
     other = compare(analysis, "a", "c").iloc[0]
     assert not other["estimable"] and other["reason"] == "no seed in common" and math.isnan(other["difference"])
     assert compare(analysis, "a", "c")["reason"].iloc[1] == "no seed in common"  # and neither is the mean
+
+
+def test_over_places_and_seeds_variances_are_added(write):
+    quality = {"a": (0.70, 0.60, 0.66), "b": (0.52, 0.55, 0.50)}
+    records = [
+        write(each, method=method, seed=seed, world=0, **where)
+        for method, values in quality.items()
+        for seed, each in enumerate(values)
+        for where in (N2S, S2N)
+    ]
+    found = compare(analysis_of(records), "a", "b")
+    one, _, both = found.itertuples()
+    scores = {(r.method, r.seed): r.scores.selected.miou for r in records if r.benchmark == one.benchmark}
+    assert one.by_seed == pytest.approx([scores["a", seed] - scores["b", seed] for seed in range(3)])
+    entry = analysis_of(records).scores[find_row(analysis_of(records), "a")][one.benchmark]
+    freedom_of_places = entry.effective - 1
+    places = (one.high - one.difference) / stats.t.ppf(0.975, freedom_of_places)
+    over_seeds = np.std(one.by_seed, ddof=1) / np.sqrt(3)
+    error, share = np.hypot(places, over_seeds), places**2 / (places**2 + over_seeds**2)
+
+    def p_value(t):
+        return 2 * (share * stats.t.sf(t, freedom_of_places) + (1 - share) * stats.t.sf(t, 2))
+
+    assert p_value((one.runs_high - one.difference) / error) == pytest.approx(0.05)
+    assert one.runs_p == pytest.approx(p_value(one.difference / error))
+    assert both.by_seed == () and both.runs_low < both.low < both.high < both.runs_high
+    assert math.isnan(both.runs_p_holm) and found["runs_p_holm"].iloc[0] >= one.runs_p
+
+
+def test_one_seed_says_nothing_of_others(write):
+    found = compare(analysis_of([write(0.7, method="a", **N2S), write(0.5, method="b", **N2S)]), "a", "b")
+    assert found["p"].notna().all() and found["runs_p"].isna().all()
+    assert found["runs_reason"].str.contains("one seed in common").all()
+
+
+def test_a_lucky_run_is_called_so(write):
+    """Every place agrees on the mean of the seeds, and the seeds do not agree with one another."""
+    pairs = {0: (0.45, 0.75), 1: (0.75, 0.45), 2: (0.72, 0.45)}
+    records = [write(values[n], method="ab"[n], seed=seed, world=0, **where)
+               for seed, values in pairs.items() for n in (0, 1) for where in (N2S, S2N)]  # fmt: skip
+    analysis = analysis_of(records)
+    found = compare(analysis, "a", "b")
+    assert (found["p"] < 0.01).all() and (found["runs_p"] > 0.05).all()
+    said = verdict(analysis, "a", "b", found)[0]
+    assert said == (
+        "verdict: a ahead on mts12-n2s, mts12-s2n with these seeds, which others may turn; "
+        "a ahead in the mean over all with these seeds, which others may turn."
+    )
 
 
 def test_other_ground_truth_is_not_comparable(write):
@@ -411,7 +459,7 @@ def test_the_verb_says_why_not(write, stbench, tmp_path):
 
 def test_the_verb_tells_seeds_and_other_differences(write, records, stbench, tmp_path):
     store = ("--records", tmp_path / "store")
-    assert not any(word in stbench("good", "poor", *store)[1] for word in ("seed ", "Seed", "differ in more"))
+    assert not any(word in stbench("good", "poor", *store)[1] for word in ("alone", "Only seeds", "differ in more"))
     settings = {"window": 64, "stride": 32, "budget": {"steps": 45_000}}
     write(method="once", seed=1, world=0, settings=settings, fingerprint="0" * 32, **N2S)
     out = " ".join(stbench("good", "once", *store)[1].split())

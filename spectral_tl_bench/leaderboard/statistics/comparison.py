@@ -11,15 +11,24 @@ from spectral_tl_bench.errors import RecordError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
 from spectral_tl_bench.leaderboard.statistics import aggregate
-from spectral_tl_bench.leaderboard.statistics.entry import OTHER_PIXELS, difference
-from spectral_tl_bench.leaderboard.statistics.intervals import LEVEL, NEEDS, Estimate, combine, holm, unknown
+from spectral_tl_bench.leaderboard.statistics.entry import OTHER_PIXELS, Entry, difference
+from spectral_tl_bench.leaderboard.statistics.intervals import (
+    LEVEL,
+    NEEDS,
+    Estimate,
+    combine,
+    holm,
+    over_seeds,
+    unknown,
+)
 
 FEWEST_SEEDS = 3
 """Below, a comparison is one of runs rather than of methods."""
 ALL = "all"
 """Name of the line of ``compare`` for the mean over the benchmarks."""
 
-_COMPARISON = ("benchmark", "difference", "low", "high", "places", "estimable", "reason", "p", "p_holm")
+_COMPARISON = ("benchmark", "difference", "low", "high", "places", "estimable", "reason", "p", "p_holm",
+               "by_seed", "runs_low", "runs_high", "runs_p", "runs_p_holm", "runs_reason")  # fmt: skip
 
 
 def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
@@ -32,8 +41,10 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
 
     Returns:
         One line per benchmark with a gap and a last one, ``all``, for their mean: the difference a - b with its 95 %
-        interval, two-sided p, and p after Holm's correction over the benchmarks. Where ``estimable`` is false,
-        ``reason`` says why.
+        interval over places, two-sided p, and p after Holm's correction over the benchmarks. Where ``estimable`` is
+        false, ``reason`` says why. ``by_seed`` has the differences in the order of the seeds (a tuple; empty for
+        ``all``), and ``runs_low`` to ``runs_high``, ``runs_p`` and ``runs_p_holm`` are over places and seeds;
+        ``runs_reason`` says why they are missing.
 
     Raises:
         RecordError: If a name is unknown or ambiguous.
@@ -41,15 +52,21 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
     a, b = (analysis.scores[find_row(analysis, name)] for name in (row_a, row_b))
     benchmarks = analysis.board.benchmarks
     parts = [difference(a.get(name), b.get(name)) for name in benchmarks]
-    lines = [_comparison(name, places, estimate) for name, (places, _, estimate) in zip(benchmarks, parts, strict=True)]
-    for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
-        line["p_holm"] = corrected
+    by_seed = [_by_seed(a.get(name), b.get(name)) for name in benchmarks]
+    lines = [
+        _comparison(name, places, estimate, [(1.0, seeds)])
+        for name, (places, _, estimate), seeds in zip(benchmarks, parts, by_seed, strict=True)
+    ]
+    for kind in ("p", "runs_p"):
+        for line, corrected in zip(lines, holm([line[kind] for line in lines]), strict=True):
+            line[f"{kind}_holm"] = corrected
     mean = unknown(NAN, "no benchmark with a gap")
     if lines:
         value = float(np.mean([line["difference"] for line in lines]))
         mean = combine(value, [(1 / len(parts), draws, estimate) for _, draws, estimate in parts])
     places = min((line["places"] for line in lines), default=0)
-    return frame([*lines, {**_comparison(ALL, places, mean), "p_holm": NAN}], _COMPARISON)
+    last = _comparison(ALL, places, mean, [(1 / len(parts), seeds) for seeds in by_seed])
+    return frame([*lines, {**last, "p_holm": NAN, "runs_p_holm": NAN, "by_seed": ()}], _COMPARISON)
 
 
 def verdict(analysis: Analysis, row_a: str, row_b: str, comparison: pd.DataFrame) -> list[str]:
@@ -64,12 +81,12 @@ def verdict(analysis: Analysis, row_a: str, row_b: str, comparison: pd.DataFrame
     rows = [find_row(analysis, name) for name in (row_a, row_b)]
     a, b = (analysis.names[row] if analysis.names[rows[0]] != analysis.names[rows[1]] else row for row in rows)
     lines = [line for line in lines_of(comparison) if line["benchmark"] != ALL]
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         groups.setdefault(_judged(line, a, b), []).append(line["benchmark"])
-    parts = [f"{said} on {', '.join(names)}" for said, names in groups.items()]
+    parts = [f"{said} on {', '.join(names)}{remark}" for (said, remark), names in groups.items()]
     if len(lines) > 1:
-        parts.append(f"{_judged(lines_of(comparison)[-1], a, b)} in the mean over all")
+        parts.append(" in the mean over all".join(_judged(lines_of(comparison)[-1], a, b)))
     few = [f"{line['benchmark']} ({line['reason']})" for line in lines if NEEDS in line["reason"]]
     sentences = ["verdict: " + ("; ".join(parts) or "none, no benchmark with a gap") + "."]
     if few:
@@ -86,14 +103,16 @@ def verdict(analysis: Analysis, row_a: str, row_b: str, comparison: pd.DataFrame
     return sentences
 
 
-def _judged(line: Fields, a: str, b: str) -> str:
-    """Who is ahead; for a benchmark after Holm's correction."""
-    p = line["p"] if line["benchmark"] == ALL else line["p_holm"]
-    if math.isnan(p):
-        return "none"
-    if p >= 1 - LEVEL:
-        return "no difference shown"
-    return f"{a if line['difference'] > 0 else b} ahead"
+def _judged(line: Fields, a: str, b: str) -> tuple[str, str]:
+    """Who is ahead, for a benchmark after Holm's correction; and a remark where other seeds may say otherwise."""
+    suffix = "" if line["benchmark"] == ALL else "_holm"
+    over_places, over_seeds = line[f"p{suffix}"], line[f"runs_p{suffix}"]
+    if math.isnan(over_places):
+        return "none", ""
+    if over_places >= 1 - LEVEL:
+        return "no difference shown", ""
+    lucky = over_seeds >= 1 - LEVEL  # False where there is one seed, of which is said more below
+    return f"{a if line['difference'] > 0 else b} ahead", " with these seeds, which others may turn" if lucky else ""
 
 
 def improvement(analysis: Analysis, row_a: str, row_b: str) -> tuple[float, float, float, str]:
@@ -158,6 +177,22 @@ def find_row(analysis: Analysis, name: str) -> str:
     )
 
 
-def _comparison(benchmark: str, places: int, estimate: Estimate) -> Fields:
+def _by_seed(first: Entry | None, second: Entry | None) -> tuple[float, ...]:
+    """Differences in the order of the seeds that both have."""
+    if first is None or second is None:
+        return ()
+    shared = first.seeds.keys() & second.seeds.keys()
+    if not shared:
+        return ()
+    a, b = first.only(shared), second.only(shared)
+    return tuple(one - other for one, other in zip(a.values, b.values, strict=True))
+
+
+def _comparison(
+    benchmark: str, places: int, estimate: Estimate, seeds: list[tuple[float, tuple[float, ...]]]
+) -> Fields:
+    runs = over_seeds(estimate, seeds)
+    low, high = runs.interval(-1.0, 1.0)
     return {"benchmark": benchmark, "difference": estimate.value, "places": places, "p": estimate.p_value(),
-            **estimate.fields(-1.0, 1.0)}  # fmt: skip
+            **estimate.fields(-1.0, 1.0), "by_seed": seeds[0][1] if seeds else (), "runs_low": low, "runs_high": high,
+            "runs_p": runs.p_value(), "runs_reason": runs.reason}  # fmt: skip

@@ -200,6 +200,13 @@ def test_what_stands_beside_the_numbers(open_page):
     assert not spread.is_visible() and not interval.is_visible()
 
 
+NUMBERS = {
+    "difference": "difference", "low": "low", "high": "high", "p": "p", "holm": "p_holm", "runsLow": "runs_low",
+    "runsHigh": "runs_high", "runsP": "runs_p", "runsHolm": "runs_p_holm",
+}  # fmt: skip
+"""What the page computes, and what the command calls it."""
+
+
 def test_the_comparison_has_the_numbers_of_the_command(open_page, site):
     for track in ("reproduced", "sample"):
         analysis = site.analyses[track]
@@ -215,7 +222,7 @@ def test_the_comparison_has_the_numbers_of_the_command(open_page, site):
             wanted = compare(analysis, rows[first], rows[second]).to_dict("records")
             assert [line["benchmark"] or "all" for line in found] == [line["benchmark"] for line in wanted]
             for here, there in zip(found, wanted, strict=True):
-                for name, key in (("difference",) * 2, ("low",) * 2, ("high",) * 2, ("p",) * 2, ("holm", "p_holm")):
+                for name, key in NUMBERS.items():
                     assert float(here[name]) == pytest.approx(there[key], rel=1e-4, abs=1e-7, nan_ok=True), (
                         name,
                         there,
@@ -230,6 +237,8 @@ def test_the_comparison_is_estimable_where_it_should_be(site):
     rows = list(analysis.rows["row"])
     lines = compare(analysis, rows[2], rows[3])
     assert lines["estimable"].all() and (lines["p"] > 1e-6).all()
+    found = [compare(analysis, a, b)["runs_p"].notna() for a in rows for b in rows if a != b]
+    assert any(each.all() for each in found) and any(not each.any() for each in found)  # two seeds in common, or one
     assert (lines["p_holm"] > lines["p"]).any() and (lines["p_holm"] == lines["p"]).any()
     seeds = {tuple(sorted(found["dfc2020-spring"].seeds)) for found in analysis.scores.values()}
     assert seeds == {(0,), (0, 1)}
