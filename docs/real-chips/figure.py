@@ -1,4 +1,4 @@
-"""Draw the figure of docs/results.md, and print its table, from the committed board.
+"""Draw the figure of docs/results.md, and print its first and third table, from the committed board.
 
 python docs/real-chips/figure.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +15,10 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from spectral_tl_bench.api.results import board
 from spectral_tl_bench.console import say
+from spectral_tl_bench.leaderboard.analysis import Analysis
+from spectral_tl_bench.leaderboard.statistics.comparison import compare
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "leaderboard" / "tables"
@@ -59,6 +63,38 @@ def has_pixel_path(options: str) -> bool:
     return values.get("pixels") is True or "+pixels" in values.get("decoder", "")
 
 
+def differences(analysis: Analysis, chosen: dict[str, dict[str, str]]) -> list[str]:
+    """Rows beside which the frozen network in the same setting stands, against it: over the seeds that both have."""
+    beside = {
+        name: row
+        for name, row in chosen.items()
+        if json.loads(row["settings"]).get("window") == 64 and (has_pixel_path(row["options"]) or not row["backbone"])
+    }
+    reference = next(name for name, row in beside.items() if title(row) == "frozen, DINOv2 ViT-S, 8 px + MLP")
+    lines = []
+    for name, row in beside.items():
+        if name == reference:
+            continue
+        found = compare(analysis, name, reference)
+        seeds = [by_seed for by_seed in found["by_seed"] if by_seed]
+        sides = [between(line.difference, line.low, line.high) for line in found.itertuples()]
+        mean = found.iloc[-1]
+        other_seeds = "" if math.isnan(mean.runs_low) else between(None, mean.runs_low, mean.runs_high)
+        by_seed = ", ".join(f"{100 * sum(each) / len(each):+.1f}" for each in zip(*seeds, strict=True))
+        trained = f"{int(row['trainable_max']) - int(row['decoder_max']):,}" if row["backbone"] else ""
+        words = title(row).removeprefix(row["method"])
+        cells = (f"`{row['method']}`{words}", trained, *sides, by_seed, other_seeds)
+        lines.append((mean.difference, f"| {' | '.join(cells)} |"))
+    head = "| Row | trained beside the decoder | M to W | W to M | Mean | seed by seed | Mean, over places and seeds |"
+    return [head, "|---|---|---|---|---|---|---|", *(line for _, line in sorted(lines, reverse=True))]
+
+
+def between(value: float | None, low: float, high: float) -> str:
+    """In points, with its interval."""
+    ends = f"{100 * low:.1f} to {100 * high:.1f}"
+    return ends if value is None else f"{100 * value:+.1f} ({ends})"
+
+
 def main() -> None:
     """Write ``docs/results-real.svg``."""
     chosen = rows()
@@ -99,3 +135,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    say("\n".join(["", *differences(board(ROOT / "leaderboard" / "results", "demonstration"), rows())]))
