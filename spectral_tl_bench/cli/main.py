@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -100,7 +101,11 @@ def main() -> None:
         except OutputClosed:
             _to_nowhere()
             sys.exit(128 + signal.SIGPIPE)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            if isinstance(error, MemoryError) or error.errno in (errno.ENOMEM, errno.EAGAIN):
+                complain(f"error: memory, or the number of processes, is at its limit: {str(error) or 'out of memory'}\n"
+                         "  to do: ask the batch system for more, or read with fewer --workers or --threads")  # fmt: skip
+                sys.exit(2)
             if error.errno not in NO_ROOM:
                 raise
             complain(f"error: {error.strerror}\n  where: {error.filename or 'not known'}\n  to do: make room")

@@ -72,3 +72,18 @@ def test_a_disk_that_is_full_in_the_middle(stbench, monkeypatch, number):
     monkeypatch.setattr("spectral_tl_bench.results.store.read_records", full)
     code, error = stbench("report", "--records", ".")
     assert code == 2 and os.strerror(number) in error and "tables/board.md" in error
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [OSError(errno.ENOMEM, "Cannot allocate memory"), BlockingIOError(errno.EAGAIN, "Resource"), MemoryError()],
+)
+def test_memory_or_processes_run_out(stbench, monkeypatch, raised):
+    """As fork and mmap say it in a batch job with a limit."""
+
+    def at_its_limit(*_arguments: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("spectral_tl_bench.results.store.read_records", at_its_limit)
+    code, error = stbench("report", "--records", ".")
+    assert code == 2 and "is at its limit" in error and "fewer --workers" in error
