@@ -103,8 +103,11 @@ def main() -> None:
             sys.exit(128 + signal.SIGPIPE)
         except (OSError, MemoryError) as error:
             if isinstance(error, MemoryError) or error.errno in (errno.ENOMEM, errno.EAGAIN):
-                complain(f"error: memory, or the number of processes, is at its limit: {str(error) or 'out of memory'}\n"
-                         "  to do: ask the batch system for more, or read with fewer --workers or --threads")  # fmt: skip
+                complain(
+                    "error: memory, or the number of processes, is at its limit\n"
+                    f"  where: {error!r}\n"
+                    "  to do: ask the batch system for more, or read with fewer --workers or --threads"
+                )
                 sys.exit(2)
             if error.errno not in NO_ROOM:
                 raise
