@@ -104,7 +104,8 @@ def _look(cell: Cell, store: _Store) -> Look:
         if record.get("status") == "completed" and scores:
             return Look(cell, fingerprint, path, "done", record=record)
     elif folder.name in store.names(folder.parent):
-        return Look(cell, fingerprint, path, "new", "its record cannot be read")
+        why = "its record cannot be read" if path.exists() else "begun, and not finished yet"
+        return Look(cell, fingerprint, path, "new", why)
     near = store.nearest(folder.parent, cell)
     if near is None:
         return Look(cell, fingerprint, path, "new")

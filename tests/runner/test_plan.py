@@ -389,7 +389,7 @@ def test_a_record_of_the_plan_itself_is_no_change(tree, ran):
     assert states(found) == ["done", "done", "new", "new"], "the other half of a grid"
 
 
-@pytest.mark.parametrize("what", ["failed", "cut short", "gone", "edited", "list", "hidden"])
+@pytest.mark.parametrize("what", ["failed", "cut short", "gone", "begun", "edited", "list", "hidden"])
 def test_what_is_not_done_and_why(tree, copied, what):
     chosen, out = copied
     cells = cells_of(tree, chosen)
@@ -401,13 +401,16 @@ def test_what_is_not_done_and_why(tree, copied, what):
         record["fingerprint"] = "0" * 64
     if what == "gone":
         shutil.rmtree(path.parent)
+    elif what == "begun":
+        path.unlink()
     elif what == "hidden":
         path.parent.rename(path.parent.parent / f".{path.parent.name}")
     else:
         path.write_text({"cut short": json.dumps(record)[:-9], "list": "[]"}.get(what, json.dumps(record)))
     found = survey(cells, out)
     assert states(found)[1:] == ["done"] * 3
-    reason = {"failed": ("failed", "OutOfMemoryError: no"), "gone": ("new", ""), "hidden": ("new", "")}
+    reason = {"failed": ("failed", "OutOfMemoryError: no"), "gone": ("new", ""), "hidden": ("new", ""),
+              "begun": ("new", "begun, and not finished yet")}  # fmt: skip
     expected = reason.get(what, ("new", "its record cannot be read"))
     assert (found.looks[0].state, found.looks[0].reason) == expected
 
