@@ -178,7 +178,6 @@ def read_duration(text: str, flag: str) -> float:
     """Seconds from a text such as ``30s``, ``10m`` or ``1.5h``; 0 needs no unit.
 
     Args:
-        text: The text.
         flag: The option it was given with.
 
     Raises:
@@ -207,8 +206,6 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
 
     Args:
         values: Gets the value.
-        name: Its name.
-        value: The value.
         flag: The option it was given with.
         prefix: Stands before the name in the message.
         advice: What to do then, with places for the name and both values.

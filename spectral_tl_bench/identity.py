@@ -21,7 +21,6 @@ class RunIdentity(BaseModel):
     """Everything that changes the number of one cell, and nothing else: no device, no readers, no folder, no date.
 
     Attributes:
-        benchmark: Id of the benchmark.
         definition: Hash of what the benchmark's definition says, without titles, colours and notes.
         manifest: Hash of the chips' pixels and labels; not of files, their dates or their folder.
         split: Hash of who trains, validates and tests.

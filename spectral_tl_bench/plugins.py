@@ -63,7 +63,6 @@ def listed(group: str, load: Callable[[str], object]) -> tuple[dict[str, EntryPo
     """The entry points of a group that can be used, and the others.
 
     Args:
-        group: The entry-point group.
         load: Loads an object by name; it is asked for those of other packages, ours being tested.
     """
     usable, unusable = _sifted(group)
@@ -80,8 +79,6 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
     """The entry point of a name; nothing is imported.
 
     Args:
-        name: What it is called.
-        group: The entry-point group.
         noun: What the group holds.
         failure: What to raise.
         **hints: Parts of the message where nothing is called so, instead of the usual ones.
@@ -189,7 +186,6 @@ def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodErr
     """The object behind an entry point.
 
     Args:
-        entry: The entry point.
         label: What it is, with its name, for the message.
         failure: What to raise.
 
@@ -210,7 +206,6 @@ def imported_class(entry: EntryPoint, label: str, base: type, failure: type[User
     """The class behind an entry point.
 
     Args:
-        entry: The entry point.
         label: What it is, with its name, for the message.
         base: What it has to be a subclass of.
         failure: What to raise.
@@ -230,7 +225,6 @@ def with_options(
     """An object of a class, with options.
 
     Args:
-        kind: The class.
         label: What it is, with its name, for the message.
         options: Values by option name; text is converted to the option's type.
         failure: What to raise.

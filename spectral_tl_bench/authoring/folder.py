@@ -33,7 +33,6 @@ class Chip:
 
     Attributes:
         name: Unique.
-        image: The image.
         label: Its label.
         parts: What is left of the image's path without words for images: folders, then the name.
     """
@@ -49,7 +48,6 @@ class Seen:
     """What the files of a folder say.
 
     Attributes:
-        folder: The folder.
         chips: Pairs, sorted by name.
         bands: Names of the bands, empty where a file does not say; ``wavelengths`` in micrometres, likewise None.
         wavelengths: See ``bands``.
@@ -91,7 +89,6 @@ def look_into(
     """Pair images and labels, and read what they say.
 
     Args:
-        folder: The folder.
         images: Glob for the images, relative to the folder; by default told by names, or by content.
         labels: Likewise for the labels.
         drop_unpaired: Leave out what has no partner.

@@ -64,7 +64,6 @@ class WithLoss(nn.Module):
     """A module and a loss as one module.
 
     Args:
-        module: The method's module.
         loss: Of a stage.
     """
 

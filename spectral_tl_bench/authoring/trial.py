@@ -38,7 +38,6 @@ class Trained:
     """A module after a few steps of every stage.
 
     Attributes:
-        module: The module.
         values: Its parameters and buffers.
         seen: What each stage trained by gradients did.
         wrong: Where stages did not do what they say.
@@ -78,7 +77,6 @@ class Trial:
     Attributes:
         name: Entry-point name, by itself or with a preset.
         options: Options, as given.
-        method: The method.
         backbone: The backbone to build on.
         window: Side of windows in pixels, for most checks.
         backbone_name: Name of the backbone, as a run is told.

@@ -36,7 +36,6 @@ class ReadingRules:
     """What a benchmark decides about the reading of its files.
 
     Attributes:
-        bands: Number of bands.
         scale: Reflectance = value * scale, in the benchmark's unit.
         units: (scales, offsets) of the files of a domain, one per band each, where the benchmark gives them.
         nodata: What becomes of unmeasured values.

@@ -51,7 +51,6 @@ def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[
     value throughout are left alone: blank ones are alike.
 
     Args:
-        benchmark: The benchmark.
         base: Folder of the data, for messages.
         frame: The chips, with their sums by band.
 

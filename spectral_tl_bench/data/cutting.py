@@ -36,8 +36,6 @@ def cut_scenes(benchmark: Benchmark, folder: Path, root: Path, say: Say, allow_p
     Args:
         benchmark: A benchmark with ``cut`` and the layout ``table``.
         folder: Where the published files are, in whatever folders below it.
-        root: The data root.
-        say: Prints a line.
         allow_partial: Whether scenes may be missing.
 
     Returns:

@@ -105,8 +105,6 @@ def build_index(
     """Find, open and check every chip of a benchmark.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
@@ -135,8 +133,6 @@ def index_usable(
     """As ``build_index``, but go on without chips that cannot be read, and leave copies where they are.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none.
 
@@ -171,8 +167,6 @@ def look_at_all(
     """Open every chip of a benchmark, and go on where one cannot be used.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
 

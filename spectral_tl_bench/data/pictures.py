@@ -24,11 +24,6 @@ TOLERANCE = 0.05
 def chip_figure(benchmark: Benchmark, index: ChipIndex, chip: str) -> Any:
     """A chip in true and false colour, its label with a legend, and the mean spectrum of each class.
 
-    Args:
-        benchmark: The benchmark.
-        index: Of its chips.
-        chip: Name of one.
-
     Returns:
         A matplotlib ``Figure``; of a time series the first date is shown in colour, and all bands in the spectra.
 

@@ -55,7 +55,6 @@ class SpectralChips(RasterDataset):
 
     Args:
         benchmark: The benchmark; gives bands, label map and colours.
-        index: The chip index.
         chips: Names of the chips to hold, all of one CRS; by default all of the index.
         cache: Chips kept in memory, shared between datasets.
         fill: Value per band (C,) for what is unmeasured; by default 0.
@@ -339,7 +338,6 @@ def open_benchmark(name: str, root: str | Path) -> list[SpectralChips]:
 
     Args:
         name: Benchmark id.
-        root: Data root.
 
     Returns:
         One dataset per CRS, with all chips of source and target.

@@ -53,7 +53,6 @@ class Readers(DataLoader[Any]):
     the user can mend is raised as it is.
 
     Args:
-        collection: The chips.
         settings: How many readers, and where their batches lie.
         **more: Of ``DataLoader``.
     """

@@ -34,7 +34,6 @@ class SceneFiles:
     Attributes:
         name: Unique within the benchmark: the domain, and what the name of the file adds to it.
         rule: Where in the benchmark it is described.
-        image: The image.
         label: The label.
     """
 
@@ -69,7 +68,6 @@ class RasterPart:
     """An image or label in a raster.
 
     Args:
-        source: The open raster.
         wanted: The highest band that is wanted: up to there even what is called alpha is data, as a fourth band of
             aerial images often is.
     """
@@ -237,7 +235,6 @@ def raw_label(
     """Raw label values of a window (rows, columns), and how many of its pixels have a colour that nothing names.
 
     Args:
-        benchmark: The benchmark.
         files: For messages.
         values: As read, (1 or 3, rows, columns).
 

@@ -51,7 +51,6 @@ def locate(
     """Decide where the data of a benchmark are.
 
     Args:
-        benchmark: The benchmark.
         own_folder: Folder of its YAML file when it is the user's own.
         data_root: ``--data-root``, if given.
         environment: Environment variables; by default the process's.
@@ -90,7 +89,6 @@ def open_index(
     what it is, on the track ``partial``.
 
     Args:
-        benchmark: The benchmark.
         source: Where its chips are.
         own: Whether the benchmark is the user's own.
         allow_partial: Whether published data may have fewer chips than were published.

@@ -60,8 +60,6 @@ def make_split(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable:
     The test part of an in-domain reference does not depend on the seed: all seeds are tested on the same ground.
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
         seed: The run's seed; a seed of 0 is a seed like any other.
 
     Raises:

@@ -20,9 +20,6 @@ class FlipsAndTurns(nn.Module):
 
     Randomness comes from a generator of its own, seeded per step, so that two methods which consume different
     amounts of random numbers still see the same windows.
-
-    Args:
-        seed: Seed of the sequence.
     """
 
     name: ClassVar[str] = "flips-and-turns"
@@ -63,9 +60,6 @@ class FlipsAndRotations(nn.Module):
 
     Pixels are interpolated bilinearly; labels are those of the nearest pixel. What turns in from outside is 0 in the
     image and void in the label. Randomness is that of ``FlipsAndTurns``: a generator of its own, seeded per step.
-
-    Args:
-        seed: Seed of the sequence.
     """
 
     name: ClassVar[str] = "flips-and-rotations"

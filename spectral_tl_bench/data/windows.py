@@ -59,8 +59,6 @@ class ChipStitcher:
 
         Args:
             logits: (K, window, window), of any floating type, on any device.
-            row: Offset of its upper edge.
-            column: Offset of its left edge.
 
         Raises:
             ValueError: If it came before (a window counts once), lies outside the chip, or has the wrong shape.
@@ -112,7 +110,6 @@ class SlidingWindows:
         """The windows of a stage, in order.
 
         Args:
-            collection: The training chips.
             window: Side in pixels.
             length: How many.
             seed: Of the order.

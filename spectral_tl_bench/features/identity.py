@@ -29,13 +29,11 @@ class Identify:
     It knows the bands and the weights, and no chip: chips are named when it is called.
 
     Args:
-        task: What the method is told.
         module: What the method built; its weights are hashed now.
         wanted: What the method declares.
         statistics: Of the source training chips.
         dataset: Dataset of the chips.
         nodata: What is done with pixels that hold no measurement.
-        device: Where features are computed.
         numerics: Numerics version of every component that takes part.
     """
 

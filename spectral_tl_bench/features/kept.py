@@ -66,12 +66,9 @@ class FeatureRun:
 
     Args:
         module: What the method built.
-        source: Training windows and validation chips.
         wanted: What the method declares.
         identify: Gives what features depend on, from chips, stride, symmetries and what is kept of the levels.
         limit: For all kept features, in GiB; 0 keeps none and computes them at every step.
-        device: Where they are computed.
-        say: Prints one line.
         title: Name of the method, for messages.
     """
 

@@ -153,7 +153,6 @@ class StoredMaps:
 
     Args:
         folder: Where they are.
-        card: Their card.
         wanted: Places of the levels to be read; by default all that are kept.
     """
 
@@ -295,7 +294,6 @@ def find_or_write(
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: Starts the computation.
         limit: For all kept features, in GiB.
-        say: Prints one line.
 
     Returns:
         The features, and whether they were there before.
@@ -349,7 +347,6 @@ def check_room(missing: Mapping[str, int], limit: float, say: Callable[[str], No
     Args:
         missing: Bytes that are needed, by what they are for.
         limit: For all kept features, in GiB.
-        say: Prints one line.
 
     Raises:
         StorageError: If the limit or the disk is too small.

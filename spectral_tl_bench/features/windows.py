@@ -42,7 +42,6 @@ def grid_windows(collection: ChipCollection, size: int, stride: int) -> list[Win
     """Windows that cover every chip, in the order of ``GridCollectionWindows``.
 
     Args:
-        collection: The chips.
         size: Side of a window in pixels.
         stride: Step between windows in pixels.
     """
@@ -70,8 +69,6 @@ class WindowImages(Dataset[Tensor]):
     """The pixels of windows, in the files' unit; a batch is read by ``rows``.
 
     Args:
-        collection: The chips.
-        windows: The windows.
         size: Side of a window in pixels.
         copies: Symmetries of each window; row ``w * copies + c`` is symmetry ``c`` of window ``w``.
     """
@@ -97,11 +94,7 @@ class WindowImages(Dataset[Tensor]):
 
 
 class ChipLabels:
-    """Labels of whole chips, read without their images.
-
-    Args:
-        collection: The chips.
-    """
+    """Labels of whole chips, read without their images."""
 
     def __init__(self, collection: ChipCollection) -> None:
         self.collection, self._cache = collection, ChipCache()
@@ -121,9 +114,7 @@ class Rounds(Sampler[int]):
     """Rows in random order, each as often as the others: one permutation after the other, up to a length.
 
     Args:
-        count: Number of rows.
         length: How many to draw.
-        seed: Seed of the order.
     """
 
     def __init__(self, count: int, length: int, seed: int) -> None:

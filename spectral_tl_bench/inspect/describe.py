@@ -172,7 +172,6 @@ def describe(
         backbone: The backbone to count on.
         budgets: Training budgets by name, for the lengths of the stages.
         bands: Image channels.
-        classes: Number of classes.
         window: Side of the windows in pixels; by default the multiple of the patch nearest below 224.
 
     Raises:
@@ -220,8 +219,6 @@ def build_on_meta(name: str, method: Method, task: Task) -> nn.Module:
 
     Args:
         name: The method's name, for messages.
-        method: The method.
-        task: What it is told.
 
     Raises:
         UserError: If the window does not suit the backbone, or the method cannot be built.
@@ -246,7 +243,6 @@ def count_parts(module: nn.Module, parts: Sequence[Part], stages: Mapping[str, s
     """Count a module's parameters part by part.
 
     Args:
-        module: The module.
         parts: Groups of parameters; what none of them contains goes by module name.
         stages: Names of the parameters that each stage trains.
 

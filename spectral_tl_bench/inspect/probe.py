@@ -40,7 +40,6 @@ class ProbeRequest:
     Attributes:
         method: Entry-point name, by itself or with a preset.
         options: Method options.
-        backbone: The backbone.
         benchmark: Id or YAML file; None for the first one, ``none`` for random images.
         data_root: ``--data-root``, if given.
         trust_data: Whether links and VRTs may lead out of the data root.
@@ -78,9 +77,6 @@ class ProbeReport:
 
 def run_probe(request: ProbeRequest) -> ProbeReport:
     """Build a method and look at its tokens.
-
-    Args:
-        request: What the user asked for.
 
     Returns:
         The report.

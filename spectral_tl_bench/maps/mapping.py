@@ -45,8 +45,6 @@ def map_scene(
     Memory: the logits and pixels of one row of windows, whatever the height of the scene.
 
     Args:
-        model: The trained network.
-        scene: The scene.
         stride: Step between windows in pixels, at most the window; by default that of the protocol's test.
         batch_size: Windows that go through the network together.
 

@@ -104,8 +104,6 @@ def card_of(name: str, method: Method, task: Task) -> AdapterCard:
 
     Args:
         name: Entry-point name of the method, by itself or with a preset.
-        method: The method with its options.
-        task: What it is told.
     """
     return AdapterCard(
         method=name, options=method.resolved(task).model_dump(mode="json"),
@@ -210,7 +208,6 @@ def load_adapter(module: nn.Module, path: Path | str, card: AdapterCard | None =
 
     Args:
         module: What the same method built for the same task.
-        path: The file.
         card: What the module is, by ``card_of``; without, tensors and frozen weights alone are compared.
 
     Returns:

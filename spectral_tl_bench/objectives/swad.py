@@ -107,7 +107,6 @@ class ValleyAverager:
     So there are N_s or N_e files and one more, however long the valley is.
 
     Args:
-        objective: Its options.
         folder: For the files.
     """
 

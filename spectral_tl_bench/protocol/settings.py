@@ -23,7 +23,6 @@ class RunSettings(BaseModel):
 
     Attributes:
         protocol: Name of the protocol.
-        budget: Training budget.
         window: Side of training and evaluation windows, pixels.
         stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap, unless the
             protocol's windows are whole chips.
@@ -142,7 +141,6 @@ def make_settings(
     """The settings of a run: defaults for the data at hand, then what the user set.
 
     Args:
-        benchmark: The benchmark.
         chip_size: Side of the chips that were found.
         small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
         backbone: What a token of it covers must divide the window.

@@ -13,7 +13,6 @@ def model_card(record: Record, benchmark: Benchmark) -> str:
     """A card in Markdown.
 
     Args:
-        record: Of the run.
         benchmark: What it was trained for.
 
     Raises:

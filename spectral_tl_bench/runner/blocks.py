@@ -199,7 +199,6 @@ def requests(block: Block, where: Mapping[str, Any]) -> Iterator[Request]:
     """A request for each backbone and each point of the grid.
 
     Args:
-        block: The block.
         where: Fields of ``Request`` that say where the data are.
 
     Raises:

@@ -34,9 +34,7 @@ class Workplace:
 
     Attributes:
         out: Root of the record store.
-        hardware: Device and precision.
         workers: Readers: processes, or threads where all chips are packed.
-        say: Prints one line.
     """
 
     out: Path
@@ -50,8 +48,6 @@ class BuiltRun:
     """A cell that is ready to be trained.
 
     Attributes:
-        cell: What is run.
-        split: Who does what.
         workplace: Where it is run, with the precision of its settings.
         module: What the method built.
         stages: Its stages.
@@ -97,7 +93,6 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
     """Open the source, build the method's module, and put its first stage into it.
 
     Args:
-        cell: What is run.
         split: Who does what; of the target, only the sizes of chips are read.
         workplace: Where it is run.
 

@@ -50,11 +50,8 @@ def run_cell(
     A method that raises ends its own cell: the failure is stored as a record, with the traceback beside it.
 
     Args:
-        cell: What to run.
         out: Root of the record store.
-        hardware: Device and precision.
         workers: Readers: processes, or threads where all chips are packed.
-        say: Prints one line.
         fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
 
@@ -149,7 +146,6 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
     """Store a failed record, with a log beside it.
 
     Args:
-        cell: What has failed.
         out: Root of the record store.
         fields: What is known about the cell, from ``facts_of``.
         failure: ``kind`` and ``message``.

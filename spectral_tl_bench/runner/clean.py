@@ -56,9 +56,7 @@ def to_remove(root: Path, cells: Sequence[CellStatus], wishes: Wishes) -> tuple[
     """What goes, and in words what stays although it was meant.
 
     Args:
-        root: Root of the store.
         cells: The cells to look at.
-        wishes: What is to be removed of them.
     """
     going: dict[Path, Removal] = {}
     staying: list[str] = []

@@ -22,8 +22,6 @@ def check_pair(name: str, method: Method, task: Task) -> None:
 
     Args:
         name: The method's name.
-        method: The method.
-        task: What it is told.
 
     Raises:
         UserError: If it cannot; it names the backbones that are of the usual kind.

@@ -91,8 +91,6 @@ class Cell:
     Attributes:
         opened: The benchmark and its chips.
         method_name: Full name of the method, with preset and objectives.
-        method: The method with its options.
-        backbone: The backbone.
         protocol: How the number comes about.
         settings: Its settings.
         seed: Seed; 0 is a seed like any other.

@@ -47,7 +47,6 @@ class Bars(Display):
     """Bars on a terminal, below the lines.
 
     Args:
-        progress: What draws them.
         out: Root of the record store.
         total: Number of cells.
     """
@@ -107,7 +106,6 @@ def display(out: Path, total: int, say: Say) -> Iterator[Display]:
     Args:
         out: Root of the record store.
         total: Number of cells.
-        say: Prints one line.
     """
     if not _can_draw(say):
         yield Display(say)

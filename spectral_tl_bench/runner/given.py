@@ -73,7 +73,6 @@ def evaluate_given(
         trust_data: Follow links and VRTs out of the data root.
         protocol: Name of the protocol that says how pixels are read.
         seed: Of the split; the target is the same for all.
-        device: Where to compute.
 
     Raises:
         UserError: If the benchmark or its data cannot be used, or the module is for other bands or classes.

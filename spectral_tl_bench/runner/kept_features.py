@@ -21,12 +21,9 @@ def on_features(
     """Cut a run in two, if its method asks for it.
 
     Args:
-        cell: What is run.
         split: Who does what; of the target, only the sizes of chips are read.
         module: What the cell's method built.
-        source: Training windows and validation chips.
         hardware: Device, and how much room features may take.
-        say: Prints one line of progress.
 
     Returns:
         The run on features; None where the method runs on images.

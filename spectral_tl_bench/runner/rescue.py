@@ -78,7 +78,6 @@ def bring_home(out: Path, fields: Mapping[str, Any], say: Say) -> bool:
     Args:
         out: Root of the record store.
         fields: What is known about the cell before anything is measured.
-        say: Prints one line.
 
     Returns:
         Whether there was one.

@@ -41,7 +41,6 @@ def check_places(cells: Sequence[Cell], out: Path, at_least: int = 0) -> None:
     """Refuse to begin where the results of some cells cannot be stored.
 
     Args:
-        cells: The cells.
         out: Root of the record store.
         at_least: Bytes that they take, as far as finished ones tell; without, weights are not counted.
 

@@ -95,12 +95,7 @@ def prepare(
     """Put the first stage of a run into its module, if its method shares one.
 
     Args:
-        cell: What is run.
-        split: Who does what.
         module: What the cell's method built.
-        source: Training windows.
-        hardware: Device and precision.
-        say: Prints one line of progress.
         out: Root of the record store, where a training that was cut off is found.
 
     Returns:
@@ -146,10 +141,8 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
     """What a cell's first stage depends on.
 
     Args:
-        cell: What is run.
         split: Who does what; only the training chips count.
         task: From ``shared_stage``, like ``stage`` and ``shared``.
-        stage: The stage.
         shared: How it is shared.
     """
     benchmark, budget = cell.opened.benchmark, task.budget

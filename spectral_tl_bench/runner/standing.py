@@ -33,9 +33,7 @@ class Standing:
     """How far a cell is, or was when it ended without a record.
 
     Attributes:
-        benchmark: Id of the benchmark.
         method: Name of the method.
-        seed: Seed.
         host: The machine.
         pid: The process.
         job: Number of the batch job, if any.
@@ -67,7 +65,6 @@ class Standing:
         """That of a cell in a store; None where there is none that can be read.
 
         Args:
-            root: Root of the store.
             cell: Name of the cell's folder.
         """
         try:
@@ -84,7 +81,6 @@ class Keeper:
     """Writes down how far a cell is, as long as it runs.
 
     Args:
-        root: Root of the store.
         fields: What is known about the cell: benchmark, method, seed, fingerprint.
     """
 

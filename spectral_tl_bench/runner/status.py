@@ -37,7 +37,6 @@ class CellStatus:
         key: The name of its folder: the first digits of its fingerprint.
         benchmark: Id of the benchmark; empty where it is not known.
         method: Name of the method.
-        seed: Seed.
         state: One of ``STATES``.
         folder: Its folder, which need not be there; None where it is not known.
         miou: Target mIoU, once it is done.
@@ -114,7 +113,6 @@ def cells_of(root: Path, queue_states: QueueStates | None = None) -> list[CellSt
     """The cells of a store, sorted by name.
 
     Args:
-        root: Root of the store.
         queue_states: Asks for the states of batch jobs; without it, jobs that were submitted count as queued.
 
     Raises:
@@ -142,7 +140,6 @@ def find_cell(cells: Sequence[CellStatus], name: str) -> CellStatus:
     """The cell that a user names.
 
     Args:
-        cells: All of them.
         name: Digits that its fingerprint begins with, or benchmark/method, or benchmark/method/seed.
 
     Raises:

@@ -98,7 +98,6 @@ class Tuner:
         """A cell with a configuration.
 
         Args:
-            point: The configuration.
             cell: The cell without it, of any seed.
 
         Raises:
@@ -160,7 +159,6 @@ def run_draws(
     """Try all configurations of a search; those that were tried before are not tried again.
 
     Args:
-        tuner: The search.
         place: Where and with what; its draws are kept below ``place.out``.
         jobs: How many at a time, a process each. With one, only foreign code gets processes.
         fresh: Try again what was tried before.

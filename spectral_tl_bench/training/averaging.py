@@ -26,11 +26,7 @@ def take_average(
     again, as plain means over source training windows without augmentation.
 
     Args:
-        task: The task.
-        average: The weights.
-        source: Training windows.
         validation: How the average is validated.
-        device: Where to compute.
 
     Returns:
         The mIoU on source validation.

@@ -32,8 +32,6 @@ def compiled(module: nn.Module, device: torch.device, say: Say, title: str) -> t
 
     Args:
         module: The module; it is not changed.
-        device: Where it will run.
-        say: Prints one line.
         title: What is running, for the line.
 
     Returns:

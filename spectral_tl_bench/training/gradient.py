@@ -46,7 +46,6 @@ class Validation:
 
     Attributes:
         chips: Chips for validation: of the source, unless the selection says that it wants the target's.
-        num_classes: Number of classes.
         times: How often.
         selection: What their value is.
     """
@@ -63,15 +62,10 @@ class GradientStage:
 
     Attributes:
         module: What the method built.
-        stage: The stage.
-        source: Training windows.
-        budget: Optimiser settings.
         declared: Parameters that required a gradient when the module was built.
         folder: Where checkpoints go, if a callback writes any.
         order: Name of the data order.
         seed: Seed of everything random in training but the data order.
-        hardware: Device and precision.
-        say: Prints one line of progress.
         title: What is running, for progress.
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
         validation: How it is validated; None for not at all.

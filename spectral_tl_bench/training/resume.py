@@ -251,7 +251,6 @@ class StageKeeper(Callback):
     Attributes:
         keeper: Writes them.
         number: Number of the stage.
-        stage: The stage.
         objectives: The objectives at work in it.
         results: What earlier stages have left, by name.
     """

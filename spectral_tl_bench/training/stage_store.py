@@ -108,7 +108,6 @@ class StageCard(_Strict):
         seconds: How long the training took.
         trainable: How many parameters it trained.
         loss: (step, training loss) at some steps.
-        environment: Versions of what it was trained with.
     """
 
     format: Literal[1] = 1
@@ -136,7 +135,6 @@ def save_stage(
         seconds: How long the training took.
         trainable: How many parameters it trained.
         loss: (step, training loss).
-        environment: Versions of what it was trained with.
 
     Raises:
         StageError: If a tensor is not finite: the training has diverged.

@@ -37,8 +37,6 @@ def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> s
     """The names of the parameters that a stage trains.
 
     Args:
-        module: The method's module.
-        stage: The stage.
         declared: Parameters that required a gradient when the module was built.
     """
     if stage.trainable is None:
@@ -64,14 +62,11 @@ class StageTask(LightningModule):
     """Trains a method's module for one stage, validates it, keeps frozen parts frozen.
 
     Args:
-        module: The method's module.
         normalise: Maps file units to normalised images.
         stage: What to train, how long, with which loss.
-        budget: Optimiser settings.
         declared: Parameters that required a gradient when the module was built.
         augmentation: Applied to training windows, or None.
         validation: Chips for validation, of the source unless the selection says otherwise, or None.
-        num_classes: Number of classes.
         compiled: The module in compiled form, for training steps; validation runs the module as it is.
         objectives: The objectives of the run, or None.
         selection: What the value of a validation is; by default that of ``BestOnSource``.

@@ -58,14 +58,9 @@ class TrainingRun:
     Attributes:
         module: What the method built.
         stages: Its stages; the last one must be labelled, its checkpoint is selected.
-        source: Training windows and validation chips.
-        budget: Optimiser settings.
-        num_classes: Number of classes.
         validations: How often the last stage is validated.
         weight_seed: Seed of everything random in training but the data order.
         folder: Where checkpoints go.
-        hardware: Device and precision.
-        say: Prints one line of progress.
         title: What is running, for progress.
         selection: Which checkpoint counts.
         target: The target's chips, for a selection that wants them; no other ever gets them.

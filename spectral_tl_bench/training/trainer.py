@@ -66,7 +66,6 @@ def make_trainer(
     What Lightning does by itself in a SLURM job (signals, requeueing, ranks of tasks) stays off, whatever runs it.
 
     Args:
-        hardware: Device and precision.
         steps: Optimiser steps.
         callbacks: A ``ModelCheckpoint`` among them is used.
         folder: Where checkpoints go.

@@ -192,7 +192,6 @@ def save_ours(conversion: Conversion, path: Path, source: str) -> None:
     """Writes a file of ours.
 
     Args:
-        conversion: A complete one.
         path: The ``.safetensors`` file.
         source: What its header says that it was made of.
     """
@@ -226,7 +225,6 @@ def open_converted(path: str | Path, wavelengths: tuple[float, ...] | None = Non
     """The model of a file of ours, of stage 2 with its head.
 
     Args:
-        path: The file.
         wavelengths: Centre wavelengths in micrometres, instead of those of the file.
         **options: Of ``SpectralXConfig``, instead of those of the file.
 

@@ -83,7 +83,6 @@ def read_sizes(
     """Sizes of the model, from shapes and from what stands beside them.
 
     Args:
-        checkpoint: What the keys mean.
         tensors: Those of the checkpoint, as ``split_biases`` gives them.
         facts: Plain entries of ``hyper_parameters``.
         stage: Which stage the file is of; by default as its parts say.
@@ -205,7 +204,6 @@ def build(sizes: Sizes, wavelengths: tuple[float, ...] | None = None, **options:
     """The model of a checkpoint, at its random start, on the current device.
 
     Args:
-        sizes: Of the checkpoint.
         wavelengths: In micrometres, where the file does not say them.
         **options: Of ``SpectralXConfig``, beside or instead of those of ``sizes``.
 

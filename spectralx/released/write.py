@@ -55,7 +55,6 @@ def to_released(
     the next channel that is lower by ``NEVER`` for every image, so that it wins no pixel.
 
     Args:
-        model: The model.
         like: Which keys to write: those that ``load_released`` read, those of a checkpoint, or any keys. By default
             the names of ``stage``.
         stage: 1 or 2 for what the release keeps of that stage, under its names. By default all of the model: as stage

@@ -20,7 +20,6 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
     """Find the chips of a benchmark's domains below a data root.
 
     Args:
-        benchmark: The benchmark.
         root: Data root, or the dataset's own folder.
 
     Returns:
@@ -66,7 +65,6 @@ def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> Non
     """Refuse data without a chip of some domain.
 
     Args:
-        benchmark: The benchmark.
         base: Folder that the chips' paths start from.
         domains: Of each chip.
 

@@ -50,7 +50,6 @@ def for_page(audits: Iterable[Audit], board: str, benchmark: str, records: Itera
     Args:
         audits: All there are.
         board: Name of the page's board: a sample's page has the sample's audit.
-        benchmark: Its id.
         records: Of this board.
     """
     track = parts_of(board).track

@@ -57,7 +57,6 @@ def explain(benchmark: Benchmark, index: ChipIndex, records: Iterable[Record]) -
     """What the class shares explain, for the methods of some records.
 
     Args:
-        benchmark: The benchmark.
         index: Of its chips, which the records must be of.
         records: Of any benchmark.
 

@@ -105,7 +105,6 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
     the freedom of one.
 
     Args:
-        value: The sum.
         parts: Weight, draws (B,) and estimate of each target.
     """
     reason = next((summand.reason for _, _, summand in parts if summand.reason), "")

@@ -79,7 +79,6 @@ class Checker:
         """Check a stored record, as ``load`` reads it.
 
         Args:
-            record: The record.
             where: Its name in findings.
 
         Returns:

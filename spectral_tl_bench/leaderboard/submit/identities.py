@@ -38,8 +38,6 @@ def check_identity(record: Record, benchmark: Benchmark, where: str) -> list[Fin
     That the fingerprint follows from what the record says is a rule of the record itself.
 
     Args:
-        record: The record.
-        benchmark: Its definition.
         where: Named in findings.
 
     Returns:

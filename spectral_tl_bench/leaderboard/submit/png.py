@@ -24,7 +24,6 @@ def check_picture(content: bytes, picture: PictureFile, benchmark: Benchmark, wh
     """Refuse what is not a picture as the runner makes it.
 
     Args:
-        content: The file.
         picture: What the record says about it.
         benchmark: Gives the classes and their colours.
         where: Named in errors.
@@ -51,7 +50,6 @@ def read_png(content: bytes, width: int, colour: int, where: object) -> tuple[ND
     """The pixels (H, W) or (H, W, 3) of a PNG, and its palette.
 
     Args:
-        content: The file.
         width: Most pixels in width; in height ``SIDE`` are allowed.
         colour: PNG's colour type: 3 with a palette, 2 RGB.
         where: Named in errors.

@@ -49,7 +49,6 @@ class Truth(BaseModel):
     """The ground truth of one benchmark in one version, on data with one manifest.
 
     Attributes:
-        benchmark: Its id.
         version: Its version.
         manifest: Hash of what the chips hold, as in ``DataFacts.manifest_hash``.
         kind: ``sample`` for synthetic scenes.
@@ -150,13 +149,7 @@ def read_truths(root: Path | None) -> dict[tuple[str, str, str], Truth]:
 
 
 def check_against(record: Record, evidence: Evidence, truth: Truth) -> list[str]:
-    """Where evidence says something else than the ground truth.
-
-    Args:
-        record: The record.
-        evidence: Its evidence.
-        truth: The truth of its benchmark.
-    """
+    """Where evidence says something else than the ground truth."""
     chips = set(evidence.chips)
     missing, unknown = sorted(truth.rows.keys() - chips), sorted(chips - truth.rows.keys())
     if missing or unknown:

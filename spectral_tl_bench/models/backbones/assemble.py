@@ -60,8 +60,6 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """The network of a backbone with its weights; on the meta device without reading a file.
 
     Args:
-        spec: The backbone.
-        in_chans: Bands.
         image_size: Side of the images in pixels.
 
     Raises:

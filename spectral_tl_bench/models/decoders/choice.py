@@ -31,7 +31,6 @@ def resolved(name: str, task: Task) -> str:
 
     Args:
         name: Name of a decoder, with or without ``+pixels``.
-        task: What the method is told.
     """
     base, pixels = split_pixels(name)
     if base != AUTO:

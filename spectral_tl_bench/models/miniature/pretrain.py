@@ -143,7 +143,6 @@ def pretrain(recipe: Recipe, report: Callable[[str], None] = say) -> tuple[dict[
 
     Args:
         recipe: All choices.
-        report: Takes a line now and then.
 
     Returns:
         The encoder's weights in timm's names, and what a card says about mean, standard deviation and loss.

@@ -44,7 +44,6 @@ def select(cells: Sequence[Cell], wanted: str | None) -> list[Cell]:
     """The cells that are called by name, or all.
 
     Args:
-        cells: All cells of a run.
         wanted: The first digits of fingerprints, separated by commas; None for all cells.
 
     Raises:
@@ -97,7 +96,6 @@ class Submission:
         Args:
             cells: What is to be run.
             out: Root of the record store.
-            say: Prints one line.
 
         Returns:
             Whether all is well: False if the jobs were waited for and not all cells are finished.
