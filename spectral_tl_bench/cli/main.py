@@ -35,7 +35,7 @@ from spectral_tl_bench.cli.strict import make_strict
 from spectral_tl_bench.console import complain, is_text, say, show_what_can_be_shown
 from spectral_tl_bench.endings import OutputClosed, stoppable, stopped_by
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.storage.home import stand_in_for_home
+from spectral_tl_bench.storage.place import stand_in_for_home
 from spectral_tl_bench.storage.room import NO_ROOM
 
 app = typer.Typer(

@@ -162,6 +162,3 @@ def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:
                 sums[kind] = sums.get(kind, 0.0) + spectrum
                 counts[kind] = counts.get(kind, 0) + int(count)
     return {kind: sums[kind] / counts[kind] for kind in sums if counts[kind] >= FEWEST}
-
-
-__all__ = ["Finding", "band_physics"]

@@ -126,6 +126,3 @@ def _stretched(bands: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     low, high = np.nanpercentile(bands, (2, 98))
     shown = np.clip((bands - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
     return shown if shown.shape[-1] == 3 else shown[..., 0]
-
-
-__all__ = ["band_statistics", "chip_figure", "class_shares", "compositions"]

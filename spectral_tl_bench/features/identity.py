@@ -88,6 +88,3 @@ def code_of(module: nn.Module) -> Mapping[str, str]:
     modules |= {extractor.__module__} if extractor is not None else set()
     packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench", "spectralx"})
     return {package: package_code(package) for package in packages} | versions_of(LIBRARIES)
-
-
-__all__ = ["Identify", "code_of"]

@@ -190,3 +190,30 @@ class FeatureRun:
             "feature_seconds_here": round(self.training.seconds + self.testing.seconds, 3),
             "feature_seconds": round(self.training.original + self.testing.original, 3),
         }
+
+
+@dataclass(frozen=True)
+class ImageRun:
+    """A method's run on images; stands where ``FeatureRun`` stands for kept features.
+
+    Args:
+        module: What the method built.
+        images: Training windows and validation chips.
+    """
+
+    module: nn.Module
+    images: SourceData
+    training: Cost = field(default_factory=Cost)
+    testing: Cost = field(default_factory=Cost)
+
+    def source(self) -> tuple[nn.Module, SourceData]:
+        """What is trained, and the data it trains on."""
+        return self.module, self.images
+
+    def target(self, data: EvaluationData) -> EvaluationData:
+        """Target chips as the trained module wants them."""
+        return data
+
+    def facts(self) -> dict[str, Any]:
+        """What the record says about it: nothing."""
+        return {}

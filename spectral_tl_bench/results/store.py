@@ -248,21 +248,3 @@ def _old(path: Path) -> Record | None:
     with contextlib.suppress(RecordError):
         return read_record(path)
     return None
-
-
-__all__ = [
-    "RECORD_FILE",
-    "Record",
-    "ScoreBlock",
-    "block",
-    "check_scores",
-    "evidence",
-    "load_evidence",
-    "mark_tuned",
-    "read_record",
-    "read_records",
-    "record_folder",
-    "target_digest",
-    "verify",
-    "write_record",
-]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,6 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 from spectral_tl_bench.training.checkpoints import OURS
 from spectral_tl_bench.training.selection import BestOnSource, Matrix
-from spectral_tl_bench.training.source_loss import source_loss
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import ActiveObjectives
@@ -251,3 +251,38 @@ class StageTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the validations before training was cut off."""
         self.passes = [matrix.numpy() for matrix in checkpoint.get("passes", [])]
+
+
+@torch.no_grad()
+def source_loss(
+    module: nn.Module,
+    normalise: nn.Module,
+    chips: EvaluationData,
+    num_classes: int,
+    device: torch.device,
+    precision: AbstractContextManager[Any],
+) -> float:
+    """Mean cross-entropy over the windows of chips, as a validation would give it; training goes on as if unseen.
+
+    Modes of layers and random states are afterwards what they were. Where several processes train together, all of
+    them come here, each with its share of the chips.
+
+    Args:
+        module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
+        normalise: Maps file units to normalised images.
+        chips: Source chips for validation, or this process's share of them.
+        num_classes: Number of classes K.
+        device: Where the module is.
+        precision: Context of the forward passes.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    spread(list(module.buffers()))
+    evaluator = ChipEvaluator(chips, num_classes, with_loss=True)
+    module.eval()
+    # A loader draws a seed for its workers.
+    with torch.random.fork_rng(devices=[]), precision:
+        for batch in chips.loader() if chips.rows else ():
+            evaluator.add(module(normalise(on_device(batch["image"], device))), batch)
+    for child, mode in modes:
+        child.training = mode
+    return evaluator.loss()

@@ -222,18 +222,3 @@ def check_split(record: Record, truth: Truth) -> list[str]:
 def same_pixels(truth: Truth, other: Truth) -> bool:
     """Whether two truths have the same chips, places, and pixels per class."""
     return truth.classes == other.classes and truth.rows == other.rows
-
-
-__all__ = [
-    "KEPT_SEEDS",
-    "SplitFacts",
-    "Truth",
-    "check_against",
-    "check_split",
-    "read_truth",
-    "read_truths",
-    "rows_hash",
-    "same_pixels",
-    "truth_folder",
-    "write_truth",
-]

@@ -8,11 +8,10 @@ from typing import Literal, get_args
 from torch import nn
 
 from spectral_tl_bench.models.decoders.choice import AUTO, PIXELS, check_name, resolved, split_pixels
-from spectral_tl_bench.models.decoders.levels import Light, LinearLevels
+from spectral_tl_bench.models.decoders.levels import FCN, Light, Linear, LinearLevels
 from spectral_tl_bench.models.decoders.neck import STRIDES, PyramidNeck, four
 from spectral_tl_bench.models.decoders.pixels import WithPixels, takes_images
 from spectral_tl_bench.models.decoders.pyramid import DPT, FPN, UPerNet
-from spectral_tl_bench.models.decoders.single import FCN, Linear
 
 DecoderName = Literal["linear", "fcn", "upernet", "fpn", "dpt", "light", "linear-levels", "upernet-small"]
 """Type of an option that chooses a decoder."""
