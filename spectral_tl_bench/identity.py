@@ -87,9 +87,7 @@ class Texts:
         """The text of a field.
 
         Args:
-            name: The field.
             depends_on: Objects that it is made of; numbers and texts count by their value.
-            make: Makes its value.
         """
         key = (name, *(one if isinstance(one, int | str) else id(one) for one in depends_on))
         if key not in self._kept:

@@ -37,7 +37,6 @@ class Broken:
         name: What it wants to be called.
         package: Its distribution, with the version.
         place: The object that it names.
-        reason: Why not.
     """
 
     name: str

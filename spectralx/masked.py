@@ -45,7 +45,6 @@ def draw_mask(batch: int, patches: int, ratio: float, device: torch.device, gene
         batch: Images B.
         patches: Patches per image L, at least 2.
         ratio: Share of patches to hide.
-        device: Where the mask is needed.
         generator: Source of chance on that device; by default the global one.
 
     Returns:
@@ -107,7 +106,6 @@ class TokenDecoder(nn.Module):
     Args:
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
-        depth: Blocks.
         grid: Patches per side, or rows and columns of them.
         resolution: Factor on positions; see ``positions.spatial``.
         make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
@@ -174,7 +172,6 @@ class ReconstructionDecoder(TokenDecoder):
     Args:
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
-        depth: Blocks.
         grid: Patches per side, or rows and columns of them.
         bands: Image channels C.
         patch: Patch side in pixels.

@@ -33,7 +33,6 @@ class Chip:
 
     Attributes:
         name: Unique.
-        label: Its label.
         parts: What is left of the image's path without words for images: folders, then the name.
     """
 
@@ -51,7 +50,6 @@ class Seen:
         chips: Pairs, sorted by name.
         bands: Names of the bands, empty where a file does not say; ``wavelengths`` in micrometres, likewise None.
         wavelengths: See ``bands``.
-        dtype: Of the images.
         size: (height, width) of the images.
         gsd: Side of a pixel in metres; None where files do not say where they lie.
         crs: CRS of each chip, as ``EPSG:32633`` or WKT; empty where it has none.

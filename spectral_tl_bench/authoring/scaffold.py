@@ -36,7 +36,6 @@ class Names:
     Attributes:
         name: The method, its distribution and its folder.
         module: The Python package.
-        klass: The class.
     """
 
     name: str

@@ -120,7 +120,6 @@ def fail(
     Args:
         what: The fault, with numbers.
         base: Folder that the chips' paths start from.
-        chips: Names.
         details: What was found, one for each.
         expected: What would have been right.
         fix: What to do next.

@@ -115,7 +115,6 @@ def read_image(path: Path, domain: str, rules: ReadingRules, alone: bool = False
     """Read the image of a chip.
 
     Args:
-        path: The raster.
         domain: Domain of the chip, which may have a unit of its own.
         rules: How.
         alone: Whether no other file is read with it; see ``open_raster``.

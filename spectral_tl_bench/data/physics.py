@@ -33,7 +33,6 @@ class Finding(NamedTuple):
     """What was found of the bands of a domain.
 
     Attributes:
-        domain: The domain.
         fault: What contradicts the sensor; empty where all rules hold.
         held: The rules that were tried and hold.
     """

@@ -38,7 +38,6 @@ class RandomWindows(GeoSampler):
     Args:
         dataset: Chips of one CRS.
         size: Side of a window in pixels.
-        generator: Source of randomness.
     """
 
     def __init__(

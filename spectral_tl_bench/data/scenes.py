@@ -34,7 +34,6 @@ class SceneFiles:
     Attributes:
         name: Unique within the benchmark: the domain, and what the name of the file adds to it.
         rule: Where in the benchmark it is described.
-        label: The label.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Part(Protocol):
 
     Attributes:
         shape: (bands, rows, columns).
-        dtype: Of its values.
     """
 
     shape: tuple[int, int, int]

@@ -89,7 +89,6 @@ def open_index(
     what it is, on the track ``partial``.
 
     Args:
-        source: Where its chips are.
         own: Whether the benchmark is the user's own.
         allow_partial: Whether published data may have fewer chips than were published.
 

@@ -32,7 +32,6 @@ class Identify:
         module: What the method built; its weights are hashed now.
         wanted: What the method declares.
         statistics: Of the source training chips.
-        dataset: Dataset of the chips.
         nodata: What is done with pixels that hold no measurement.
         numerics: Numerics version of every component that takes part.
     """
@@ -77,11 +76,7 @@ class Identify:
 
 
 def code_of(module: nn.Module) -> Mapping[str, str]:
-    """Hashes of the code of plug-ins, their decoders aside, and versions of the libraries, which differ in last digits.
-
-    Args:
-        module: What the method built.
-    """
+    """Hashes of the code of plug-ins, decoders aside, and versions of the libraries, which differ in last digits."""
     frozen = [child for name, child in module.named_modules() if not f"{name}.".startswith(DECODER)]
     extractor = getattr(type(module), "features", None)
     modules = {type(child).__module__ for child in frozen[1:]}  # the first is the whole, the decoder's code with it

@@ -65,7 +65,6 @@ class FeatureRun:
     """A method's run on kept features.
 
     Args:
-        module: What the method built.
         wanted: What the method declares.
         identify: Gives what features depend on, from chips, stride, symmetries and what is kept of the levels.
         limit: For all kept features, in GiB; 0 keeps none and computes them at every step.
@@ -197,7 +196,6 @@ class ImageRun:
     """A method's run on images; stands where ``FeatureRun`` stands for kept features.
 
     Args:
-        module: What the method built.
         images: Training windows and validation chips.
     """
 

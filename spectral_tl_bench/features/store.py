@@ -57,8 +57,6 @@ class FeatureIdentity(_Strict):
         extractor: What computes the features, as ``module:function``.
         levels: The blocks whose outputs are taken; -1 for the image itself, which a pixel path looks at.
         kept: Places among these of what is stored: all, or those that the decoder looks at.
-        dataset: Dataset of the chips.
-        bands: Band names.
         wavelengths: Centre wavelengths in micrometres.
         gsd: Ground sampling distance in metres.
         nodata: What is done with pixels that hold no measurement.
@@ -226,7 +224,6 @@ def write_features(
 
     Args:
         folder: Where they go; it is there and empty.
-        identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: The features of all levels, row by row.
 
@@ -290,7 +287,6 @@ def find_or_write(
     """The features of an identity, from disk or computed now.
 
     Args:
-        identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: Starts the computation.
         limit: For all kept features, in GiB.

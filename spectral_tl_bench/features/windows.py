@@ -25,7 +25,6 @@ class Window:
         dataset: Number of the dataset in its collection.
         number: Number of the chip in the dataset.
         chip: Name of the chip.
-        domain: Name of its domain.
         line: Upper edge in pixels.
         column: Left edge in pixels.
     """
@@ -111,11 +110,7 @@ class ChipLabels:
 
 
 class Rounds(Sampler[int]):
-    """Rows in random order, each as often as the others: one permutation after the other, up to a length.
-
-    Args:
-        length: How many to draw.
-    """
+    """Rows in random order, each as often as the others: one permutation after the other, up to a length."""
 
     def __init__(self, count: int, length: int, seed: int) -> None:
         self.count, self.length, self.seed = count, length, seed

@@ -58,12 +58,10 @@ class PartCount:
     """One part of the module.
 
     Attributes:
-        name: Name of the part.
         kind: ``encoder`` or ``decoder``.
         counted: Whether the method's publication counts it.
         whole: Whether it counts all of it, also what cannot have a gradient.
         trainable: Parameters that any stage trains.
-        total: All parameters.
         stages: Names of the stages that train some of it.
     """
 
@@ -169,9 +167,7 @@ def describe(
     Args:
         name: Entry-point name, by itself or with a preset.
         options: Values by option name.
-        backbone: The backbone to count on.
         budgets: Training budgets by name, for the lengths of the stages.
-        bands: Image channels.
         window: Side of the windows in pixels; by default the multiple of the patch nearest below 224.
 
     Raises:

@@ -37,12 +37,10 @@ class Use(BaseModel):
     Attributes:
         benchmark: Definition of the benchmark: bands, unit, classes with their colours.
         track: What they were trained on: ``sample`` for synthetic scenes.
-        protocol: Name of the protocol.
         settings: Settings of the run.
         mean: Of the training chips, per band, in the benchmark's unit; what is unmeasured is filled with it.
         std: Their standard deviation.
         low: Their darkest values, in the middle over chips.
-        fingerprint: Of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,7 +61,6 @@ class AdapterCard(BaseModel):
     Attributes:
         format: Version of the header; 1 has no ``use``.
         method: Entry-point name, by itself or with a preset.
-        options: The method's options.
         backbone: Name, sizes and pretrained weights of the backbone.
         backbone_seed: Seed of what is random in the backbone.
         benchmark: Benchmark that it was trained for.
@@ -145,7 +142,6 @@ def save_adapter(module: nn.Module, path: Path, card: AdapterCard, state: Mappin
     Args:
         module: What the method built, trained or not.
         path: File to write, as a whole or not at all.
-        card: What the module is.
         state: What training has changed, instead of what ``module`` has now, by the names of its ``state_dict``.
 
     Raises:

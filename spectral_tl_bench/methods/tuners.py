@@ -75,9 +75,6 @@ def inject(backbone: nn.Module, config: PeftConfig) -> Any:
 
     ``peft.inject_adapter_in_model`` does the same, but refuses tuners whose layers share weights, such as VeRA.
 
-    Args:
-        config: What peft is to do.
-
     Returns:
         peft's tuner; its ``model`` is the backbone.
 

@@ -138,7 +138,6 @@ def check_domains(name: str, objectives: Mapping[str, Objective], benchmark: str
 
     Args:
         name: The method's full name.
-        objectives: Its objectives.
         domains: The source domains that have training chips.
 
     Raises:

@@ -28,7 +28,6 @@ def numerics_of(
     """The numerics version of every component that takes part.
 
     Args:
-        method_name: Full name of the method.
         backbone: The backbone; counted where the method uses one.
         until_plateau: Whether training ends at a plateau.
     """

@@ -22,7 +22,6 @@ class RunSettings(BaseModel):
     """The protocol's settings for one cell.
 
     Attributes:
-        protocol: Name of the protocol.
         window: Side of training and evaluation windows, pixels.
         stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap, unless the
             protocol's windows are whole chips.
@@ -144,7 +143,6 @@ def make_settings(
         chip_size: Side of the chips that were found.
         small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
         backbone: What a token of it covers must divide the window.
-        overrides: What the user set.
         protocol: Gives the defaults.
 
     Raises:

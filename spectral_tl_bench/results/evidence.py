@@ -31,7 +31,6 @@ class Evidence:
 
     Attributes:
         chips: The target chips, sorted.
-        domains: Domain of each chip.
         sites: Place of each chip: city, site or grid block.
         matrices: Confusion matrices (chips, K, K) int64 by checkpoint; the ground truth is the same in all.
     """

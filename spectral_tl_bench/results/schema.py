@@ -194,8 +194,6 @@ class Selection(_Strict):
 
     Attributes:
         metric: What a validation says, in the words of the protocol's selection.
-        step: That of the checkpoint.
-        value: Its value.
         trace: (step, value) of every validation.
         convergence: How training until a plateau ended; None where it had a number of steps.
     """

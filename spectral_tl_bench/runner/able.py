@@ -157,9 +157,6 @@ def check_pair(name: str, method: Method, task: Task) -> None:
 
     What a method raises on a plain one is its own mistake, and ends its own cells later on.
 
-    Args:
-        name: The method's name.
-
     Raises:
         UserError: If it cannot; it names the backbones that are of the usual kind.
     """

@@ -50,17 +50,12 @@ class BuiltRun:
 
     Attributes:
         workplace: Where it is run, with the precision of its settings.
-        module: What the method built.
-        stages: Its stages.
-        loading: How chips are read.
-        images: Training windows and validation chips, as images.
         inputs: Whether it runs on these or on kept features.
         trainee: What is trained: the module, or its decoder on kept features.
         source: Training windows and validation chips, as the trainee wants them.
         first: The first stage that the module holds; None where the method shares none.
         seed: Of weights and training.
         changeable: Names of the weights that are not those of the pretrained backbone.
-        total: Number of parameters.
         trainable: How many of them require a gradient.
         decoder: How many of these turn features into logits or pixels.
         started: When it began, on the monotonic clock.
@@ -95,7 +90,6 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
 
     Args:
         split: Who does what; of the target, only the sizes of chips are read.
-        workplace: Where it is run.
 
     Raises:
         UserError: If data, first stage or features cannot be used, or there is no room for the result.
@@ -137,7 +131,6 @@ def on_features(
 
     Args:
         split: Who does what; of the target, only the sizes of chips are read.
-        module: What the cell's method built.
         hardware: Device, and how much room features may take.
 
     Returns:

@@ -23,7 +23,6 @@ def cell_store(cell: Cell, fingerprint: str, out: Path, hardware: Hardware, say:
     """Where a cell keeps checkpoints; None where it is to keep none.
 
     Args:
-        fingerprint: Of its identity.
         out: Root of the record store.
         hardware: With the rhythm.
     """
@@ -38,7 +37,6 @@ def stage_store(
 
     Args:
         cell: The cell that trains it.
-        stage: Name of the stage.
         fingerprint: Of the stage's identity.
         out: Root of the record store.
         hardware: With the rhythm.

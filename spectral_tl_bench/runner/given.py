@@ -26,8 +26,6 @@ class GivenResult:
     """What given weights reach.
 
     Attributes:
-        benchmark: Benchmark id.
-        protocol: How it was measured.
         chips: One row per target chip, with its confusion matrix.
         scores: Of the sum of the matrices.
         published: The same matrix by the release's own rule; see ``released_score`` for what is wrong with it.

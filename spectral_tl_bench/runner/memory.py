@@ -23,8 +23,6 @@ def with_enough_parts(
     """Run a cell, and where asked for run it again with batches in twice as many parts when a step needs less memory.
 
     Args:
-        measure: Runs the cell.
-        workplace: Where it is run.
         fields: What is known about the cell; its environment is told in how many parts it was run.
 
     Returns:
@@ -58,7 +56,6 @@ def explained(failure: dict[str, str], error: Exception, cell: Cell, fields: dic
 
     Args:
         failure: ``kind`` and ``message``.
-        error: What has happened.
         fields: What is known about it; its environment tells in how many parts its batches were.
     """
     if not is_out_of_memory(error):

@@ -30,7 +30,6 @@ def bytes_of_weights(module: nn.Module, changeable: Collection[str]) -> int:
     """How many bytes the weights take that are stored with a result.
 
     Args:
-        module: What the method built.
         changeable: Names of the weights that are not those of the pretrained backbone.
     """
     names = {*changeable, *drawn(module)}

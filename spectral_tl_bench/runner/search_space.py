@@ -143,7 +143,6 @@ def draws(space: Space, search: Search, budget: int, benchmark: str, method: str
     """The configurations that a search tries, in order; the same ones every time.
 
     Args:
-        space: What is searched.
         search: ``random``, or ``grid``.
         budget: The most that may be drawn. A smaller budget has the first of a larger one's random draws.
         method: Full name of the method.

@@ -54,7 +54,6 @@ class FirstStage:
     """A first stage whose weights are in the run's module.
 
     Attributes:
-        card: What it is.
         carried: Names of the weights that came with it.
         reused: Whether it was trained before this run.
         given: Whether the user named it.
@@ -95,7 +94,6 @@ def prepare(
     """Put the first stage of a run into its module, if its method shares one.
 
     Args:
-        module: What the cell's method built.
         out: Root of the record store, where a training that was cut off is found.
 
     Returns:

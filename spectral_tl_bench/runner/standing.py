@@ -33,13 +33,9 @@ class Standing:
     """How far a cell is, or was when it ended without a record.
 
     Attributes:
-        method: Name of the method.
-        host: The machine.
-        pid: The process.
         job: Number of the batch job, if any.
         since: When this run of the cell began, ISO 8601.
         at: When this was written.
-        stage: What it is doing.
         step: Step of the stage.
         steps: Steps of the stage; 0 where there are none.
         left: Seconds until the end of the stage, about; None where they are not known.

@@ -36,11 +36,9 @@ class CellStatus:
     Attributes:
         key: The name of its folder: the first digits of its fingerprint.
         benchmark: Id of the benchmark; empty where it is not known.
-        method: Name of the method.
         state: One of ``STATES``.
         folder: Its folder, which need not be there; None where it is not known.
         miou: Target mIoU, once it is done.
-        reason: Why it has failed.
         holder: The process that runs it, or ran it and has left its lease.
         standing: How far it is, or was when it was stopped.
         job: What is known about its batch job.

@@ -30,7 +30,6 @@ class Look:
     """What there is of a cell.
 
     Attributes:
-        fingerprint: Of its identity.
         path: Where its record is, or will be.
         state: ``done``; ``failed``: it was tried; ``changed``: there is a record of something near; ``new``.
         reason: Why it is left, in words.

@@ -56,11 +56,7 @@ def test(built: BuiltRun, trained: TrainedModel) -> TestedModel:
 
 
 def assist(built: BuiltRun, trained: TrainedModel) -> None:
-    """Test in a process other than a group's first, which says how often and with which weights.
-
-    Args:
-        trained: Its module.
-    """
+    """Test in a process other than a group's first, which says how often and with which weights."""
     target, normalise = _target(built), built.source.normaliser()
     while agreed(None):
         classes = len(built.cell.opened.benchmark.labels.names)

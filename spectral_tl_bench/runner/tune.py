@@ -46,7 +46,6 @@ class Tuner:
         options: Options of the method that the user has set.
         search: How configurations are drawn.
         budget: How many.
-        space: What is searched.
     """
 
     base: Cell

@@ -75,7 +75,6 @@ def write(
     """Store a finished cell. The record comes last: the cell counts as finished from then on.
 
     Args:
-        tested: What testing left.
         fields: What is known about the cell before anything is measured.
         clock: When its steps were over.
 

@@ -62,7 +62,6 @@ class Place:
     """One city of a pair.
 
     Args:
-        name: The city's name.
         longitude: Degrees east.
         latitude: Degrees north.
         climate: Relative frequency of covers around it.

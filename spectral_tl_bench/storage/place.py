@@ -124,7 +124,6 @@ class Entry:
 
     Attributes:
         kind: What it is.
-        path: Its file or folder.
         size: In bytes.
         used: When it was last used, in seconds since the epoch.
     """

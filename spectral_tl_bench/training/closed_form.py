@@ -27,7 +27,6 @@ class Sweep:
     """The batches of a stage in closed form: every source training pixel, normalised, as often as they are asked for.
 
     Args:
-        source: What training may see.
         labelled: Whether batches carry ``mask``.
         order: Name of the order of target windows, which batches hold for methods that say that they need them.
     """

@@ -60,10 +60,8 @@ class GradientStage:
     """A stage that is trained by gradients, with all that it needs.
 
     Attributes:
-        module: What the method built.
         declared: Parameters that required a gradient when the module was built.
         folder: Where checkpoints go, if a callback writes any.
-        order: Name of the data order.
         seed: Seed of everything random in training but the data order.
         title: What is running, for progress.
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
@@ -132,9 +130,6 @@ class ValidationTrace(ModelCheckpoint):
 def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     """Train a module through one stage.
 
-    Args:
-        job: The stage.
-
     Returns:
         The task that trained, and what it did.
     """
@@ -199,7 +194,6 @@ def look_before(job: GradientStage, share: Share) -> Matrix:
     """The confusion matrix (K, K) of a module before its stage, over the first chips of the validation.
 
     Args:
-        job: The stage.
         share: Which part of the chips is this process's.
     """
     validation = job.validation

@@ -87,7 +87,6 @@ def train_shared(
     Args:
         task: From ``shared_stage``, like ``stage`` and ``shared``.
         shared: How it is shared.
-        identity: What it depends on.
         folder: Pictures appear there while it trains.
         title: What is running, for progress.
         store: Where checkpoints are kept from which it goes on after it was cut off; None keeps none.

@@ -249,7 +249,6 @@ class StageKeeper(Callback):
     ahead by then does not matter, since batches are counted.
 
     Attributes:
-        keeper: Writes them.
         number: Number of the stage.
         objectives: The objectives at work in it.
         results: What earlier stages have left, by name.

@@ -59,7 +59,6 @@ class TrainingRun:
     """What is trained, on what and how.
 
     Attributes:
-        module: What the method built.
         stages: Its stages; the last one must be labelled, its checkpoint is selected.
         validations: How often the last stage is validated.
         weight_seed: Seed of everything random in training but the data order.

@@ -71,7 +71,6 @@ def make_trainer(
         folder: Where checkpoints go.
         validate_every: Steps between validations; None for none.
         sync_statistics: Whether several devices share the batch statistics of normalisation layers.
-        logs: Loggers.
 
     Raises:
         UserError: If the precision cannot be had.

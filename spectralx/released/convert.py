@@ -66,7 +66,6 @@ class Conversion:
     """A checkpoint of the release, understood.
 
     Attributes:
-        sizes: Of its model.
         report: What its keys are to that model.
         missing: What a complete file would have, by our names.
         tensors: Those of the file, by its keys.
@@ -276,7 +275,6 @@ def release_content(state: Mapping[str, Tensor], sizes: Sizes) -> tuple[dict[str
 
     Args:
         state: A model's tensors by our names.
-        sizes: Of the model.
 
     Raises:
         ValueError: If something is missing that the release loads; it would not say so itself.

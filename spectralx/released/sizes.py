@@ -32,15 +32,10 @@ class Sizes:
     Attributes:
         stage: 1 for masked reconstruction, 2 for segmentation.
         family: Which pretrained transformer.
-        bands: Image channels.
         wavelengths: Centre wavelengths in micrometres; None if the file does not say.
         classes: Classes without the release's class 0; None in stage 1.
         image_size: Side of the images in pixels.
-        width: Token width.
-        depth: Blocks.
-        heads: Attention heads.
         patch: Side of a patch in pixels.
-        registers: Register tokens.
         attention_biases: Whether DINOv3's biases of queries and values are anything but zero.
         options: Of ``SpectralXConfig``, in the reading ``released``.
     """

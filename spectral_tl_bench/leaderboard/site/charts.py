@@ -49,7 +49,6 @@ def scatter(
     Args:
         view: The track; only complete rows are drawn.
         cost: Name of the rows' field.
-        x_title: Title of the axis.
         write: How a cost is written.
         ticks: Where the axis is marked.
 

@@ -88,7 +88,6 @@ def estimate(value: float, draws: NDArray[np.float64], places: int, effective: f
     Args:
         value: From all places.
         draws: (B,) of the same quantity.
-        places: Number of places.
         effective: ``effective_places`` of the target.
     """
     if reason := too_few(places, effective):

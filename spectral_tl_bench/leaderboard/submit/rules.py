@@ -27,7 +27,6 @@ class Bound:
         key: Where it stands below ``settings``.
         low: The least that is allowed.
         high: The most.
-        why: The reason.
     """
 
     key: str

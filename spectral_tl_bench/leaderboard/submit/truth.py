@@ -49,7 +49,6 @@ class Truth(BaseModel):
     """The ground truth of one benchmark in one version, on data with one manifest.
 
     Attributes:
-        version: Its version.
         manifest: Hash of what the chips hold, as in ``DataFacts.manifest_hash``.
         kind: ``sample`` for synthetic scenes.
         classes: Names of its classes.

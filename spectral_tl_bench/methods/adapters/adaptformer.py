@@ -24,7 +24,6 @@ class BesideMlp(nn.Module):
 
     Args:
         block: timm ``Block`` or ``EvaBlock``, whose norm and layer scale are taken away.
-        adapter: The bottleneck.
         scale: Factor s.
         layernorm: ``in`` gives the adapter a LayerNorm of its own in front, ``out`` one behind the factor, ``none``
             neither; ``block`` lets it read what the block's norm gives.

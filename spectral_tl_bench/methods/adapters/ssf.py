@@ -19,7 +19,6 @@ class ScaleShift(nn.Module):
     """``gamma * x + beta``, starting at one and zero.
 
     Args:
-        width: Number of channels.
         channels_first: Whether channels are the second dimension rather than the last.
     """
 

@@ -75,7 +75,6 @@ class ShallowPrompted(nn.Module):
 
     Args:
         vit: timm vision transformer, with a hook that puts the prompts in.
-        adapter: The prompts.
     """
 
     def __init__(self, vit: nn.Module, adapter: Prompts) -> None:

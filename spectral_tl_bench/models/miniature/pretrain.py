@@ -41,9 +41,6 @@ class Recipe:
     """All choices of the pretraining.
 
     Attributes:
-        width: Token width.
-        depth: Transformer blocks.
-        heads: Attention heads.
         patch: Patch side in pixels.
         landscapes: Invented landscapes to draw images of.
         views: Images per landscape, each of another date and sensor.
@@ -103,7 +100,6 @@ def windows(images: Tensor, covers: Tensor, recipe: Recipe, generator: Generator
         images: Reflectance, (N, 3, S, S).
         covers: Number of the cover per pixel, (N, S, S).
         recipe: Batch size, patch and mixing.
-        generator: Source of randomness.
     """
     count, bands, size, _ = images.shape
     mean, spread = images.mean((0, 2, 3)), images.std((0, 2, 3)).log()
@@ -140,9 +136,6 @@ def windows(images: Tensor, covers: Tensor, recipe: Recipe, generator: Generator
 
 def pretrain(recipe: Recipe, report: Callable[[str], None] = say) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Make the images and train on them.
-
-    Args:
-        recipe: All choices.
 
     Returns:
         The encoder's weights in timm's names, and what a card says about mean, standard deviation and loss.
@@ -278,9 +271,7 @@ class Learner(nn.Module):
     """A ViT and the linear maps that read its levels.
 
     Args:
-        width: Token width.
         depth: Transformer blocks; each is a level.
-        heads: Attention heads.
         patch: Patch side in pixels.
         window: Side of the images in pixels.
         covers: How many covers there are.

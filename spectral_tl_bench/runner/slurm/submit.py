@@ -75,7 +75,6 @@ class Submission:
         executor: ``slurm`` or ``sbatch-script``.
         profile: What each job asks for.
         arguments: Of ``stbench run``, without what concerns the executor.
-        wait: Whether to wait until the jobs have ended.
 
     Raises:
         UserError: If submitit is needed and missing, or there is no SLURM here.
@@ -96,7 +95,6 @@ class Submission:
         """Submit what is neither finished nor queued.
 
         Args:
-            cells: What is to be run.
             out: Root of the record store.
 
         Returns:
