@@ -237,7 +237,7 @@ def _differences(file_card: AdapterCard, card: AdapterCard) -> Iterable[str]:
             keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             yield from (f"{name} {key}: the file has {old.get(key)}, the module {new.get(key)}" for key in keys)
         elif old != new:
-            yield f"{name}: the file has {_shown(old)}, the module {_shown(new)}"
+            yield f"{name}: the file has {shown(old)}, the module {shown(new)}"
 
 
 def _misfits(module: nn.Module, state: State) -> Iterable[str]:
@@ -270,7 +270,8 @@ def _frozen_digest(module: nn.Module, stored: Iterable[str]) -> str:
     return weights_digest(module, (names - set(stored)).__contains__)
 
 
-def _shown(value: Any) -> str:
+def shown(value: object) -> str:
+    """A value of a card for a message, cut where it is long."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text if len(text) <= 160 else text[:157] + "..."
 

@@ -16,6 +16,7 @@ from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.shares import agreed, mine, spread
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError, StorageError
+from spectral_tl_bench.methods.adapters_io import shown
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import named_parts, stage_versions
@@ -232,7 +233,7 @@ def check_given(cell: Cell, split: SplitTable, given: GivenStage) -> None:
                 problems.append((label, old.get(name), new.get(name), "add " + flag.format(name, old.get(name))))
     if problems:
         lines = [
-            f"{name}: the checkpoint has {_shown(old)}, this run needs {_shown(new)}" for name, old, new, _ in problems
+            f"{name}: the checkpoint has {shown(old)}, this run needs {shown(new)}" for name, old, new, _ in problems
         ]
         raise StageError(
             f"the given stage does not fit {cell.title}:\n    " + "\n    ".join(lines),
@@ -257,11 +258,6 @@ def _check_leak(cell: Cell, split: SplitTable, given: GivenStage) -> None:
         expected=f"a stage pretrained on source chips alone ({', '.join(benchmark.source)})",
         fix="leave out --from-stage, and the stage is trained on the source of this benchmark",
     )
-
-
-def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _found_or_trained(

@@ -16,7 +16,7 @@ from spectral_tl_bench.leaderboard.site import names
 from spectral_tl_bench.leaderboard.site.charts import MEGABYTES, TIMES, families, scatter
 from spectral_tl_bench.leaderboard.site.maps import draw_map
 from spectral_tl_bench.leaderboard.site.method import details, summary
-from spectral_tl_bench.leaderboard.site.pictures import shown_chips
+from spectral_tl_bench.leaderboard.site.predictions import shown_chips
 from spectral_tl_bench.leaderboard.site.scales import scale_of, top_of
 from spectral_tl_bench.leaderboard.site.view import ROWS_PER_PAGE, BenchmarkView, View
 from spectral_tl_bench.leaderboard.site.writer import Writer

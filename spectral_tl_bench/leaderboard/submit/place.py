@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.files import write_json
+from spectral_tl_bench.leaderboard.generated import remove_empty
 from spectral_tl_bench.leaderboard.submit.check import load, read_evidence
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions
 from spectral_tl_bench.leaderboard.submit.intake import (
@@ -159,7 +160,7 @@ def put_in_place(moves: Sequence[Move], results: Path, work: Path) -> None:
                 copy.replace(target)
             else:
                 target.unlink(missing_ok=True)
-                _remove_empty(target.parent, results)
+                remove_empty(target.parent, results)
         raise UserError(f"nothing was submitted: {error.strerror or error}", where=error.filename or results) from None
 
 
@@ -175,12 +176,6 @@ def _move(source: Path | None, target: Path) -> None:
         target.unlink()
     else:
         source.replace(target)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    while folder != root and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _copy(source: Path, target: Path, limit: int) -> bytes:
