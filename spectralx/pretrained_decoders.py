@@ -179,7 +179,6 @@ class ScaleMAEDecoder(PretrainedDecoder):
         Args:
             tokens: Encoded prefix tokens and visible patches (B, prefix + V, width).
             mask: Which patches are visible.
-            prefix: Number of prefix tokens.
             grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
         """
         decoded, balance = self.maps(tokens, mask, prefix, grid)
@@ -237,7 +236,6 @@ class SatMAEDecoder(PretrainedDecoder):
         Args:
             tokens: Encoded prefix tokens and visible patches (B, prefix + V, width).
             mask: Which patches are visible.
-            prefix: Number of prefix tokens.
             grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
         """
         decoded, balance = self.maps(tokens, mask, prefix, grid)

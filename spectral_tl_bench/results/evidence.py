@@ -77,7 +77,6 @@ def check_frame(frame: pd.DataFrame, num_classes: int, where: object) -> Evidenc
     Args:
         frame: Columns as ``COLUMNS``, rows in any order; ``matrix`` is (K, K) or (K * K,) of integers.
         num_classes: K.
-        where: Named in errors.
 
     Returns:
         The evidence, sorted.

@@ -35,7 +35,6 @@ class Workplace:
 
     Attributes:
         out: Root of the record store.
-        workers: Readers: processes, or threads where all chips are packed.
     """
 
     out: Path

@@ -34,7 +34,6 @@ class LinearLevels(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
     """
 
     def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
@@ -52,7 +51,6 @@ class Light(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 
@@ -76,7 +74,6 @@ class Linear(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
     """
 
     def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
@@ -92,7 +89,6 @@ class FCN(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 

@@ -18,7 +18,6 @@ class WithPixels(nn.Module):
     Args:
         maps: The decoder of the maps.
         bands: Image channels C.
-        num_classes: Number of logit channels.
     """
 
     takes_images = True

@@ -73,7 +73,6 @@ class Submission:
 
     Args:
         executor: ``slurm`` or ``sbatch-script``.
-        profile: What each job asks for.
         arguments: Of ``stbench run``, without what concerns the executor.
 
     Raises:
@@ -257,7 +256,6 @@ def write_script(groups: Sequence[Sequence[str]], arguments: Sequence[str], out:
         groups: The cells of each job.
         arguments: Of ``stbench run``, without what concerns the executor.
         out: Root of the records, absolute.
-        profile: What each job asks for.
 
     Returns:
         The script.
