@@ -46,9 +46,6 @@ def draw_mask(batch: int, patches: int, ratio: float, device: torch.device, gene
         patches: Patches per image L, at least 2.
         ratio: Share of patches to hide.
         generator: Source of chance on that device; by default the global one.
-
-    Returns:
-        The mask.
     """
     keep = min(max(1, round(patches * (1 - ratio))), patches - 1)
     noise = torch.rand(batch, patches, device=device, generator=generator)

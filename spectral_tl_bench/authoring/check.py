@@ -90,9 +90,6 @@ def check_method(
         runs: Whether to make the checks that run the method on chips, which take seconds.
         on_verdict: Called with every verdict as it is reached.
 
-    Returns:
-        One verdict per check.
-
     Raises:
         UserError: If the method, an option, the backbone or a check is unknown.
     """

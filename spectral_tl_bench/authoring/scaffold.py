@@ -93,9 +93,6 @@ def write_package(name: str, parent: Path) -> Path:
         name: What the method shall be called.
         parent: Folder to make the package's folder in.
 
-    Returns:
-        The package's folder.
-
     Raises:
         UserError: If the name cannot be used, the folder exists, or it cannot be written.
     """

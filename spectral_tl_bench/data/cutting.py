@@ -38,9 +38,6 @@ def cut_scenes(benchmark: Benchmark, folder: Path, root: Path, say: Say, allow_p
         folder: Where the published files are, in whatever folders below it.
         allow_partial: Whether scenes may be missing.
 
-    Returns:
-        The folder of the data set that was made.
-
     Raises:
         BenchmarkError: If the benchmark does not say what to cut, or reads other chips than are made.
         DataError: If files are missing or not what the benchmark says, or the folder is there already.

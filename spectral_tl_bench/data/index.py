@@ -109,9 +109,6 @@ def build_index(
         domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
         packed: Where packed chips are, see ``find_packed``.
 
-    Returns:
-        The index.
-
     Raises:
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
     """

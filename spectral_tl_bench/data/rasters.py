@@ -165,7 +165,7 @@ class SpectralChips(RasterDataset):
         return sample if self.transforms is None else self.transforms(sample)
 
     def _only_chip_with(self, x: slice, y: slice, query: GeoQuery | slice) -> int:
-        window, chips = _box(x, y), self.index.geometry.to_numpy()
+        window, chips = shapely.box(x.start, y.start, x.stop, y.stop), self.index.geometry.to_numpy()
         hits = np.flatnonzero(shapely.contains(chips, window.buffer(-1e-6 * max(self.res))))
         if not len(hits) and _is_bounded(query):  # it reaches over a rim: the chip that has most of it
             shared = shapely.area(shapely.intersection(chips, window))
@@ -269,10 +269,6 @@ class SpectralChips(RasterDataset):
         from spectral_tl_bench.data.plots import sample_figure
 
         return sample_figure(self.benchmark, sample, show_titles, suptitle)
-
-
-def _box(x: slice, y: slice) -> shapely.Polygon:
-    return shapely.box(x.start, y.start, x.stop, y.stop)
 
 
 def _is_bounded(query: GeoQuery | slice) -> bool:

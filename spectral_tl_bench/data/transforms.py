@@ -40,9 +40,6 @@ class FlipsAndTurns(nn.Module):
             image: (B, C, H, W) with H = W.
             mask: (B, H, W) or None.
             step: Number of the step; the same step always gets the same symmetries.
-
-        Returns:
-            Image and mask of the same shapes.
         """
         devices = [image.device] if image.is_cuda else []
         labels = torch.zeros_like(image[:, :1]) if mask is None else mask[:, None].to(image.dtype)
@@ -81,9 +78,6 @@ class FlipsAndRotations(nn.Module):
             image: (B, C, H, W) with H = W.
             mask: (B, H, W) or None.
             step: Number of the step; the same step always gets the same moves.
-
-        Returns:
-            Image and mask of the same shapes.
         """
         devices = [image.device] if image.is_cuda else []
         # kornia fills with 0, which is a class: void takes its place, and classes begin at 1 on the way.

@@ -76,9 +76,6 @@ class ProbeReport:
 def run_probe(request: ProbeRequest) -> ProbeReport:
     """Build a method and look at its tokens.
 
-    Returns:
-        The report.
-
     Raises:
         UserError: If a name, an option, a size or the weights are wrong, or the method has no vision transformer.
     """

@@ -63,9 +63,6 @@ def recomputed_doubts(frame: pd.DataFrame) -> list[str]:
 
     Args:
         frame: As ``read_reported`` gives it; its column ``doubt`` is not looked at.
-
-    Returns:
-        For each line a sentence, or "".
     """
     printed: dict[Any, dict[str, float]] = {}  # mIoU of a method on a benchmark by table
     for line in frame[frame["metric"] == MIOU].to_dict("records"):

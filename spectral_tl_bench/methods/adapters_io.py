@@ -204,9 +204,6 @@ def load_adapter(module: nn.Module, path: Path | str, card: AdapterCard | None =
         module: What the same method built for the same task.
         card: What the module is, by ``card_of``; without, tensors and frozen weights alone are compared.
 
-    Returns:
-        The card of the file.
-
     Raises:
         AdapterError: If the file cannot be read or does not fit; it names what differs.
     """

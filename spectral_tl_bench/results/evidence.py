@@ -78,9 +78,6 @@ def check_frame(frame: pd.DataFrame, num_classes: int, where: object) -> Evidenc
         frame: Columns as ``COLUMNS``, rows in any order; ``matrix`` is (K, K) or (K * K,) of integers.
         num_classes: K.
 
-    Returns:
-        The evidence, sorted.
-
     Raises:
         RecordError: If a column is missing or unknown, a matrix is no confusion matrix, a chip comes twice, or
             the checkpoints were not evaluated on the same pixels.

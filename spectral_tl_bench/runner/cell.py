@@ -57,9 +57,6 @@ def run_cell(
         out: Root of the record store.
         fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
-
-    Returns:
-        The outcome.
     """
     threads = hardware.threads or (1 if cell.opened.is_small else torch.get_num_threads())
     with computing_threads(threads):
@@ -154,9 +151,6 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
         failure: ``kind`` and ``message``.
         log: What helps to find out why.
         what: What the log is.
-
-    Returns:
-        The outcome.
     """
     stored = write_failure(out, fields, failure, log)
     where = f"{stored.parent / ERROR_FILE} holds {what}" if stored else f"{out}, which has no room for more"

@@ -24,9 +24,6 @@ def with_enough_parts(
 
     Args:
         fields: What is known about the cell; its environment is told in how many parts it was run.
-
-    Returns:
-        What ``measure`` returns.
     """
     while True:
         fields["environment"] |= workplace.hardware.facts()

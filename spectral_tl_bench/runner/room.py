@@ -46,11 +46,8 @@ def check_places(cells: Sequence[Cell], out: Path, at_least: int = 0) -> None:
     Raises:
         StorageError: If a folder of a cell cannot be written, or there is no room for all that has not run before.
     """
-    missing = [(cell, folder) for cell in cells if not ((folder := _folder(cell, out)) / RECORD_FILE).is_file()]
+    folders = [record_folder(out, cell.opened.benchmark.id, cell.method_name, cell.fingerprint()) for cell in cells]
+    missing = [one for one in zip(cells, folders, strict=True) if not (one[1] / RECORD_FILE).is_file()]
     check_folders((folder for _, folder in missing), OUT)
     room = sum(bytes_of_result(cell, cell.split()) for cell, _ in missing)
     check_folder(out, OUT, max(room, at_least, LEAST_ROOM) if room else 0)
-
-
-def _folder(cell: Cell, out: Path) -> Path:
-    return record_folder(out, cell.opened.benchmark.id, cell.method_name, cell.fingerprint())

@@ -198,12 +198,8 @@ def _state(
     if job and job_state != "gone" and (record is None or written <= _seconds(job.get("submitted"))):
         return "queued"
     if standing is not None and (record is None or _seconds(standing.at) >= int(written)):
-        return _ended(standing)
+        return "paused" if standing.ended == "paused" else "stopped"
     return "failed" if record is not None else "stopped" if job or holder is not None else ""
-
-
-def _ended(standing: Standing | None) -> str:
-    return "paused" if standing is not None and standing.ended == "paused" else "stopped"
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -78,9 +78,6 @@ def write(
         fields: What is known about the cell before anything is measured.
         clock: When its steps were over.
 
-    Returns:
-        The stored record.
-
     Raises:
         OSError: If there is no room, or it cannot be written; then there is no new record.
     """

@@ -69,9 +69,6 @@ def make_scene(rng: np.random.Generator, shape: tuple[int, int], shares: Mapping
     Args:
         shape: Height and width in pixels.
         shares: Share of each cover on the canvas.
-
-    Returns:
-        The canvas.
     """
     ground = make_ground(rng, shape)
     chosen = lay_covers(rng, ground, shares)

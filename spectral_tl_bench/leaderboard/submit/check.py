@@ -75,11 +75,7 @@ class Checker:
     samples: SampleTruths
 
     def check(self, record: Record, where: str) -> Checked:
-        """Check a stored record, as ``load`` reads it.
-
-        Returns:
-            The record and everything that was found.
-        """
+        """Check a stored record, as ``load`` reads it."""
         try:
             return self._check(record, where)
         except Exception as error:  # whatever a record that was made to break this breaks: it is not taken

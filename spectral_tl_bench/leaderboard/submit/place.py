@@ -78,9 +78,6 @@ def stage_run(path: Path, folder: Path, definitions: Definitions) -> Record:
 def stage_pair(path: Path, folder: Path) -> Path:
     """Make a private copy of two published files.
 
-    Returns:
-        The copy of the file of lines.
-
     Raises:
         RecordError: If one is missing, a link or too large.
     """

@@ -92,11 +92,7 @@ def truth_folder(root: Path, truth: Truth) -> Path:
 
 
 def write_truth(truth: Truth, root: Path) -> Path:
-    """Keep a truth below ``root``; a small CSV that a maintainer can read, and a JSON.
-
-    Returns:
-        Its folder.
-    """
+    """Keep a truth below ``root``; a small CSV that a maintainer can read, and a JSON."""
     folder = truth_folder(root, truth)
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")

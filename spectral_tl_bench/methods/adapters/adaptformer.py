@@ -71,9 +71,6 @@ def add_adaptformer(
         scale: Factor of the adapter's output.
         layernorm: Where the adapter has a LayerNorm; see ``BesideMlp``.
 
-    Returns:
-        The backbone.
-
     Raises:
         MethodError: If a block has no MLP after a norm of its own, ``x + mlp(norm2(x))``.
     """

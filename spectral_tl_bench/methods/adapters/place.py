@@ -150,9 +150,6 @@ def after_blocks(backbone: nn.Module, adapter: BlockAdapter) -> nn.Module:
     Args:
         backbone: timm vision transformer; changed in place: the adapter becomes its ``adapter``.
         adapter: The adapter, one module for all blocks.
-
-    Returns:
-        The backbone.
     """
     parts, grid = cast(Any, backbone), TokenGrid()
     parts.patch_embed.register_forward_pre_hook(grid, prepend=True)  # of images before they are enlarged

@@ -84,9 +84,6 @@ def add_ssf(backbone: nn.Module) -> nn.Module:
     Args:
         backbone: timm vision transformer; changed in place.
 
-    Returns:
-        The backbone.
-
     Raises:
         MethodError: If a block has no attention of its own, as those have that make it and the MLP in one layer.
     """

@@ -256,9 +256,6 @@ def write_script(groups: Sequence[Sequence[str]], arguments: Sequence[str], out:
         groups: The cells of each job.
         arguments: Of ``stbench run``, without what concerns the executor.
         out: Root of the records, absolute.
-
-    Returns:
-        The script.
     """
     name = f"stbench-{uuid.uuid4().hex[:12]}"
     path = out / FOLDER / f"{name}.sh"
