@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,8 @@ from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
 from spectralx import positions
-from spectralx.aomoa import AoMoA
 from spectralx.attention import largest_divisor
-from spectralx.blocks import MlpAdapter, run_block
+from spectralx.blocks import MakeAdapter, MlpAdapter, run_block
 from spectralx.positions import Grid
 
 
@@ -105,7 +104,7 @@ class TokenDecoder(nn.Module):
         inner: Token width of the decoder, a multiple of 4.
         grid: Patches per side, or rows and columns of them.
         resolution: Factor on positions; see ``positions.spatial``.
-        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        make_adapter: None for no experts.
         eps: Epsilon of the LayerNorms; by default timm's in the blocks, and torch's behind them.
     """
 
@@ -118,7 +117,7 @@ class TokenDecoder(nn.Module):
         depth: int,
         grid: int | Grid,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
         eps: float | None = None,
     ) -> None:
         super().__init__()
@@ -173,7 +172,7 @@ class ReconstructionDecoder(TokenDecoder):
         bands: Image channels C.
         patch: Patch side in pixels.
         resolution: Factor on positions; see ``positions.spatial``.
-        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        make_adapter: None for no experts.
     """
 
     def __init__(
@@ -185,7 +184,7 @@ class ReconstructionDecoder(TokenDecoder):
         bands: int,
         patch: int,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
     ) -> None:
         super().__init__(width, inner, depth, grid, resolution, make_adapter)
         self.patch = patch
