@@ -274,11 +274,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _one(paths: list[Path], what: str, name: str) -> Path:
-    """The first of several copies of one file.
-
-    Raises:
-        DataError: If they are not the same.
-    """
+    """The first of several copies of one file."""
     if len(paths) > 1 and len({file_digest(path) for path in paths}) > 1:
         raise DataError(
             f"{len(paths)} files could be the {what} of {name}, and they differ", where=paths[0],

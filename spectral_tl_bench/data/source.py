@@ -142,11 +142,7 @@ def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
 
 
 def _other_size(benchmark: Benchmark, index: ChipIndex) -> list[str]:
-    """What is said of chips of another size than the benchmark's.
-
-    Raises:
-        DataError: If it is that of a copy which must not be used.
-    """
+    """What is said of chips of another size than the benchmark's."""
     height, width = index.frame[["height", "width"]].iloc[0]
     if height == width and (why := layout_of(benchmark).other_sizes.get(int(height))):
         raise DataError(

@@ -107,11 +107,7 @@ LONGER, MOST = 50, 20_000
 
 
 def _until_plateau(budget: Budget, overrides: Overrides, protocol: Protocol) -> Budget:
-    """The budget of a training that ends at a plateau, with the rates of the methods' recipes.
-
-    Raises:
-        UserError: If something else that was asked for contradicts it.
-    """
+    """The budget of a training that ends at a plateau, with the rates of the methods' recipes."""
     if protocol.selection.takes_last or protocol.selection.on_target:
         raise UserError(f"--until-plateau: protocol {protocol.name} does not select on source validation",
                         fix="leave it out, or choose another protocol")  # fmt: skip

@@ -209,11 +209,7 @@ def look_before(job: GradientStage, share: Share) -> Matrix:
 
 
 def _parts(job: GradientStage, share: Share) -> Parts | None:
-    """How the stage's batches are divided; None where one device takes each at once.
-
-    Raises:
-        UserError: If the stage needs its batches whole, or a batch has fewer windows than there are devices.
-    """
+    """How the stage's batches are divided; None where one device takes each at once."""
     size, passes = job.source.settings.batch_size, job.hardware.passes
     if share.size * passes == 1:
         return None
@@ -235,11 +231,7 @@ def _logs(job: GradientStage, share: Share) -> CellLogs | None:
 
 
 def _sync_statistics(task: StageTask, hardware: Hardware, share: Share) -> bool:
-    """Whether devices must share batch statistics.
-
-    Raises:
-        UserError: If they must and cannot.
-    """
+    """Whether devices must share batch statistics."""
     if share.size == 1 or not any(
         isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training for child in task.modules()
     ):
