@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -198,12 +198,12 @@ SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", 
             "precision")  # fmt: skip
 
 
-def takes_choices(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb whose first parameter is ``Choices``, with a parameter of its own for each of them instead.
+def takes_choices(verb: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
+    """A verb whose first parameter is ``Choices``, with one for each of them instead, but for those ``without``.
 
     It can be called from Python with the same names; all values are plain.
     """
-    names = [one.name for one in fields(Choices)]
+    names = [one.name for one in fields(Choices) if one.name not in without]
 
     @functools.wraps(verb)
     def flat(**values: Any) -> Any:
@@ -214,7 +214,7 @@ def takes_choices(verb: Callable[..., Any]) -> Callable[..., Any]:
     own = get_type_hints(verb, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     shared = [inspect.Parameter(one.name, kind, default=one.default, annotation=hints[one.name])
-              for one in fields(Choices)]  # fmt: skip
+              for one in fields(Choices) if one.name in names]  # fmt: skip
     rest = [parameter.replace(kind=kind, annotation=own[name])
             for name, parameter in list(inspect.signature(verb).parameters.items())[1:]]  # fmt: skip
     flat.__signature__ = inspect.Signature([*shared, *rest])  # type: ignore[attr-defined]
