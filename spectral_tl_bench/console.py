@@ -98,8 +98,15 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
         say("  ".join(cells).rstrip())
 
 
-def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line."""
+def print_folded(
+    rows: Sequence[tuple[str, ...]], whole: Collection[str] = (), styles: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line.
+
+    Args:
+        whole: Names of the columns that are not folded.
+        styles: Of cells on a terminal, by column and text.
+    """
     if not sys.stdout.isatty():
         print_rows(rows)
         return
@@ -109,9 +116,10 @@ def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    of_columns = [(styles or {}).get(name, {}) for name in rows[0]]
     for row in rows[1:]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(text, style=known.get(text, "")) for text, known in zip(row, of_columns, strict=True)))
     Console(file=sys.stdout, highlight=False).print(table)
 
 
