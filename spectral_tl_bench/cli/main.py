@@ -49,20 +49,8 @@ app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
 for group in (
-    run,
-    plan,
-    tune,
-    predict,
-    benchmarks,
-    data,
-    authoring,
-    new_benchmark,
-    leaderboard,
-    compare,
-    convert,
-    submit,
-    status,
-):
+    run, plan, tune, predict, benchmarks, data, authoring, new_benchmark, leaderboard, compare, convert, submit, status,
+):  # fmt: skip
     group.register(app)
 make_strict(app)
 

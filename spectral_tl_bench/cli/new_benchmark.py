@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.run_options import TrustData
 from spectral_tl_bench.console import counted, one_of, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
@@ -32,9 +33,7 @@ def check(
         Path | None, typer.Option(help="Folder of the data; default: as a run looks for them.")
     ] = None,
     no_data: Annotated[bool, typer.Option("--no-data", help="Look at the definition alone.")] = False,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: TrustData = False,
 ) -> None:
     """Check a benchmark: its keys, then every chip, label value and domain that it points to."""
     from spectral_tl_bench.authoring.check_benchmark import check_benchmark

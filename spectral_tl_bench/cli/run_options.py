@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.request import Request
 
 Strings = list[str] | None
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+]
+TrustData = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
 
 
 def _methods_like(incomplete: str) -> list[str]:
@@ -66,9 +70,7 @@ class Choices:
     plan: Annotated[
         Path | None, typer.Option("--plan", help="Plan in YAML, instead of options; `stbench plan` writes one.")
     ] = None
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None
+    data_root: DataRoot = None
     seed: Annotated[
         Strings, typer.Option("--seed", "-s", help="Seed, or several as 0-4; may be given more than once. Default: 0.")
     ] = None
@@ -177,9 +179,7 @@ class Choices:
         bool,
         typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
     ] = False
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False
+    trust_data: TrustData = False
     packed: Annotated[
         str | None,
         typer.Option(

@@ -30,8 +30,7 @@ from spectral_tl_bench.data.chip_files import Arrays, ChipFiles
 from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
 from spectral_tl_bench.data.labels import LabelMap
-from spectral_tl_bench.data.lattice import on_lattice, pixel_size
-from spectral_tl_bench.data.placement import LOCAL_CRS
+from spectral_tl_bench.data.placement import LOCAL_CRS, on_lattice, pixel_size
 from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 

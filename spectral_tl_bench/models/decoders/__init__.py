@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import nn
 
 from spectral_tl_bench.errors import MethodError, nearest
-from spectral_tl_bench.models.decoders.levels import FCN, Light, Linear, LinearLevels
+from spectral_tl_bench.models.decoders.levels import FCN, Light, Linear, LinearLevels, WithPixels, takes_images
 from spectral_tl_bench.models.decoders.neck import STRIDES, PyramidNeck, four
-from spectral_tl_bench.models.decoders.pixels import WithPixels, takes_images
 from spectral_tl_bench.models.decoders.pyramid import DPT, FPN, UPerNet
 
 if TYPE_CHECKING:

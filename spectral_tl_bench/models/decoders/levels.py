@@ -1,4 +1,4 @@
-"""Light decoders: all four maps joined at the size of the finest, without a pyramid."""
+"""Decoders without a pyramid: of the last map, of all four joined at the finest size, and of pixels beside either."""
 
 from __future__ import annotations
 
@@ -99,3 +99,39 @@ class FCN(Head):
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Logits (B, K, H, W) from four maps (B, width, h, w), of which the last counts."""
         return self.classify(self.convolutions(features[-1]), image_size)
+
+
+HIDDEN = 64
+
+
+class WithPixels(nn.Module):
+    """A decoder of maps, and a per-pixel MLP of all bands whose logits are added to its own.
+
+    The backbone sees what its filters let through, at the size of its tokens; the MLP sees every band of every pixel,
+    and nothing around it.
+
+    Args:
+        maps: The decoder of the maps.
+        bands: Image channels C.
+    """
+
+    takes_images = True
+    """Features have one more entry for it, the last: the normalised images (B, C, H, W)."""
+
+    def __init__(self, maps: nn.Module, bands: int, num_classes: int) -> None:
+        super().__init__()
+        self.maps = maps
+        self.pixels = nn.Sequential(
+            nn.Conv2d(bands, HIDDEN, 1), nn.GELU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.GELU(),
+            nn.Conv2d(HIDDEN, num_classes, 1),
+        )  # fmt: skip
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from the maps and, behind them, the images."""
+        pixels = self.pixels(features[-1])  # first: an objective aligns what the last classifier is given
+        return pixels + self.maps(features[:-1], image_size)
+
+
+def takes_images(decoder: nn.Module | None) -> bool:
+    """Whether a decoder wants the images behind the maps."""
+    return bool(getattr(decoder, "takes_images", False))
