@@ -27,9 +27,9 @@ import pandas as pd  # noqa: E402
 from spectral_tl_bench.files import digest  # noqa: E402
 from spectral_tl_bench.results.store import RECORD_FILE, record_folder, write_record  # noqa: E402
 from spectral_tl_bench.runner.blocks import Block, requests  # noqa: E402
+from spectral_tl_bench.runner.cell import common_fields  # noqa: E402
 from spectral_tl_bench.runner.definitions import Cell  # noqa: E402
 from spectral_tl_bench.runner.estimate import estimate  # noqa: E402
-from spectral_tl_bench.runner.facts import common_fields  # noqa: E402
 from spectral_tl_bench.runner.run import plan  # noqa: E402
 from spectral_tl_bench.runner.survey import confirmed, survey  # noqa: E402
 

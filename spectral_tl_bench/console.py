@@ -98,8 +98,15 @@ def print_rows(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> 
         say("  ".join(cells).rstrip())
 
 
-def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line."""
+def print_folded(
+    rows: Sequence[tuple[str, ...]], whole: Collection[str] = (), styles: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Print a table with a head: on a terminal long cells are folded, elsewhere each row is one line.
+
+    Args:
+        whole: Names of the columns that are not folded.
+        styles: Of cells on a terminal, by column and text.
+    """
     if not sys.stdout.isatty():
         print_rows(rows)
         return
@@ -109,9 +116,10 @@ def print_folded(rows: Sequence[tuple[str, ...]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    of_columns = [(styles or {}).get(name, {}) for name in rows[0]]
     for row in rows[1:]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(text, style=known.get(text, "")) for text, known in zip(row, of_columns, strict=True)))
     Console(file=sys.stdout, highlight=False).print(table)
 
 
@@ -141,7 +149,6 @@ def read_values(entries: Sequence[str] | Mapping[str, Any], flag: str, advice: s
 
     Args:
         entries: Texts of the form name=value; or the values themselves, as Python gives them.
-        flag: The option they were given with.
         advice: What to do where a name comes twice, with places for the name and both values.
 
     Raises:
@@ -177,10 +184,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 def read_duration(text: str, flag: str) -> float:
     """Seconds from a text such as ``30s``, ``10m`` or ``1.5h``; 0 needs no unit.
 
-    Args:
-        text: The text.
-        flag: The option it was given with.
-
     Raises:
         UserError: If it is of another form.
     """
@@ -207,9 +210,6 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
 
     Args:
         values: Gets the value.
-        name: Its name.
-        value: The value.
-        flag: The option it was given with.
         prefix: Stands before the name in the message.
         advice: What to do then, with places for the name and both values.
 

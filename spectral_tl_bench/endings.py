@@ -29,11 +29,7 @@ class OutputClosed(BaseException):
 
 
 class LeftError(Exception):
-    """Foreign code raised what is no error but would have ended the program.
-
-    Args:
-        cause: What it raised.
-    """
+    """Foreign code raised what is no error but would have ended the program."""
 
     def __init__(self, cause: BaseException) -> None:
         self.kind = type(cause).__name__

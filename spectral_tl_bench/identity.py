@@ -21,7 +21,6 @@ class RunIdentity(BaseModel):
     """Everything that changes the number of one cell, and nothing else: no device, no readers, no folder, no date.
 
     Attributes:
-        benchmark: Id of the benchmark.
         definition: Hash of what the benchmark's definition says, without titles, colours and notes.
         manifest: Hash of the chips' pixels and labels; not of files, their dates or their folder.
         split: Hash of who trains, validates and tests.
@@ -31,7 +30,6 @@ class RunIdentity(BaseModel):
         backbone: Name, sizes, patch embedding and hash of the weights; None where the method uses none.
         settings: Of the protocol, with its name.
         stage: Hash of the tensors of a first stage that the user gave; None for the run's own.
-        seed: The seed.
         numerics: Numerics version of every component that takes part.
     """
 
@@ -88,9 +86,7 @@ class Texts:
         """The text of a field.
 
         Args:
-            name: The field.
             depends_on: Objects that it is made of; numbers and texts count by their value.
-            make: Makes its value.
         """
         key = (name, *(one if isinstance(one, int | str) else id(one) for one in depends_on))
         if key not in self._kept:

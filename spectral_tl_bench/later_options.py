@@ -16,7 +16,7 @@ class LaterOptions(BaseModel):
 
     later: ClassVar[Mapping[str, Any]] = {}
     """Options added after results were published, with the value that results before them had. With that value an
-    option is not written down, so that such results stay what they are; the default may be another one."""
+    option is not written down, so that such results stay what they are, to the byte; the default may be another one."""
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:

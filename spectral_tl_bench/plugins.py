@@ -37,7 +37,6 @@ class Broken:
         name: What it wants to be called.
         package: Its distribution, with the version.
         place: The object that it names.
-        reason: Why not.
     """
 
     name: str
@@ -63,7 +62,6 @@ def listed(group: str, load: Callable[[str], object]) -> tuple[dict[str, EntryPo
     """The entry points of a group that can be used, and the others.
 
     Args:
-        group: The entry-point group.
         load: Loads an object by name; it is asked for those of other packages, ours being tested.
     """
     usable, unusable = _sifted(group)
@@ -80,10 +78,7 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
     """The entry point of a name; nothing is imported.
 
     Args:
-        name: What it is called.
-        group: The entry-point group.
         noun: What the group holds.
-        failure: What to raise.
         **hints: Parts of the message where nothing is called so, instead of the usual ones.
 
     Raises:
@@ -189,9 +184,7 @@ def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodErr
     """The object behind an entry point.
 
     Args:
-        entry: The entry point.
         label: What it is, with its name, for the message.
-        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if the package cannot be imported.
@@ -210,10 +203,8 @@ def imported_class(entry: EntryPoint, label: str, base: type, failure: type[User
     """The class behind an entry point.
 
     Args:
-        entry: The entry point.
         label: What it is, with its name, for the message.
         base: What it has to be a subclass of.
-        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if the package cannot be imported or holds something else.
@@ -230,10 +221,8 @@ def with_options(
     """An object of a class, with options.
 
     Args:
-        kind: The class.
         label: What it is, with its name, for the message.
         options: Values by option name; text is converted to the option's type.
-        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if an option is unknown or has an impossible value, or the class is abstract.

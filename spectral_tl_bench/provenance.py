@@ -20,8 +20,6 @@ def environment(package: str, package_version: str, module: str) -> dict[str, st
     """Versions of what a result is made with.
 
     Args:
-        package: Distribution of the method.
-        package_version: Its version.
         module: Module of the method's class, whose package's code is hashed.
     """
     return {

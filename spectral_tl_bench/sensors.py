@@ -40,7 +40,6 @@ class EvenBands(BaseModel):
     """Bands of which only the range is known, taken as evenly spaced: their wavelengths are approximate.
 
     Attributes:
-        number: How many.
         first: Centre of the first one in micrometres.
         last: Centre of the last one in micrometres.
     """

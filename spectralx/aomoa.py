@@ -156,7 +156,6 @@ class AoMoA(nn.Module):
     Args:
         in_width: Input width of the linear layer, even.
         out_width: Output width of the linear layer, even.
-        experts: Number of experts.
         top_k: Experts per token.
         gate_std: Standard deviation of the gate weights at the start.
         ties: Which of equal experts a token gets; see ``Gate``.

@@ -15,7 +15,6 @@ class AttentionBlock(nn.Module):
     """Pre-LN transformer block on tokens.
 
     Args:
-        width: Token width.
         heads: Most heads; the number used is the largest up to it that divides ``width`` and leaves each head
             at least 16 wide, where there is one.
         mlp: Hidden width of the MLP, relative to ``width``.

@@ -47,7 +47,6 @@ def with_prefix(backbone: nn.Module, tokens: Tensor, position: Tensor | None, gr
     """Adds positions to patch tokens (B, L, D) and puts class and register tokens in front.
 
     Args:
-        backbone: The transformer.
         tokens: Patch tokens.
         position: (L, D) to add to the patch tokens, while prefix tokens get none; None for the backbone's own table,
             if it has one, interpolated where the grid is another.

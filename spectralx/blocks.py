@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from spectralx.aomoa import AoMoA
 
+MakeAdapter = Callable[[int, int], AoMoA]
+"""Makes the experts beside a linear layer with given input and output widths."""
+
 
 class MlpAdapter(nn.Module):
     """The experts of one block.
@@ -19,7 +22,7 @@ class MlpAdapter(nn.Module):
         make: Makes the experts beside a linear layer with given input and output widths.
     """
 
-    def __init__(self, block: nn.Module, make: Callable[[int, int], AoMoA]) -> None:
+    def __init__(self, block: nn.Module, make: MakeAdapter) -> None:
         super().__init__()
         mlp = cast(Any, block).mlp
         self.fc1 = make(mlp.fc1.in_features, mlp.fc1.out_features)

@@ -193,7 +193,6 @@ class SpectralXConfig:
         Args:
             rotary: Whether the backbone has rotary positions.
             decoder_bands: Bands that the pretrained decoder of its weights reconstructs; None if they bring none.
-            bands: Image channels.
 
         Raises:
             ValueError: If a pretrained decoder is asked for and there is none.

@@ -132,9 +132,6 @@ def adapt(
         blocks: Numbers (0-based) of the blocks to adapt; all by default.
         norms: Whether LayerNorms train.
 
-    Returns:
-        The backbone.
-
     Raises:
         ValueError: If there is no such kind or block.
         TypeError: If a layer to adapt is missing, or is not a plain ``nn.Linear``.
@@ -182,9 +179,6 @@ def merge(backbone: nn.Module) -> nn.Module:
 
     Args:
         backbone: What ``adapt`` returned; changed in place.
-
-    Returns:
-        The backbone.
     """
     for owner, leaf, layer in list(_adapted(backbone)):
         setattr(owner, leaf, layer.merged())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,8 @@ from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
 from spectralx import positions
-from spectralx.aomoa import AoMoA
 from spectralx.attention import largest_divisor
-from spectralx.blocks import MlpAdapter, run_block
+from spectralx.blocks import MakeAdapter, MlpAdapter, run_block
 from spectralx.positions import Grid
 
 
@@ -45,11 +44,7 @@ def draw_mask(batch: int, patches: int, ratio: float, device: torch.device, gene
         batch: Images B.
         patches: Patches per image L, at least 2.
         ratio: Share of patches to hide.
-        device: Where the mask is needed.
         generator: Source of chance on that device; by default the global one.
-
-    Returns:
-        The mask.
     """
     keep = min(max(1, round(patches * (1 - ratio))), patches - 1)
     noise = torch.rand(batch, patches, device=device, generator=generator)
@@ -107,10 +102,9 @@ class TokenDecoder(nn.Module):
     Args:
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
-        depth: Blocks.
         grid: Patches per side, or rows and columns of them.
         resolution: Factor on positions; see ``positions.spatial``.
-        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        make_adapter: None for no experts.
         eps: Epsilon of the LayerNorms; by default timm's in the blocks, and torch's behind them.
     """
 
@@ -123,7 +117,7 @@ class TokenDecoder(nn.Module):
         depth: int,
         grid: int | Grid,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
         eps: float | None = None,
     ) -> None:
         super().__init__()
@@ -174,12 +168,11 @@ class ReconstructionDecoder(TokenDecoder):
     Args:
         width: Token width of the encoder.
         inner: Token width of the decoder, a multiple of 4.
-        depth: Blocks.
         grid: Patches per side, or rows and columns of them.
         bands: Image channels C.
         patch: Patch side in pixels.
         resolution: Factor on positions; see ``positions.spatial``.
-        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        make_adapter: None for no experts.
     """
 
     def __init__(
@@ -191,7 +184,7 @@ class ReconstructionDecoder(TokenDecoder):
         bands: int,
         patch: int,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
     ) -> None:
         super().__init__(width, inner, depth, grid, resolution, make_adapter)
         self.patch = patch
@@ -203,7 +196,6 @@ class ReconstructionDecoder(TokenDecoder):
         Args:
             tokens: Encoded prefix tokens, which are not used, and visible patches (B, prefix + V, width).
             mask: Which patches are visible.
-            prefix: Number of prefix tokens.
             grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
         """
         decoded, balance = self.decode(self.embed(tokens[:, prefix:]), mask, 0, grid)

@@ -48,7 +48,6 @@ class SpectralX(nn.Module):
         num_classes: Logit channels K.
         image_size: Side of the images in pixels, or their height and width: multiples of the patch side.
         gsd: Ground sampling distance in metres.
-        config: Options.
         decoder: Called as ``decoder(features, (H, W))`` with four maps (B, D, h, w), and behind them the images where
             it has an attribute ``takes_images`` that is true; by default an own UPerNet.
         bands: Image channels C; by default those of the backbone's patch embedding. A backbone for other bands, such

@@ -46,7 +46,6 @@ def spatial(width: int, rows: int, columns: int, resolution: float = 1.0, device
         columns: Cells from west to east.
         resolution: Factor on the cell indices. The ground sampling distance makes the encoding resolution-aware
             (Reed et al., Scale-MAE, ICCV 2023); 1 gives plain grid positions.
-        device: Where the table is made.
 
     Returns:
         (rows * columns, width), float32, row by row.

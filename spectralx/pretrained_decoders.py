@@ -7,7 +7,7 @@ says what could not be compared with the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectralx.aomoa import AoMoA
+from spectralx.blocks import MakeAdapter
 from spectralx.masked import Mask, TokenDecoder, hidden_pixels
 from spectralx.positions import Grid, resized
 from spectralx.trainable import DECODER_ADAPTERS, IMAGE_LAYERS
@@ -79,7 +79,7 @@ class DecoderWeights:
         patch: int,
         grid: Grid,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
     ) -> PretrainedDecoder:
         """The decoder with these weights, except for the layers that read or make other bands than theirs.
 
@@ -118,7 +118,7 @@ class PretrainedDecoder(TokenDecoder):
         patch: Patch side in pixels.
         grid: Rows and columns of patches.
         resolution: Ground sampling distance in metres.
-        make_adapter: Makes the experts beside a linear layer with given input and output widths; None for no experts.
+        make_adapter: None for no experts.
 
     Raises:
         KeyError: If a weight that tells a size is missing.
@@ -134,16 +134,27 @@ class PretrainedDecoder(TokenDecoder):
         patch: int,
         grid: Grid,
         resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
+        make_adapter: MakeAdapter | None,
     ) -> None:
         inner, width = tensors["embed.weight"].shape
         depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
         super().__init__(width, inner, depth, grid, resolution if self.in_metres else 1.0, make_adapter, EPS)
         self.bands, self.patch = bands, patch
         self.embed_adapter = make_adapter(width, inner) if make_adapter else None
+        self.add_heads(tensors, make_adapter)
+
+    def add_heads(self, tensors: Mapping[str, Tensor], make_adapter: MakeAdapter | None) -> None:
+        """Makes what turns decoded tokens into images."""
+        raise NotImplementedError
 
     def maps(self, tokens: Tensor, mask: Mask, prefix: int, grid: Grid | None) -> tuple[Tensor, Tensor]:
-        """Decoded tokens as a map (B, inner, rows, columns), and a scalar balance loss."""
+        """Decoded tokens as a map (B, inner, rows, columns), and a scalar balance loss.
+
+        Args:
+            tokens: Encoded prefix tokens and visible patches (B, prefix + V, width).
+            mask: Which patches are visible.
+            grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
+        """
         embedded, first = _beside(self.embed, self.embed_adapter, tokens)
         decoded, balance = self.decode(embedded, mask, prefix, grid)
         return decoded.transpose(1, 2).unflatten(2, grid or self.grid), first + balance
@@ -157,31 +168,16 @@ class ScaleMAEDecoder(PretrainedDecoder):
 
     in_metres = True
 
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        bands: int,
-        patch: int,
-        grid: Grid,
-        resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
-    ) -> None:
-        super().__init__(tensors, bands, patch, grid, resolution, make_adapter)
+    def add_heads(self, tensors: Mapping[str, Tensor], _make_adapter: MakeAdapter | None) -> None:
+        """Makes the feature maps, and a head for either image."""
         self.fpn = FeatureMaps(tensors)
-        self.fcn_high = ImageHead(tensors, "fcn_high", bands)
-        self.fcn_low = ImageHead(tensors, "fcn_low", bands)
+        self.fcn_high = ImageHead(tensors, "fcn_high", self.bands)
+        self.fcn_low = ImageHead(tensors, "fcn_low", self.bands)
 
     def forward(
         self, tokens: Tensor, mask: Mask, prefix: int, grid: Grid | None = None
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Images (B, C, h, w) of low and of high frequencies, of two sizes, and a scalar balance loss.
-
-        Args:
-            tokens: Encoded prefix tokens and visible patches (B, prefix + V, width).
-            mask: Which patches are visible.
-            prefix: Number of prefix tokens.
-            grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
-        """
+        """Images (B, C, h, w) of low and of high frequencies, of two sizes, and a scalar balance loss."""
         decoded, balance = self.maps(tokens, mask, prefix, grid)
         smaller, larger = self.fpn(decoded)
         return (self.fcn_low(smaller), self.fcn_high(larger)), balance
@@ -210,16 +206,9 @@ class SatMAEDecoder(PretrainedDecoder):
 
     in_metres = False
 
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        bands: int,
-        patch: int,
-        grid: Grid,
-        resolution: float,
-        make_adapter: Callable[[int, int], AoMoA] | None,
-    ) -> None:
-        super().__init__(tensors, bands, patch, grid, resolution, make_adapter)
+    def add_heads(self, tensors: Mapping[str, Tensor], make_adapter: MakeAdapter | None) -> None:
+        """Makes the layer for pixels, and what makes the larger image of them."""
+        bands, patch = self.bands, self.patch
         inner, outputs = self.embed.out_features, patch * patch * bands
         self.predict = nn.Linear(inner, outputs)
         self.predict_adapter = make_adapter(inner, outputs) if make_adapter else None
@@ -232,14 +221,7 @@ class SatMAEDecoder(PretrainedDecoder):
     def forward(
         self, tokens: Tensor, mask: Mask, prefix: int, grid: Grid | None = None
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Images (B, C, H, W) and (B, C, 2H, 2W), and a scalar balance loss.
-
-        Args:
-            tokens: Encoded prefix tokens and visible patches (B, prefix + V, width).
-            mask: Which patches are visible.
-            prefix: Number of prefix tokens.
-            grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
-        """
+        """Images (B, C, H, W) and (B, C, 2H, 2W), and a scalar balance loss."""
         decoded, balance = self.maps(tokens, mask, prefix, grid)
         values, extra = _beside(self.predict, self.predict_adapter, decoded.flatten(2).transpose(1, 2))
         rows, columns = decoded.shape[-2:]

@@ -35,9 +35,6 @@ def reconstruct(model: SpectralX, images: Tensor, generator: Generator | None = 
         images: (B, C, H, W).
         generator: Source of the mask's chance, on the device of the images.
 
-    Returns:
-        Masked images and reconstructions.
-
     Raises:
         RuntimeError: If the model was built without ``reconstruction``.
     """

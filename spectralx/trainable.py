@@ -37,7 +37,6 @@ def chooser(config: SpectralXConfig, stage: StageName | None = None) -> Callable
     blocks behind the levels. Of a pretrained reconstruction decoder, adapters train, and what had to be drawn.
 
     Args:
-        config: The model's options.
         stage: ``reconstruct`` (stage 1) or ``segment`` (stage 2); None for any that the model is built for.
 
     Returns:

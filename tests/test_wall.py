@@ -18,7 +18,7 @@ import torch
 from tiny import Pixelwise, fit, install, make_request, make_tree, open_tree
 from walking import Target, reachable
 
-from spectral_tl_bench.authoring.reading import Reading, watched
+from spectral_tl_bench.authoring.checks_run import Reading, watched
 from spectral_tl_bench.data.chip_cache import ChipCache
 from spectral_tl_bench.data.loaders import EvaluationData, LoaderSettings, SourceData, TargetImages
 from spectral_tl_bench.data.rasters import SpectralChips

@@ -27,8 +27,6 @@ class Check:
     """One check.
 
     Attributes:
-        name: Short name.
-        title: What is checked.
         function: Raises where a method does not pass; returns a note, or nothing.
         needs: Checks without which this one would say nothing new.
         runs: Whether it runs the method on chips, which takes seconds.
@@ -86,17 +84,11 @@ def check_method(
     failure.
 
     Args:
-        name: Entry-point name, by itself or with a preset.
-        options: Values by option name.
-        backbone: The backbone to build on.
         backbone_sizes: Changed sizes of it; by default tiny ones where it is ``compact``.
         weights: Pretrained weights of the backbone; see ``get_backbone``.
         only: Names of checks, to make these and those that they need; by default all.
         runs: Whether to make the checks that run the method on chips, which take seconds.
         on_verdict: Called with every verdict as it is reached.
-
-    Returns:
-        One verdict per check.
 
     Raises:
         UserError: If the method, an option, the backbone or a check is unknown.

@@ -25,9 +25,7 @@ class CheckedBenchmark:
     """A benchmark that a run can open.
 
     Attributes:
-        benchmark: Its definition.
         source: Where its data are; None where they were not looked at.
-        index: Its chips.
         split: Who does what with seed 0.
         notes: What a reader of its results must know.
         warnings: What is no mistake, and will disappoint.

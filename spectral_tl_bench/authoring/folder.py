@@ -33,8 +33,6 @@ class Chip:
 
     Attributes:
         name: Unique.
-        image: The image.
-        label: Its label.
         parts: What is left of the image's path without words for images: folders, then the name.
     """
 
@@ -49,11 +47,9 @@ class Seen:
     """What the files of a folder say.
 
     Attributes:
-        folder: The folder.
         chips: Pairs, sorted by name.
         bands: Names of the bands, empty where a file does not say; ``wavelengths`` in micrometres, likewise None.
         wavelengths: See ``bands``.
-        dtype: Of the images.
         size: (height, width) of the images.
         gsd: Side of a pixel in metres; None where files do not say where they lie.
         crs: CRS of each chip, as ``EPSG:32633`` or WKT; empty where it has none.
@@ -91,7 +87,6 @@ def look_into(
     """Pair images and labels, and read what they say.
 
     Args:
-        folder: The folder.
         images: Glob for the images, relative to the folder; by default told by names, or by content.
         labels: Likewise for the labels.
         drop_unpaired: Leave out what has no partner.

@@ -70,9 +70,6 @@ class Answers:
     """What no file says.
 
     Attributes:
-        id: Of the benchmark.
-        title: One line.
-        citation: Whom to cite.
         domains: How the chips' domains are told.
         source: Domains to train on.
         target: Domains to test on; those of ``source`` for an in-domain reference.
@@ -80,7 +77,6 @@ class Answers:
         gsd: Side of a pixel in metres.
         unit: What a pixel value means.
         scale: Reflectance = value * scale.
-        bands: Names.
         wavelengths: Centres in micrometres, one per band.
         evenly: Whether only the range of the wavelengths is known.
         classes: Raw values by name, in order.

@@ -43,7 +43,6 @@ class Recomputed:
     """How one record fared.
 
     Attributes:
-        record: The record.
         moved: Share of the labelled pixels that are predicted as another class now, by checkpoint; empty where nothing
             was trained.
         reason: Why nothing was trained, or why the training failed.
@@ -72,8 +71,6 @@ def choose(records: Iterable[Record], number: int, seed: int) -> list[Record]:
     """A sample of the completed records: the same whenever records, number and seed are the same.
 
     Args:
-        records: To choose from.
-        number: How many.
         seed: Another one gives another sample.
     """
     completed = [record for record in records if record.status == "completed"]
@@ -91,7 +88,6 @@ def recompute(
         work: A folder for the new record.
         data_root: Where the data are, if not on the sample.
         definitions: Where users' benchmarks are kept, ``docs/examples``.
-        say: Prints one line.
         trusted: Whether links and VRTs may lead out of the data root.
         weights: Folder of files of weights, which are known by their digests.
     """
@@ -117,10 +113,6 @@ def recompute(
 
 def moved_pixels(first: Evidence, second: Evidence) -> dict[str, float]:
     """The share of the labelled pixels that two results of the same target predict as different classes, at least.
-
-    Args:
-        first: Evidence.
-        second: Evidence.
 
     Returns:
         From 0 to 1 by checkpoint; 1 where they are not of the same chips and ground truth.

@@ -36,7 +36,6 @@ class Names:
     Attributes:
         name: The method, its distribution and its folder.
         module: The Python package.
-        klass: The class.
     """
 
     name: str
@@ -93,9 +92,6 @@ def write_package(name: str, parent: Path) -> Path:
     Args:
         name: What the method shall be called.
         parent: Folder to make the package's folder in.
-
-    Returns:
-        The package's folder.
 
     Raises:
         UserError: If the name cannot be used, the folder exists, or it cannot be written.

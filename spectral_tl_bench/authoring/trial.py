@@ -38,7 +38,6 @@ class Trained:
     """A module after a few steps of every stage.
 
     Attributes:
-        module: The module.
         values: Its parameters and buffers.
         seen: What each stage trained by gradients did.
         wrong: Where stages did not do what they say.
@@ -61,7 +60,6 @@ class Ran:
     """A finished run.
 
     Attributes:
-        record: Its record.
         weights: What its file of trained weights holds.
         opened: Files of the target that were opened on the way of the method or of training.
     """
@@ -76,13 +74,8 @@ class Trial:
     """A method with its options, and what the checks share.
 
     Attributes:
-        name: Entry-point name, by itself or with a preset.
-        options: Options, as given.
-        method: The method.
-        backbone: The backbone to build on.
         window: Side of windows in pixels, for most checks.
         backbone_name: Name of the backbone, as a run is told.
-        backbone_sizes: Changed sizes of it.
         weights: Pretrained weights of it.
         folder: An empty folder for what runs leave.
         ran: The run of the method, once it is made.

@@ -23,7 +23,6 @@ class Watched:
     """What some steps did, as names.
 
     Attributes:
-        parameters: All parameters.
         chosen: Parameters that the stage names.
         reached: Parameters that had a gradient other than zero in some step.
         touched: Parameters that had any gradient, if only zeros.
@@ -90,9 +89,6 @@ def train_a_little(module: nn.Module, stage: Stage, bands: int, classes: int, si
 
     Args:
         module: The method's module, as it was built or as an earlier stage left it.
-        stage: What to train.
-        bands: Image channels.
-        classes: Number of classes.
         size: Side of the images in pixels.
         **more: ``batch`` (images per step, 2), ``steps`` (3), ``declared`` (names that required a gradient when the
             module was built; by default those that do now), ``domains`` (1), ``target_images`` (whether batches carry
@@ -159,7 +155,6 @@ def contradictions(module: nn.Module, stage: Stage, seen: Watched, declared: set
     """Where what a stage trained is not what it says; nothing where the two agree.
 
     Args:
-        module: The module.
         stage: A stage that is trained by gradients.
         seen: What some of its steps did.
         declared: Parameters that required a gradient when the module was built.

@@ -110,11 +110,7 @@ def _parts(entry: str, known: Collection[str]) -> list[str]:
 
 
 def _definition_file(name: str, known: Collection[str]) -> Path:
-    """The file of a user's own benchmark.
-
-    Raises:
-        BenchmarkError: If a name can be none.
-    """
+    """The file of a user's own benchmark."""
     path = user_path(name)
     if name.lower().endswith(YAML):
         return path

@@ -11,7 +11,6 @@ def arguments_of(context: typer.Context, without: Collection[str] = ()) -> list[
     """What a verb was given on the command line, as arguments that mean the same; defaults stay defaults.
 
     Args:
-        context: Of the verb.
         without: Parameters to leave out.
     """
     found: list[str] = []

@@ -27,7 +27,6 @@ def close(outcomes: Sequence[Outcome], out: Path, again: Again) -> None:
     """Print it.
 
     Args:
-        outcomes: Of all cells.
         out: The folder of results.
         again: The command for an in-domain reference.
     """
@@ -52,7 +51,6 @@ def same_run(context: typer.Context | None, methods: Sequence[str], plan: Path |
 
     Args:
         context: Of the verb; None where it was called from Python.
-        methods: Names.
         plan: The plan that said what is run.
     """
 

@@ -36,7 +36,7 @@ from spectral_tl_bench.cli.strict import make_strict
 from spectral_tl_bench.console import complain, is_text, say, show_what_can_be_shown
 from spectral_tl_bench.endings import OutputClosed, stoppable, stopped_by
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.storage.home import stand_in_for_home
+from spectral_tl_bench.storage.place import stand_in_for_home
 from spectral_tl_bench.storage.room import NO_ROOM
 
 app = typer.Typer(
@@ -50,20 +50,8 @@ app.add_typer(methods_app, name="methods")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(cache_app, name="cache")
 for group in (
-    run,
-    plan,
-    tune,
-    predict,
-    benchmarks,
-    data,
-    authoring,
-    new_benchmark,
-    leaderboard,
-    compare,
-    convert,
-    submit,
-    status,
-):
+    run, plan, tune, predict, benchmarks, data, authoring, new_benchmark, leaderboard, compare, convert, submit, status,
+):  # fmt: skip
     group.register(app)
 make_strict(app)
 

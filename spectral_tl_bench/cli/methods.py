@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.run_options import DataRoot, TrustData
 from spectral_tl_bench.console import backbone_sizes, print_folded, print_rows, read_values, say, say_broken
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE
 from spectral_tl_bench.plugins import is_ours, package_of
@@ -217,12 +218,8 @@ def probe_method(
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", "-b", help="Benchmark id or YAML file; none: random images.")
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    data_root: DataRoot = None,
+    trust_data: TrustData = False,
     chips: Annotated[int, typer.Option(min=2, help="Number of images.")] = 16,
     bands: Annotated[int, typer.Option(min=1, help="Channels of random images.")] = 13,
     window: Annotated[int | None, typer.Option(min=8, help="Side of the images in pixels.")] = None,

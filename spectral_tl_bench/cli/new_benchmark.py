@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import counted, print_rows, say
+from spectral_tl_bench.cli.run_options import TrustData
+from spectral_tl_bench.console import counted, one_of, print_rows, say
 from spectral_tl_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def check(
         Path | None, typer.Option(help="Folder of the data; default: as a run looks for them.")
     ] = None,
     no_data: Annotated[bool, typer.Option("--no-data", help="Look at the definition alone.")] = False,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: TrustData = False,
 ) -> None:
     """Check a benchmark: its keys, then every chip, label value and domain that it points to."""
     from spectral_tl_bench.authoring.check_benchmark import check_benchmark
@@ -157,7 +156,7 @@ def _answers(
     gap = gap or (making.usual_gap(domains) if len(domains.counts) == 1 or sides[0] == sides[1] else
                   ask.text("what separates them, region or season", "--gap", making.usual_gap(domains)))  # fmt: skip
     gap = "none" if sides[0] == sides[1] and gap != "none" else gap
-    _one_of("--gap", gap, _GAPS)
+    one_of("--gap", gap, _GAPS)
     metres = gsd or seen.gsd or _number(ask.text("side of a pixel in metres", "--gsd", None), "--gsd")
     named = _listed(bands) if bands else making.band_names(seen)
     waves, evenly = _wavelengths(seen, ask, wavelengths, making.known_wavelengths(seen))
@@ -179,7 +178,7 @@ def _answers(
     holes = nodata or (
         ask.text("pixels without a measurement: fill or void", "--nodata", "fill") if seen.holes else "refuse"
     )
-    _one_of("--nodata", holes, _NODATA)
+    one_of("--nodata", holes, _NODATA)
     proposed = f"{benchmark}: {', '.join(sides[0])} to {', '.join(sides[1])}"
     return making.Answers(
         benchmark, title or ask.text("title", "--title", proposed),
@@ -277,11 +276,6 @@ def _whole(text: str, flag: str) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"{flag} {text!r} is no whole number") from None
-
-
-def _one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{flag} is {value!r}", expected=f"one of {', '.join(known)}")
 
 
 def _print_seen(seen: Seen) -> None:

@@ -75,11 +75,7 @@ def plan(
 
 
 def _published_text(choices: Choices, table: str | None, miniature: bool) -> str:
-    """The plan of a published table.
-
-    Raises:
-        UserError: If there is no such table, or options are given that the table settles.
-    """
+    """The plan of a published table."""
     from spectral_tl_bench.leaderboard.published_plan import published_plan
     from spectral_tl_bench.leaderboard.reported import read_reported, reported_folder
     from spectral_tl_bench.runner.plan_file import HEAD

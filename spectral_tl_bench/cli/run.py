@@ -234,8 +234,7 @@ def _submission(
     context: typer.Context | None, executor: str, profile: str | None, changes: list[str], wait: bool, nodes: int
 ) -> Submission | None:
     """How cells are submitted; None where they run here."""
-    if executor not in (known := ("local", "slurm", "sbatch-script")):
-        raise UserError(f"--executor is {executor!r}", expected=f"one of {', '.join(known)}")
+    one_of("--executor", executor, ("local", "slurm", "sbatch-script"))
     if executor == "local":
         if profile is not None or changes or wait:
             raise UserError("--profile, --slurm and --wait are for jobs of a cluster", fix="add --executor slurm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.request import Request
 
 Strings = list[str] | None
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
+]
+TrustData = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
 
 
 def _methods_like(incomplete: str) -> list[str]:
@@ -66,9 +70,7 @@ class Choices:
     plan: Annotated[
         Path | None, typer.Option("--plan", help="Plan in YAML, instead of options; `stbench plan` writes one.")
     ] = None
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None
+    data_root: DataRoot = None
     seed: Annotated[
         Strings, typer.Option("--seed", "-s", help="Seed, or several as 0-4; may be given more than once. Default: 0.")
     ] = None
@@ -177,9 +179,7 @@ class Choices:
         bool,
         typer.Option("--allow-partial", help="Run on an incomplete copy of a dataset; results go to a track apart."),
     ] = False
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False
+    trust_data: TrustData = False
     packed: Annotated[
         str | None,
         typer.Option(
@@ -198,12 +198,12 @@ SETTINGS = ("budget", "steps", "pretrain_steps", "batch_size", "learning_rate", 
             "precision")  # fmt: skip
 
 
-def takes_choices(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb whose first parameter is ``Choices``, with a parameter of its own for each of them instead.
+def takes_choices(verb: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
+    """A verb whose first parameter is ``Choices``, with one for each of them instead, but for those ``without``.
 
     It can be called from Python with the same names; all values are plain.
     """
-    names = [one.name for one in fields(Choices)]
+    names = [one.name for one in fields(Choices) if one.name not in without]
 
     @functools.wraps(verb)
     def flat(**values: Any) -> Any:
@@ -214,7 +214,7 @@ def takes_choices(verb: Callable[..., Any]) -> Callable[..., Any]:
     own = get_type_hints(verb, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     shared = [inspect.Parameter(one.name, kind, default=one.default, annotation=hints[one.name])
-              for one in fields(Choices)]  # fmt: skip
+              for one in fields(Choices) if one.name in names]  # fmt: skip
     rest = [parameter.replace(kind=kind, annotation=own[name])
             for name, parameter in list(inspect.signature(verb).parameters.items())[1:]]  # fmt: skip
     flat.__signature__ = inspect.Signature([*shared, *rest])  # type: ignore[attr-defined]

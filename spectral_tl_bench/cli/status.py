@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_tl_bench.console import confirm, print_rows, say
+from spectral_tl_bench.console import confirm, print_folded, say
 from spectral_tl_bench.defaults import RESULTS_HELP, results_folder
 from spectral_tl_bench.errors import UserError, nearest
 
@@ -177,22 +176,8 @@ def _print(cells: list[CellStatus]) -> None:
     for cell in cells:
         seed = "-" if cell.seed is None else str(cell.seed)
         rows.append((cell.benchmark or "-", cell.method or "-", seed, cell.state, cell.key[:8], cell.detail))
-    if not sys.stdout.isatty():
-        print_rows([head, *rows])
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     colours = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "paused": "yellow"}
-    table = Table(box=None, pad_edge=False)
-    for name in head:
-        table.add_column(name, overflow="fold", no_wrap=name in ("seed", "state", "cell"))
-    for row in rows:
-        table.add_row(
-            *(Text(text, style=colours.get(text, "") if place == 3 else "") for place, text in enumerate(row))
-        )
-    Console(file=sys.stdout, highlight=False).print(table)
+    print_folded([head, *rows], ("seed", "state", "cell"), {"state": colours})
 
 
 def _log_places(records: Path, cell: CellStatus, error: bool, job: bool) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.run_options import TrustData
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import UserError
 
@@ -60,9 +61,7 @@ def submit(
         Path | None,
         typer.Option(help="With --recompute: folder of files of pretrained weights, which are known by their digests."),
     ] = None,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: TrustData = False,
 ) -> None:
     """Check records and publish them on the leaderboard, all or none."""
     runs = run or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import signal
 import sys
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_tl_bench import console
+from spectral_tl_bench.cli import run_options
 from spectral_tl_bench.cli.closing import close
 from spectral_tl_bench.cli.run import _check_folders
-from spectral_tl_bench.cli.run_options import overrides_of, seeds_of
+from spectral_tl_bench.cli.run_options import Choices, overrides_of, seeds_of, takes_choices
 from spectral_tl_bench.console import backbone_sizes, complain, in_percent, print_rows, read_values, say
 from spectral_tl_bench.defaults import DEFAULT_BACKBONE, HANG_AFTER, RESULTS_HELP, results_folder
 from spectral_tl_bench.endings import stopped_by
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
     from spectral_tl_bench.runner.run import Request
 
 _DRAWS = 20
+_OWN = ("method", "benchmark", "plan", "seed", "option", "grid", "backbone", "protocol", "as_published", "budget",
+        "learning_rate", "weight_decay", "until_plateau", "precision", "oracle", "from_stage")  # fmt: skip
+"""Choices of ``stbench run`` that are others here, or none."""
+_FOR_REQUEST = ("weights", "patch_embedding", "input_scale", "level_norm", "input_norm", "data_root", "allow_partial",
+                "trust_data", "packed")  # fmt: skip
 _Texts = list[str] | None
 
 
@@ -32,7 +40,9 @@ def register(app: typer.Typer) -> None:
     app.command("tune")(tune)
 
 
+@functools.partial(takes_choices, without=_OWN)
 def tune(
+    choices: Choices,
     method: Annotated[str, typer.Argument(help="Method, method@preset, with any +objective.")],
     benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="Benchmark id, or YAML file.")],
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Draws; the same for all that is compared.")] = _DRAWS,
@@ -50,50 +60,20 @@ def tune(
             "--seed", "-s", help="Seed of the runs, or several as 0-4; the search uses the first. Default: 0."
         ),
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="N", help="Number of seeds, in place of --seed: --seeds 5 is --seed 0-4.")
-    ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Run the choice, for all seeds.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Try all draws again.")] = False,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
     out: Annotated[Path | None, typer.Option(help=f"Folder for results and draws. {RESULTS_HELP}")] = None,
     option: Annotated[_Texts, typer.Option("--option", "-o", help="Method option that stays, as name=value.")] = None,
-    objective_option: Annotated[
-        _Texts, typer.Option("--objective-option", "-O", help="Option of an objective, as objective.name=value.")
-    ] = None,
     backbone: Annotated[str, typer.Option(help="Backbone.")] = DEFAULT_BACKBONE,
-    backbone_size: Annotated[_Texts, typer.Option(help="Size of the backbone, as name=number.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Pretrained weights, as `stbench run` takes them.")] = None,
-    patch_embedding: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
-    input_scale: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
-    level_norm: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
-    input_norm: Annotated[str | None, typer.Option(help="As `stbench run` takes it.")] = None,
     protocol: Annotated[str, typer.Option(help="How the number comes about.")] = "strict",
     training_budget: Annotated[str | None, typer.Option(help="small or paper: `stbench run --budget`.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps with labels.")] = None,
-    pretrain_steps: Annotated[int | None, typer.Option(help="Steps without labels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate that stays.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay that stays.")] = None,
-    pretrained_rate: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
-    warmup_share: Annotated[float | None, typer.Option(help="As for `stbench run`.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule: constant or cosine.")] = None,
     until_plateau: Annotated[
         bool, typer.Option("--until-plateau", help="Train draws and choice until source validation no longer gains.")
     ] = False,
-    validate_every: Annotated[int | None, typer.Option(help="As for `stbench run`.")] = None,
-    patience: Annotated[int | None, typer.Option(help="As for `stbench run`.")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of windows in pixels.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Step of evaluation windows; default: half a window.")] = None,
-    validations: Annotated[int | None, typer.Option(help="How often source validation is done.")] = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="As for `stbench run`.")] = False,
-    trust_data: Annotated[bool, typer.Option("--trust-data", help="As for `stbench run`.")] = False,
-    packed: Annotated[str | None, typer.Option(metavar="DIR|off", help="As for `stbench run`.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
-    compile_steps: Annotated[bool, typer.Option("--compile", help="Compile training steps.")] = False,
     feature_cache_limit: Annotated[float, typer.Option(min=0, help="GiB for kept features; 0 keeps none.")] = 50.0,
     workers: Annotated[int, typer.Option(min=0, help="Readers: processes, or threads where all chips are packed.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Draws, then cells, at a time; as for `stbench run`.")] = 0,
@@ -105,18 +85,15 @@ def tune(
     Draws are kept in .tune below --out: the same command goes on where it was interrupted. The choice is then run as
     ordinary cells, whose records hold all draws.
     """
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise UserError(f"--accelerator is {accelerator!r}", expected="one of auto, cpu, gpu")
+    console.one_of("--accelerator", accelerator, console.ACCELERATORS)
     if search not in ("random", "grid"):
         raise UserError(f"--search is {search!r}", expected="random or grid")
     out = out or results_folder()
-    overrides = overrides_of(
-        {"budget": "--training-budget"}, budget=training_budget, steps=steps, pretrain_steps=pretrain_steps,
-        batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, pretrained_rate=pretrained_rate,
-        warmup_share=warmup_share, schedule=schedule, until_plateau=until_plateau, validate_every=validate_every,
-        patience=patience, window=window, stride=stride, validations=validations, precision=precision,
-        compile=compile_steps,
-    )  # fmt: skip
+    settings = {name: getattr(choices, name) for name in run_options.SETTINGS} | {
+        "budget": training_budget, "learning_rate": learning_rate, "weight_decay": weight_decay,
+        "precision": precision, "until_plateau": until_plateau, "compile": choices.compile_steps,
+    }  # fmt: skip
+    overrides = overrides_of({"budget": "--training-budget"}, **settings)
     from spectral_tl_bench.runner.search_space import SETTINGS
 
     options, given = read_values(option or [], "--option"), read_values(space or [], "--space")
@@ -124,7 +101,7 @@ def tune(
     for name in SETTINGS:
         if getattr(overrides, name) is not None:
             fixed[name] = f"--{name.replace('_', '-')}"
-    sizes = backbone_sizes(backbone_size or [])
+    sizes = backbone_sizes(choices.backbone_size or [])
     _check_names(method, benchmark, backbone)
     _check_folders(out)
     from spectral_tl_bench.objectives.registry import read_options
@@ -133,12 +110,9 @@ def tune(
 
     request = Request(
         benchmarks=[benchmark], methods=[method], options=options, backbone=backbone, backbone_sizes=sizes,
-        weights=weights, patch_embedding=patch_embedding, input_scale=input_scale,
-        level_norm=level_norm, input_norm=input_norm,
-        seeds=list(seeds_of(seed, seeds)),
-        data_root=data_root, allow_partial=allow_partial, trust_data=trust_data, packed=packed,
-        protocol=protocol,
-        overrides=overrides, objective_options=read_options(objective_option or []),
+        seeds=list(seeds_of(seed, choices.seeds)), protocol=protocol, overrides=overrides,
+        objective_options=read_options(choices.objective_option or []),
+        **{name: getattr(choices, name) for name in _FOR_REQUEST},
     )  # fmt: skip
     device = checked_hardware(accelerator, feature_cache_limit, threads, precision)
     try:

@@ -38,7 +38,6 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     """Refuse chips that contradict each other or the benchmark.
 
     Args:
-        benchmark: The benchmark.
         base: Folder that the chips' paths start from.
         frame: The index of what could be read.
 
@@ -121,7 +120,6 @@ def fail(
     Args:
         what: The fault, with numbers.
         base: Folder that the chips' paths start from.
-        chips: Names.
         details: What was found, one for each.
         expected: What would have been right.
         fix: What to do next.
@@ -140,7 +138,6 @@ def drop_void_chips(
     """Count classes, and leave out or refuse chips without a labelled pixel.
 
     Args:
-        benchmark: The benchmark.
         base: Folder that the chips' paths start from.
         frame: The index of what could be read.
 

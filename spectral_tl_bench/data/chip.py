@@ -36,7 +36,6 @@ class ReadingRules:
     """What a benchmark decides about the reading of its files.
 
     Attributes:
-        bands: Number of bands.
         scale: Reflectance = value * scale, in the benchmark's unit.
         units: (scales, offsets) of the files of a domain, one per band each, where the benchmark gives them.
         nodata: What becomes of unmeasured values.
@@ -116,9 +115,7 @@ def read_image(path: Path, domain: str, rules: ReadingRules, alone: bool = False
     """Read the image of a chip.
 
     Args:
-        path: The raster.
         domain: Domain of the chip, which may have a unit of its own.
-        rules: How.
         alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:
@@ -199,7 +196,6 @@ def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules, alone: 
         path: A raster of one band, or a MATLAB file with a 2-D variable ``label``.
         image: Grid of the image, as stored.
         turn: What made the image north up.
-        rules: How.
         alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:

@@ -30,7 +30,8 @@ def check_one_file_each(base: Path, chips: Sequence[ChipFiles]) -> None:
             continue
         other = first.setdefault((status.st_dev, status.st_ino), chip)
         # Some network disks give one number to several files.
-        if other is not chip and (status.st_nlink > 1 or _one_path(base / other.image, base / chip.image)):
+        one_path = os.path.realpath(base / other.image) == os.path.realpath(base / chip.image)
+        if other is not chip and (status.st_nlink > 1 or one_path):
             raise DataError(
                 f"the images of the chips {other.chip!r} and {chip.chip!r} are one file: {other.image}, {chip.image}",
                 where=base, expected="an image for each chip",
@@ -40,10 +41,6 @@ def check_one_file_each(base: Path, chips: Sequence[ChipFiles]) -> None:
             raise DataError(f"the chip {chip.chip!r} has its image for a label", where=base / chip.image)
 
 
-def _one_path(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
 def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[str]:
     """Look for images of the same pixels: on both sides of the gap they are an error, within one a note.
 
@@ -51,12 +48,8 @@ def check_copies(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[
     value throughout are left alone: blank ones are alike.
 
     Args:
-        benchmark: The benchmark.
         base: Folder of the data, for messages.
         frame: The chips, with their sums by band.
-
-    Returns:
-        Notes for the record.
 
     Raises:
         DataError: If an image of a source domain is one of a target domain, too.

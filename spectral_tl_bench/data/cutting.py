@@ -36,12 +36,7 @@ def cut_scenes(benchmark: Benchmark, folder: Path, root: Path, say: Say, allow_p
     Args:
         benchmark: A benchmark with ``cut`` and the layout ``table``.
         folder: Where the published files are, in whatever folders below it.
-        root: The data root.
-        say: Prints a line.
         allow_partial: Whether scenes may be missing.
-
-    Returns:
-        The folder of the data set that was made.
 
     Raises:
         BenchmarkError: If the benchmark does not say what to cut, or reads other chips than are made.

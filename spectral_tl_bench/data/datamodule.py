@@ -30,9 +30,7 @@ class ChipsDataModule(LightningDataModule):
         statistics: Standardise images, on their device; None leaves them in the benchmark's unit.
         window: Side of windows in pixels.
         stride: Step between windows where chips are covered; by default half a window.
-        batch_size: Windows per batch.
         length: Random windows per epoch of training; by default as many as would tile the chips.
-        workers: Reader processes.
         seed: Seed of the training windows, which are others in each epoch.
     """
 

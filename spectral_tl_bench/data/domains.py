@@ -141,6 +141,3 @@ def _check_placed(benchmark: Benchmark, base: Path, chips: pd.DataFrame, by_plac
          expected=f"footprints within {REACH / 1000:.0f} km of one of {', '.join(d.id for d in benchmark.domains)}",
          fix=f"write a table with the columns chip and domain, and give it to `stbench data check --domains` "
              f"({base / TABLE})")  # fmt: skip
-
-
-__all__ = ["REACH", "TABLE", "with_domains"]

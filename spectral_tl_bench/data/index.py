@@ -90,7 +90,6 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
     """What names the pixels of a chip in the identity of anything made of them.
 
     Args:
-        row: Its row of an index.
         digits: Length.
     """
     content = str(row["content"])
@@ -105,15 +104,10 @@ def build_index(
     """Find, open and check every chip of a benchmark.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none; by default the one in the dataset's folder.
         packed: Where packed chips are, see ``find_packed``.
-
-    Returns:
-        The index.
 
     Raises:
         DataError: If chips are missing, unreadable or contradict the benchmark; up to five are named.
@@ -135,8 +129,6 @@ def index_usable(
     """As ``build_index``, but go on without chips that cannot be read, and leave copies where they are.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         trusted: Whether links and VRTs may lead out of the data root.
         domains: Table of the chips' domains, where names tell none.
 
@@ -171,8 +163,6 @@ def look_at_all(
     """Open every chip of a benchmark, and go on where one cannot be used.
 
     Args:
-        benchmark: The benchmark.
-        root: Data root.
         workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
 

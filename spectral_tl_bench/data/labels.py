@@ -107,11 +107,7 @@ def check_matlab_expands(path: Path) -> None:
 
 
 class LabelMap:
-    """Turns raw label values into classes 0..K-1 and ``VOID``.
-
-    Args:
-        labels: The benchmark's label section.
-    """
+    """Turns raw label values into classes 0..K-1 and ``VOID``."""
 
     def __init__(self, labels: Labels) -> None:
         self.num_classes = len(labels.classes)

@@ -31,10 +31,6 @@ class EvaluationData:
     """Whole chips to be predicted, window by window.
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
-        chips: The chips to evaluate.
-        settings: Windows and batches.
         statistics: Of the source training chips; fills pixels without a measurement.
         cache: Chips kept in memory.
     """
@@ -114,10 +110,6 @@ class TargetImages:
     """Windows of target chips without their labels, for methods that say that they need them.
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
-        chips: The target chips.
-        settings: Windows and batches.
         statistics: Of the source training chips; fills pixels without a measurement.
     """
 
@@ -145,10 +137,6 @@ class SourceData:
     ``target_images`` get ``TargetImages`` beside, whose results stand apart.)
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
-        split: Who does what.
-        settings: Windows and batches.
         order_seed: Seed of the data order, from benchmark and seed, so that methods see the same windows.
     """
 
@@ -171,7 +159,6 @@ class SourceData:
         """``steps`` batches of random windows; without ``labelled`` they carry no mask.
 
         Args:
-            steps: Steps of the stage.
             labelled: Whether batches carry ``mask``.
             stage: Name of the data order.
             share: Which part of each batch.

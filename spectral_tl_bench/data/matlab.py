@@ -23,7 +23,6 @@ def read_variable(path: Path, name: str, dimensions: int) -> np.ndarray[Any, Any
 
     Args:
         path: A MATLAB file of version 5 to 7.2, or of 7.3, which is HDF5.
-        name: Of the variable.
         dimensions: How many it has to have.
 
     Returns:

@@ -33,7 +33,6 @@ class Finding(NamedTuple):
     """What was found of the bands of a domain.
 
     Attributes:
-        domain: The domain.
         fault: What contradicts the sensor; empty where all rules hold.
         held: The rules that were tried and hold.
     """
@@ -66,24 +65,15 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
     """(rule, what contradicts it) for every rule that can be tried."""
     mean, std, low = summary(rows)
     if float(np.median(np.abs(mean))) < 0.5 and 0.3 < float(np.median(std)) < 3 and (low < 0).all():
-        yield (
-            UNIT,
-            (
-                f"values are standardised already (mean {np.median(mean):.2g}, deviation {np.median(std):.2g}), where "
-                f"the benchmark says {benchmark.sensor.unit}"
-            ),
-        )
+        fault = f"values are standardised already (mean {np.median(mean):.2g}, deviation {np.median(std):.2g}), where "
+        yield UNIT, f"{fault}the benchmark says {benchmark.sensor.unit}"
         return
     scale = benchmark.sensor.scale
     if "scale" not in benchmark.sensor.model_fields_set:
         return  # it does not say that values are reflectance at all
     level = float(np.median(mean)) * scale
-    yield (
-        UNIT,
-        ""
-        if DARKEST <= level <= BRIGHTEST
-        else (f"the mean reflectance would be {level:.3g}, with {benchmark.sensor.unit} and scale {scale:g}"),
-    )
+    fault = f"the mean reflectance would be {level:.3g}, with {benchmark.sensor.unit} and scale {scale:g}"
+    yield UNIT, "" if DARKEST <= level <= BRIGHTEST else fault
     if benchmark.sensor.approximate:
         return
     spectra = _spectra(benchmark, rows)
@@ -103,23 +93,15 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
 def _vegetation(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
     red, near = _at(waves, spectrum, RED), _at(waves, spectrum, NIR)
     if red is not None and near is not None:
-        yield (
-            "vegetation is brighter in the near infrared than in red",
-            "" if near > 1.2 * red else (f"near infrared {near:.3f}, red {red:.3f}{where}"),
-        )
+        fault = "" if near > 1.2 * red else f"near infrared {near:.3f}, red {red:.3f}{where}"
+        yield "vegetation is brighter in the near infrared than in red", fault
     edge = (waves >= RED_EDGE[0]) & (waves <= RED_EDGE[1])
     order = np.argsort(waves[edge])
     steps = np.diff(spectrum[edge][order])
     if edge.sum() >= 3:
-        yield (
-            "the red edge of vegetation rises",
-            ""
-            if (steps > -0.01).all()
-            else (
-                f"{', '.join(f'{value:.3f}' for value in spectrum[edge][order])} from "
-                f"{waves[edge].min():.3f} to {waves[edge].max():.3f} um{where}"
-            ),
-        )
+        values = ", ".join(f"{value:.3f}" for value in spectrum[edge][order])
+        fault = f"{values} from {waves[edge].min():.3f} to {waves[edge].max():.3f} um{where}"
+        yield "the red edge of vegetation rises", "" if (steps > -0.01).all() else fault
 
 
 def _water(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
@@ -127,10 +109,8 @@ def _water(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tupl
     near, short = _at(waves, spectrum, NIR), _at(waves, spectrum, SWIR)
     for name, value in (("near", near), ("short-wave", short)):
         if visible is not None and value is not None:
-            yield (
-                f"water is darker in the {name} infrared than in visible light",
-                "" if value < MIXED * visible else (f"{name} infrared {value:.3f}, visible {visible:.3f}{where}"),
-            )
+            fault = "" if value < MIXED * visible else f"{name} infrared {value:.3f}, visible {visible:.3f}{where}"
+            yield f"water is darker in the {name} infrared than in visible light", fault
 
 
 def _cirrus(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:
@@ -138,7 +118,7 @@ def _cirrus(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tup
     if cirrus is not None and visible is not None:
         yield (
             "the band at 1.38 um is dark",
-            "" if cirrus < 0.3 * visible else (f"{cirrus:.3f}, green {visible:.3f}{where}"),
+            "" if cirrus < 0.3 * visible else f"{cirrus:.3f}, green {visible:.3f}{where}",
         )
 
 
@@ -162,6 +142,3 @@ def _spectra(benchmark: Benchmark, rows: pd.DataFrame) -> dict[str, np.ndarray]:
                 sums[kind] = sums.get(kind, 0.0) + spectrum
                 counts[kind] = counts.get(kind, 0) + int(count)
     return {kind: sums[kind] / counts[kind] for kind in sums if counts[kind] >= FEWEST}
-
-
-__all__ = ["Finding", "band_physics"]

@@ -24,11 +24,6 @@ TOLERANCE = 0.05
 def chip_figure(benchmark: Benchmark, index: ChipIndex, chip: str) -> Any:
     """A chip in true and false colour, its label with a legend, and the mean spectrum of each class.
 
-    Args:
-        benchmark: The benchmark.
-        index: Of its chips.
-        chip: Name of one.
-
     Returns:
         A matplotlib ``Figure``; of a time series the first date is shown in colour, and all bands in the spectra.
 
@@ -131,6 +126,3 @@ def _stretched(bands: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     low, high = np.nanpercentile(bands, (2, 98))
     shown = np.clip((bands - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
     return shown if shown.shape[-1] == 3 else shown[..., 0]
-
-
-__all__ = ["band_statistics", "chip_figure", "class_shares", "compositions"]

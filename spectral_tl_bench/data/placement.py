@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -248,3 +250,21 @@ def _apart(label: Grid, image: Grid, matrix: Affine) -> str:
         f"the label starts {left:+.6g} columns and {top:+.6g} lines from its image's transform and covers "
         f"{share:.0%} of the image"
     )
+
+
+def pixel_size(sizes: pd.Series, where: Path) -> float:
+    """The one pixel size of all chips along one axis, in units of the CRS."""
+    size = float(sizes.iloc[0])
+    if ((sizes - size).abs() > min(1e-6, 0.01 * size)).any():
+        raise DataError("chips of one CRS have different pixel sizes", where=where)
+    return float(on_lattice(np.array(size), (size, size)))
+
+
+def on_lattice(values: np.ndarray[Any, Any], res: tuple[float, float]) -> np.ndarray[Any, Any]:
+    """Coordinates, moved by less than a ten-millionth of a pixel to where sums of them are exact.
+
+    TorchGeo's samplers count how many windows fit into a chip by dividing its extent, which must not come out as a
+    hair more or less than so many pixels. Metres with few binary places, as those of most grids, stay as they are.
+    """
+    step = 2.0 ** (np.floor(np.log2(min(res))) - 24)
+    return np.round(values / step) * step

@@ -30,8 +30,7 @@ from spectral_tl_bench.data.chip_files import Arrays, ChipFiles
 from spectral_tl_bench.data.chip_windows import ChipWindows
 from spectral_tl_bench.data.index import ChipIndex, build_index, side_by_side
 from spectral_tl_bench.data.labels import LabelMap
-from spectral_tl_bench.data.lattice import on_lattice, pixel_size
-from spectral_tl_bench.data.placement import LOCAL_CRS
+from spectral_tl_bench.data.placement import LOCAL_CRS, on_lattice, pixel_size
 from spectral_tl_bench.data.units import Unit
 from spectral_tl_bench.errors import DataError
 
@@ -55,7 +54,6 @@ class SpectralChips(RasterDataset):
 
     Args:
         benchmark: The benchmark; gives bands, label map and colours.
-        index: The chip index.
         chips: Names of the chips to hold, all of one CRS; by default all of the index.
         cache: Chips kept in memory, shared between datasets.
         fill: Value per band (C,) for what is unmeasured; by default 0.
@@ -166,7 +164,7 @@ class SpectralChips(RasterDataset):
         return sample if self.transforms is None else self.transforms(sample)
 
     def _only_chip_with(self, x: slice, y: slice, query: GeoQuery | slice) -> int:
-        window, chips = _box(x, y), self.index.geometry.to_numpy()
+        window, chips = shapely.box(x.start, y.start, x.stop, y.stop), self.index.geometry.to_numpy()
         hits = np.flatnonzero(shapely.contains(chips, window.buffer(-1e-6 * max(self.res))))
         if not len(hits) and _is_bounded(query):  # it reaches over a rim: the chip that has most of it
             shared = shapely.area(shapely.intersection(chips, window))
@@ -272,10 +270,6 @@ class SpectralChips(RasterDataset):
         return sample_figure(self.benchmark, sample, show_titles, suptitle)
 
 
-def _box(x: slice, y: slice) -> shapely.Polygon:
-    return shapely.box(x.start, y.start, x.stop, y.stop)
-
-
 def _is_bounded(query: GeoQuery | slice) -> bool:
     """Whether a query says where its window begins and ends."""
     sides = query[:2] if isinstance(query, tuple) else ()
@@ -339,7 +333,6 @@ def open_benchmark(name: str, root: str | Path) -> list[SpectralChips]:
 
     Args:
         name: Benchmark id.
-        root: Data root.
 
     Returns:
         One dataset per CRS, with all chips of source and target.

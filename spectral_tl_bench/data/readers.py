@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.rasters import ChipCollection
-from spectral_tl_bench.data.reading_threads import in_threads
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.errors import UserError
@@ -53,7 +56,6 @@ class Readers(DataLoader[Any]):
     the user can mend is raised as it is.
 
     Args:
-        collection: The chips.
         settings: How many readers, and where their batches lie.
         **more: Of ``DataLoader``.
     """
@@ -98,6 +100,43 @@ class _Batches(Dataset[Any]):
             return self.collate([self.dataset[key] for key in keys])
         except UserError as error:
             return error
+
+
+AHEAD = 2
+"""Batches per thread that wait or are being fetched, as with reader processes."""
+
+
+def in_threads(loader: DataLoader[Any], threads: int) -> Iterator[Any]:
+    """The batches of a loader, in its order.
+
+    While NumPy copies memory, other threads run; and nothing has to be handed from process to process. An error is
+    raised as it is, where its batch would come. Whoever stops early leaves no thread behind.
+
+    Args:
+        loader: What is read, in which order, and how windows become a batch; it has no processes.
+        threads: How many batches are fetched at a time.
+    """
+    dataset, collate = loader.dataset, loader.collate_fn
+    keys = iter(loader.batch_sampler)  # type: ignore[arg-type]  # there is one, unless no batches are made
+    pinned = loader.pin_memory and torch.accelerator.is_available()
+
+    def fetch(some: Any) -> Any:
+        batch = collate([dataset[key] for key in some])
+        return pin_memory(batch) if pinned else batch
+
+    pool = ThreadPoolExecutor(threads, "reader", *((torch.accelerator.set_device_index, _device()) if pinned else ()))
+    try:
+        ahead = deque(pool.submit(fetch, some) for some in islice(keys, AHEAD * threads))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(fetch, some) for some in islice(keys, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _device() -> tuple[int]:
+    """The one of this thread; a new thread has the first, on which another process may compute."""
+    return (torch.accelerator.current_device_index(),)
 
 
 def _as_it_is(batch: Any) -> Any:

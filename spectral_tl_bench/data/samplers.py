@@ -38,8 +38,6 @@ class RandomWindows(GeoSampler):
     Args:
         dataset: Chips of one CRS.
         size: Side of a window in pixels.
-        length: Number of windows.
-        generator: Source of randomness.
     """
 
     def __init__(
@@ -97,9 +95,7 @@ class RandomCollectionWindows(Sampler[tuple[int, GeoQuery]]):
     """Random windows over all datasets of a collection, each dataset in proportion to its chips.
 
     Args:
-        collection: The datasets.
         size: Side of a window in pixels.
-        length: Number of windows.
         seed: Seed of the order; the same seed gives the same windows to every method.
     """
 
@@ -126,10 +122,7 @@ class BalancedDomainWindows(RandomCollectionWindows):
     Domains come in random order; in a domain every window position of every chip is equally likely.
 
     Args:
-        collection: The datasets.
         size: Side of a window in pixels.
-        length: Number of windows.
-        seed: Seed of the order.
     """
 
     def __init__(self, collection: ChipCollection, size: int, length: int, seed: int) -> None:

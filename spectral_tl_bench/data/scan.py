@@ -30,8 +30,6 @@ def scan_chip(
 
     Args:
         base: Folder that the chip's paths start from.
-        chip: The chip.
-        rules: How files are read.
         alone: Of image and label, whether no other file is read with it.
 
     Returns:

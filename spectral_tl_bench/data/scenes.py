@@ -34,8 +34,6 @@ class SceneFiles:
     Attributes:
         name: Unique within the benchmark: the domain, and what the name of the file adds to it.
         rule: Where in the benchmark it is described.
-        image: The image.
-        label: The label.
     """
 
     name: str
@@ -49,7 +47,6 @@ class Part(Protocol):
 
     Attributes:
         shape: (bands, rows, columns).
-        dtype: Of its values.
     """
 
     shape: tuple[int, int, int]
@@ -69,7 +66,6 @@ class RasterPart:
     """An image or label in a raster.
 
     Args:
-        source: The open raster.
         wanted: The highest band that is wanted: up to there even what is called alpha is data, as a fourth band of
             aerial images often is.
     """
@@ -237,7 +233,6 @@ def raw_label(
     """Raw label values of a window (rows, columns), and how many of its pixels have a colour that nothing names.
 
     Args:
-        benchmark: The benchmark.
         files: For messages.
         values: As read, (1 or 3, rows, columns).
 
@@ -279,11 +274,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _one(paths: list[Path], what: str, name: str) -> Path:
-    """The first of several copies of one file.
-
-    Raises:
-        DataError: If they are not the same.
-    """
+    """The first of several copies of one file."""
     if len(paths) > 1 and len({file_digest(path) for path in paths}) > 1:
         raise DataError(
             f"{len(paths)} files could be the {what} of {name}, and they differ", where=paths[0],

@@ -51,7 +51,6 @@ def locate(
     """Decide where the data of a benchmark are.
 
     Args:
-        benchmark: The benchmark.
         own_folder: Folder of its YAML file when it is the user's own.
         data_root: ``--data-root``, if given.
         environment: Environment variables; by default the process's.
@@ -90,8 +89,6 @@ def open_index(
     what it is, on the track ``partial``.
 
     Args:
-        benchmark: The benchmark.
-        source: Where its chips are.
         own: Whether the benchmark is the user's own.
         allow_partial: Whether published data may have fewer chips than were published.
 
@@ -145,11 +142,7 @@ def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
 
 
 def _other_size(benchmark: Benchmark, index: ChipIndex) -> list[str]:
-    """What is said of chips of another size than the benchmark's.
-
-    Raises:
-        DataError: If it is that of a copy which must not be used.
-    """
+    """What is said of chips of another size than the benchmark's."""
     height, width = index.frame[["height", "width"]].iloc[0]
     if height == width and (why := layout_of(benchmark).other_sizes.get(int(height))):
         raise DataError(

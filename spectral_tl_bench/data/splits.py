@@ -60,8 +60,6 @@ def make_split(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable:
     The test part of an in-domain reference does not depend on the seed: all seeds are tested on the same ground.
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
         seed: The run's seed; a seed of 0 is a seed like any other.
 
     Raises:
@@ -100,7 +98,6 @@ def cut(frame: pd.DataFrame, split: Split, share: float, seed: int) -> tuple[Boo
     """Cut about ``share`` of the chips out by place.
 
     Args:
-        frame: Rows of a chip index.
         split: What a place is.
         share: Wanted share of the chips.
         seed: Seed of the candidate cuts.

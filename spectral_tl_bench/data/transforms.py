@@ -20,9 +20,6 @@ class FlipsAndTurns(nn.Module):
 
     Randomness comes from a generator of its own, seeded per step, so that two methods which consume different
     amounts of random numbers still see the same windows.
-
-    Args:
-        seed: Seed of the sequence.
     """
 
     name: ClassVar[str] = "flips-and-turns"
@@ -43,9 +40,6 @@ class FlipsAndTurns(nn.Module):
             image: (B, C, H, W) with H = W.
             mask: (B, H, W) or None.
             step: Number of the step; the same step always gets the same symmetries.
-
-        Returns:
-            Image and mask of the same shapes.
         """
         devices = [image.device] if image.is_cuda else []
         labels = torch.zeros_like(image[:, :1]) if mask is None else mask[:, None].to(image.dtype)
@@ -63,9 +57,6 @@ class FlipsAndRotations(nn.Module):
 
     Pixels are interpolated bilinearly; labels are those of the nearest pixel. What turns in from outside is 0 in the
     image and void in the label. Randomness is that of ``FlipsAndTurns``: a generator of its own, seeded per step.
-
-    Args:
-        seed: Seed of the sequence.
     """
 
     name: ClassVar[str] = "flips-and-rotations"
@@ -87,9 +78,6 @@ class FlipsAndRotations(nn.Module):
             image: (B, C, H, W) with H = W.
             mask: (B, H, W) or None.
             step: Number of the step; the same step always gets the same moves.
-
-        Returns:
-            Image and mask of the same shapes.
         """
         devices = [image.device] if image.is_cuda else []
         # kornia fills with 0, which is a class: void takes its place, and classes begin at 1 on the way.

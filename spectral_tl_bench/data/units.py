@@ -73,7 +73,6 @@ def suspicions(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
     """Target domains whose values look like those of the source times a factor, or plus an offset.
 
     Args:
-        benchmark: The benchmark.
         frame: Of the index: domain, band_count, band_sum, band_square_sum, band_low.
     """
     if benchmark.in_domain:

@@ -46,7 +46,6 @@ def unmeasured(
     """What of an open raster is unmeasured.
 
     Args:
-        source: The raster.
         bands: Numbers of the bands that were read.
         pixels: Their values (C, H, W), as stored.
         nodata_in: Whether a nodata value counts in every band by itself, or only where all bands have it; None:

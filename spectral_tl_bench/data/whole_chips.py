@@ -38,9 +38,7 @@ class ShuffledChips(ChipsInOrder):
     """Whole chips in random order: none comes again before all have come; the same for ever with a seed.
 
     Args:
-        collection: The datasets.
         length: How many chips are drawn.
-        seed: Seed of the order.
         balanced: Whether each domain comes equally often. Of D chips in a row one is then of each of the D domains,
             and no chip of a domain comes again before all of it have come.
     """

@@ -59,8 +59,6 @@ class ChipStitcher:
 
         Args:
             logits: (K, window, window), of any floating type, on any device.
-            row: Offset of its upper edge.
-            column: Offset of its left edge.
 
         Raises:
             ValueError: If it came before (a window counts once), lies outside the chip, or has the wrong shape.
@@ -112,10 +110,7 @@ class SlidingWindows:
         """The windows of a stage, in order.
 
         Args:
-            collection: The training chips.
             window: Side in pixels.
-            length: How many.
-            seed: Of the order.
             balanced: Whether each domain comes equally often, and not in proportion to its chips.
         """
         return (BalancedDomainWindows if balanced else RandomCollectionWindows)(collection, window, length, seed)

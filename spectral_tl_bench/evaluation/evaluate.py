@@ -31,7 +31,6 @@ class ChipEvaluator:
     Labels are read here, after the prediction is made; no module ever gets them.
 
     Args:
-        data: The chips.
         num_classes: Number of classes K.
         with_loss: Also sum the cross-entropy of every window.
         on_chip: Called with the name of every finished chip and its predicted classes (H, W).
@@ -129,9 +128,6 @@ def evaluate(
     Args:
         module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
         normalise: Maps file units to normalised images.
-        data: The chips.
-        num_classes: Number of classes.
-        device: Where to run.
         on_batch: Called with (batches done, batches in all).
         on_chip: Called with the name of every finished chip and its predicted classes (H, W).
 
@@ -166,9 +162,6 @@ def evaluate_together(
     Args:
         module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
         normalise: Maps file units to normalised images.
-        data: All chips.
-        num_classes: Number of classes.
-        device: Where to run.
         on_batch: Called with (batches done, batches in all) of this process.
         on_chip: Called with the name and the predicted classes (H, W) of chips that are finished, in the first process.
         shown: The chips for which it must be called; with several processes it is called for no other.

@@ -30,8 +30,6 @@ class TrainingWindows(Dataset[dict[str, Any]]):
 
     Args:
         inputs: What the module gets.
-        collection: The chips.
-        windows: The windows.
         size: Side of a window in pixels.
         copies: Symmetries of each window.
         domains: Names of the source domains.
@@ -69,8 +67,6 @@ class KeptSource(SourceData):
     """Source data whose training windows are fixed; nothing else of it changes.
 
     Args:
-        source: The source data.
-        training: The windows.
         validation: Validation chips, as the module wants them.
         normalise: Maps what the module gets to what it was made for.
     """
@@ -113,7 +109,6 @@ class FeatureEvaluation(EvaluationData):
     """Whole chips to be predicted from kept features.
 
     Args:
-        data: The chips.
         maps: Features of their windows, in the order of ``grid_windows``.
     """
 

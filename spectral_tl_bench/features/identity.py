@@ -29,13 +29,9 @@ class Identify:
     It knows the bands and the weights, and no chip: chips are named when it is called.
 
     Args:
-        task: What the method is told.
         module: What the method built; its weights are hashed now.
-        wanted: What the method declares.
         statistics: Of the source training chips.
-        dataset: Dataset of the chips.
         nodata: What is done with pixels that hold no measurement.
-        device: Where features are computed.
         numerics: Numerics version of every component that takes part.
     """
 
@@ -79,17 +75,10 @@ class Identify:
 
 
 def code_of(module: nn.Module) -> Mapping[str, str]:
-    """Hashes of the code of plug-ins, their decoders aside, and versions of the libraries, which differ in last digits.
-
-    Args:
-        module: What the method built.
-    """
+    """Hashes of the code of plug-ins, decoders aside, and versions of the libraries, which differ in last digits."""
     frozen = [child for name, child in module.named_modules() if not f"{name}.".startswith(DECODER)]
     extractor = getattr(type(module), "features", None)
     modules = {type(child).__module__ for child in frozen[1:]}  # the first is the whole, the decoder's code with it
     modules |= {extractor.__module__} if extractor is not None else set()
     packages = sorted({name.partition(".")[0] for name in modules} - {*LIBRARIES, "spectral_tl_bench", "spectralx"})
     return {package: package_code(package) for package in packages} | versions_of(LIBRARIES)
-
-
-__all__ = ["Identify", "code_of"]

@@ -65,13 +65,8 @@ class FeatureRun:
     """A method's run on kept features.
 
     Args:
-        module: What the method built.
-        source: Training windows and validation chips.
-        wanted: What the method declares.
         identify: Gives what features depend on, from chips, stride, symmetries and what is kept of the levels.
         limit: For all kept features, in GiB; 0 keeps none and computes them at every step.
-        device: Where they are computed.
-        say: Prints one line.
         title: Name of the method, for messages.
     """
 
@@ -193,3 +188,29 @@ class FeatureRun:
             "feature_seconds_here": round(self.training.seconds + self.testing.seconds, 3),
             "feature_seconds": round(self.training.original + self.testing.original, 3),
         }
+
+
+@dataclass(frozen=True)
+class ImageRun:
+    """A method's run on images; stands where ``FeatureRun`` stands for kept features.
+
+    Args:
+        images: Training windows and validation chips.
+    """
+
+    module: nn.Module
+    images: SourceData
+    training: Cost = field(default_factory=Cost)
+    testing: Cost = field(default_factory=Cost)
+
+    def source(self) -> tuple[nn.Module, SourceData]:
+        """What is trained, and the data it trains on."""
+        return self.module, self.images
+
+    def target(self, data: EvaluationData) -> EvaluationData:
+        """Target chips as the trained module wants them."""
+        return data
+
+    def facts(self) -> dict[str, Any]:
+        """What the record says about it: nothing."""
+        return {}

@@ -102,7 +102,6 @@ class HeadOnImages(nn.Module):
     """The decoder on features that are computed at every step and rounded as stored ones are.
 
     Args:
-        module: The whole module.
         dtype: What features are rounded to.
     """
 
@@ -137,7 +136,6 @@ def check_parts(module: nn.Module, images: Tensor, method: str) -> tuple[list[Te
     """Refuse a module whose features could not be kept.
 
     Args:
-        module: What the method built.
         images: A few normalised images (B, C, H, W), on the device of the module.
         method: Name for the message.
 

@@ -57,8 +57,6 @@ class FeatureIdentity(_Strict):
         extractor: What computes the features, as ``module:function``.
         levels: The blocks whose outputs are taken; -1 for the image itself, which a pixel path looks at.
         kept: Places among these of what is stored: all, or those that the decoder looks at.
-        dataset: Dataset of the chips.
-        bands: Band names.
         wavelengths: Centre wavelengths in micrometres.
         gsd: Ground sampling distance in metres.
         nodata: What is done with pixels that hold no measurement.
@@ -153,7 +151,6 @@ class StoredMaps:
 
     Args:
         folder: Where they are.
-        card: Their card.
         wanted: Places of the levels to be read; by default all that are kept.
     """
 
@@ -227,7 +224,6 @@ def write_features(
 
     Args:
         folder: Where they go; it is there and empty.
-        identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: The features of all levels, row by row.
 
@@ -291,11 +287,9 @@ def find_or_write(
     """The features of an identity, from disk or computed now.
 
     Args:
-        identity: What they depend on.
         shapes: (rows, channels, height, width) of each level that is kept.
         batches: Starts the computation.
         limit: For all kept features, in GiB.
-        say: Prints one line.
 
     Returns:
         The features, and whether they were there before.
@@ -349,7 +343,6 @@ def check_room(missing: Mapping[str, int], limit: float, say: Callable[[str], No
     Args:
         missing: Bytes that are needed, by what they are for.
         limit: For all kept features, in GiB.
-        say: Prints one line.
 
     Raises:
         StorageError: If the limit or the disk is too small.

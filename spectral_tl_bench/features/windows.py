@@ -25,7 +25,6 @@ class Window:
         dataset: Number of the dataset in its collection.
         number: Number of the chip in the dataset.
         chip: Name of the chip.
-        domain: Name of its domain.
         line: Upper edge in pixels.
         column: Left edge in pixels.
     """
@@ -42,7 +41,6 @@ def grid_windows(collection: ChipCollection, size: int, stride: int) -> list[Win
     """Windows that cover every chip, in the order of ``GridCollectionWindows``.
 
     Args:
-        collection: The chips.
         size: Side of a window in pixels.
         stride: Step between windows in pixels.
     """
@@ -70,8 +68,6 @@ class WindowImages(Dataset[Tensor]):
     """The pixels of windows, in the files' unit; a batch is read by ``rows``.
 
     Args:
-        collection: The chips.
-        windows: The windows.
         size: Side of a window in pixels.
         copies: Symmetries of each window; row ``w * copies + c`` is symmetry ``c`` of window ``w``.
     """
@@ -97,11 +93,7 @@ class WindowImages(Dataset[Tensor]):
 
 
 class ChipLabels:
-    """Labels of whole chips, read without their images.
-
-    Args:
-        collection: The chips.
-    """
+    """Labels of whole chips, read without their images."""
 
     def __init__(self, collection: ChipCollection) -> None:
         self.collection, self._cache = collection, ChipCache()
@@ -118,13 +110,7 @@ class ChipLabels:
 
 
 class Rounds(Sampler[int]):
-    """Rows in random order, each as often as the others: one permutation after the other, up to a length.
-
-    Args:
-        count: Number of rows.
-        length: How many to draw.
-        seed: Seed of the order.
-    """
+    """Rows in random order, each as often as the others: one permutation after the other, up to a length."""
 
     def __init__(self, count: int, length: int, seed: int) -> None:
         self.count, self.length, self.seed = count, length, seed

@@ -58,12 +58,10 @@ class PartCount:
     """One part of the module.
 
     Attributes:
-        name: Name of the part.
         kind: ``encoder`` or ``decoder``.
         counted: Whether the method's publication counts it.
         whole: Whether it counts all of it, also what cannot have a gradient.
         trainable: Parameters that any stage trains.
-        total: All parameters.
         stages: Names of the stages that train some of it.
     """
 
@@ -167,12 +165,7 @@ def describe(
     """Describe a method.
 
     Args:
-        name: Entry-point name, by itself or with a preset.
-        options: Values by option name.
-        backbone: The backbone to count on.
         budgets: Training budgets by name, for the lengths of the stages.
-        bands: Image channels.
-        classes: Number of classes.
         window: Side of the windows in pixels; by default the multiple of the patch nearest below 224.
 
     Raises:
@@ -220,8 +213,6 @@ def build_on_meta(name: str, method: Method, task: Task) -> nn.Module:
 
     Args:
         name: The method's name, for messages.
-        method: The method.
-        task: What it is told.
 
     Raises:
         UserError: If the window does not suit the backbone, or the method cannot be built.
@@ -246,7 +237,6 @@ def count_parts(module: nn.Module, parts: Sequence[Part], stages: Mapping[str, s
     """Count a module's parameters part by part.
 
     Args:
-        module: The module.
         parts: Groups of parameters; what none of them contains goes by module name.
         stages: Names of the parameters that each stage trains.
 

@@ -23,10 +23,7 @@ def invented_task(
 
     Args:
         backbone: The backbone, not yet fitted to the bands.
-        bands: Number of bands.
-        classes: Number of classes.
         window: Side of windows in pixels.
-        budget: Training budget.
         benchmark: Name in the place of a benchmark's id; seeds may come from it.
         domains: Names of the source domains.
     """

@@ -38,9 +38,6 @@ class ProbeRequest:
     """What the user asked for.
 
     Attributes:
-        method: Entry-point name, by itself or with a preset.
-        options: Method options.
-        backbone: The backbone.
         benchmark: Id or YAML file; None for the first one, ``none`` for random images.
         data_root: ``--data-root``, if given.
         trust_data: Whether links and VRTs may lead out of the data root.
@@ -78,12 +75,6 @@ class ProbeReport:
 
 def run_probe(request: ProbeRequest) -> ProbeReport:
     """Build a method and look at its tokens.
-
-    Args:
-        request: What the user asked for.
-
-    Returns:
-        The report.
 
     Raises:
         UserError: If a name, an option, a size or the weights are wrong, or the method has no vision transformer.

@@ -93,9 +93,6 @@ def probe(module: nn.Module, images: Tensor, batch: int = 8) -> list[Share]:
         images: (B, C, H, W), normalised, of at least two different images.
         batch: Images per forward pass.
 
-    Returns:
-        One entry per part, in the order in which tokens pass.
-
     Raises:
         ValueError: If there are fewer than two images, or no vision transformer in the module.
     """

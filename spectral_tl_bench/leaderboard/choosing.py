@@ -14,9 +14,6 @@ def chosen_board(records: Sequence[Record], track: str | None, where: object, ke
     """The board of a name; without one, the only board, or ``reproduced`` where there are several.
 
     Args:
-        records: Stored records.
-        track: Its name.
-        where: Named in errors.
         kept: As of ``make_boards``.
 
     Raises:
@@ -35,7 +32,6 @@ def board_of_rows(boards: Mapping[str, Board], first: str, second: str, track: s
     """The board that two rows stand on.
 
     Args:
-        boards: Boards by name.
         first: A row's name, or a method.
         second: Another.
         track: Name of the board, where they stand on more than one.

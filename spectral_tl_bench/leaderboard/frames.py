@@ -36,6 +36,15 @@ def spread(values: Iterable[float]) -> float:
     return statistics.stdev(known) if len(known) > 1 else NAN
 
 
+def front_of(lines: Iterable[Fields], cost: Callable[[Fields], tuple[float, float]]) -> list[Fields]:
+    """The lines that no other one beats in both of two costs, the best in the first cost first."""
+    best: list[Fields] = []
+    for line in sorted(lines, key=cost):
+        if not best or cost(line)[1] < cost(best[-1])[1]:
+            best.append(line)
+    return best
+
+
 def frame(lines: Sequence[Fields], columns: Sequence[str] = ()) -> pd.DataFrame:
     """Lines as a frame with some or all columns, numbers as float64 or Int64, missing text empty."""
     columns = columns or list(dict.fromkeys(name for line in lines for name in line))

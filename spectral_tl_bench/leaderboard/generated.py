@@ -81,13 +81,14 @@ def replace_generated(folder: Path, files: Mapping[str, Generated], formats: Col
         path = folder / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == before[name]["sha256"]:
             path.unlink()
-            _remove_empty(path.parent, folder)
+            remove_empty(path.parent, folder)
     _write_list(folder, {**kept, **now}, {**before, **now})
     return [folder / name for name in files]
 
 
-def _remove_empty(folder: Path, root: Path) -> None:
-    while folder != root and not any(folder.iterdir()):
+def remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it, up to ``root``, as long as nothing is in them."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
 
@@ -99,7 +100,7 @@ def _write_list(folder: Path, entries: dict[str, dict[str, str]], before: dict[s
             write_json(path, {"files": entries})
         return
     path.unlink(missing_ok=True)
-    _remove_empty(folder, folder.parent)
+    remove_empty(folder, folder.parent)
 
 
 def _read_list(folder: Path) -> dict[str, dict[str, str]]:

@@ -64,7 +64,6 @@ def beside_markdown(track: str, lines: pd.DataFrame) -> str:
     """Printed and measured numbers of one track as Markdown: a table per printed table and metric, unranked.
 
     Args:
-        track: Its name.
         lines: As ``beside.beside`` gives them.
     """
     return _TEMPLATES.get_template("beside.md").render(

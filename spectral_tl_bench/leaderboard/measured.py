@@ -25,7 +25,6 @@ class MeasuredRecord:
     """One record as the boards see it.
 
     Attributes:
-        record: What was stored.
         blocks: Scores by checkpoint, computed from the evidence; empty for a failed record.
         matrices: Confusion matrix of the selected checkpoint by target domain.
         target: Hash of the chips and their ground truth: equal where two records were evaluated on the same pixels.

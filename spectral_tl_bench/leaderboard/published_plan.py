@@ -95,7 +95,8 @@ def _blocks(group: list[tuple[Row, Method]]) -> list[dict[str, Any]]:
     """Methods with the same benchmarks and options in one block."""
     blocks: list[dict[str, Any]] = []
     for row, method in group:
-        options = {**(_preset(method.like) if method.like else {}), **method.options}
+        preset = preset_options(load_method(method.like), method.like) if method.like else {}
+        options = {**preset, **method.options}
         shared: dict[str, Any] = {"benchmarks": list(row.benchmarks), **({"options": options} if options else {})}
         for block in blocks:
             if {name: block.get(name) for name in ("benchmarks", "options")} == {"options": None, **shared}:
@@ -104,10 +105,6 @@ def _blocks(group: list[tuple[Row, Method]]) -> list[dict[str, Any]]:
         else:
             blocks.append({"methods": [method.name], **shared})
     return [{"name": group[0][0].table, **block} for block in blocks]
-
-
-def _preset(name: str) -> dict[str, Any]:
-    return preset_options(load_method(name), name)
 
 
 def _comment(texts: list[str], indent: str = "") -> list[str]:

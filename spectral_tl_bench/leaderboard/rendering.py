@@ -18,7 +18,6 @@ def environment(
         package: Below ``spectral_tl_bench.leaderboard``.
         finalize: Every value goes through it.
         names: What all templates know.
-        options: Of ``jinja2.Environment``.
     """
     options |= {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined, "finalize": finalize}
     loader = jinja2.PackageLoader(f"spectral_tl_bench.leaderboard{package}")

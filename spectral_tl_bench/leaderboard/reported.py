@@ -26,8 +26,6 @@ METRICS = (MIOU, DROP, IOU)
 MEAN = "mean"
 """The class of a line that holds no single class."""
 _KEY = ("dataset", "setting", "method", "backbone", "metric", "class", "source_table", "reference")
-_ROUNDING = 0.05  # half of the last digit of numbers that are printed with one decimal
-_SLACK = 1e-6
 
 
 def reported_folder() -> Path:
@@ -53,53 +51,6 @@ def read_reported(folder: Path) -> pd.DataFrame:
     lines = [line for path in sorted(Path(folder).glob("*.csv")) for line in _read(path)]
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(("value", "trainable_params_m"), float))
-
-
-def recomputed_doubts(frame: pd.DataFrame) -> list[str]:
-    """Find what contradicts itself in print, beyond the rounding of the printed digits.
-
-    Three checks: a printed mIoU against the mean of the class IoUs printed with it; a printed drop against the two
-    printed mIoUs it is the difference of; the same quantity in two tables of one reference.
-
-    Args:
-        frame: As ``read_reported`` gives it; its column ``doubt`` is not looked at.
-
-    Returns:
-        For each line a sentence, or "".
-    """
-    printed: dict[Any, dict[str, float]] = {}  # mIoU of a method on a benchmark by table
-    for line in frame[frame["metric"] == MIOU].to_dict("records"):
-        printed.setdefault((*_method(line), line["benchmark"]), {})[line["source_table"]] = line["value"]
-    iou = frame[frame["metric"] == IOU].groupby(["reference", "method", "backbone", "benchmark", "source_table"])[
-        "value"
-    ]
-    classes = {key: (math.fsum(values) / len(values), len(values)) for key, values in iou}
-    return [_doubt(line, classes, printed) for line in frame.to_dict("records")]
-
-
-def _doubt(line: dict[Any, Any], classes: dict[Any, Any], printed: dict[Any, dict[str, float]]) -> str:
-    value, table, doubts = line["value"], line["source_table"], []
-    place = (*_method(line), line["benchmark"])
-    mine = printed.get(place, {})
-    if line["metric"] == MIOU:
-        average, count = classes.get((*place, table), (value, 0))
-        if abs(average - value) > 2 * _ROUNDING + _SLACK:
-            doubts.append(f"printed {value:g}; the {count} class IoUs printed with it average {average:.1f}")
-        doubts += [
-            f"printed {value:g}; {other} prints {same:g} for the same"
-            for other, same in mine.items()
-            if other != table and abs(same - value) > 2 * _ROUNDING + _SLACK
-        ]
-    source = printed.get((*_method(line), f"{line['benchmark'].split('-', maxsplit=1)[0]}-id"), {})
-    if line["metric"] == DROP and table in mine and table in source:
-        difference = mine[table] - source[table]
-        if abs(difference - value) > _ROUNDING + 2 * _ROUNDING / 10 + _SLACK:  # two decimals in the mIoUs
-            doubts.append(f"printed {value:g}; the printed mIoUs differ by {difference:.2f}")
-    return "; ".join(doubts)
-
-
-def _method(line: dict[Any, Any]) -> tuple[str, str, str]:
-    return line["reference"], line["method"], line["backbone"]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

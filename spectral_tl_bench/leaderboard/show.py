@@ -122,8 +122,6 @@ def compare_identities(first: Record, second: Record, console: Console | None = 
     """Print what two results depend on and do not share, and where they were made otherwise.
 
     Args:
-        first: A record.
-        second: Another one.
         console: Where to; default: standard output.
     """
     screen = console or Console(file=sys.stdout, markup=False, highlight=False, emoji=False)

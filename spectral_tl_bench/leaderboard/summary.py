@@ -20,7 +20,6 @@ class Summary:
     """One row of a board on one benchmark. Scores are fractions of 1, NaN where unknown.
 
     Attributes:
-        benchmark: Its id.
         method: Full name.
         row: Name of the row, as ``stbench compare`` takes it.
         seeds: Those that are completed.

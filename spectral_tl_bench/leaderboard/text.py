@@ -147,6 +147,11 @@ def plain(text: object) -> str:
     return _plain(str(text))
 
 
+def shown(value: Any) -> Any:
+    """A value without control characters and marks that turn the writing direction, whoever wrote the text."""
+    return plain(value) if type(value) is str and not value.isascii() else value
+
+
 @functools.lru_cache(maxsize=65_536)
 def _plain(text: str) -> str:
     line = " ".join(text.split())

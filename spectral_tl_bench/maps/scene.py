@@ -56,8 +56,6 @@ class Scene:
     """An open scene.
 
     Args:
-        source: The open raster.
-        path: Its file.
         benchmark: Whose bands and unit are wanted.
         options: What the user says.
 
@@ -149,9 +147,6 @@ def match_bands(source: Any, path: Path, sensor: Sensor, chosen: Sequence[int] =
     """Which bands of a file are those of a sensor, in its order.
 
     Args:
-        source: The open raster.
-        path: Its file.
-        sensor: What is wanted.
         chosen: The user's choice of band numbers, from 1.
 
     Returns:

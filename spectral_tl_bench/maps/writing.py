@@ -75,9 +75,7 @@ def preview(path: Path, benchmark: Benchmark, title: str, shares: dict[str, floa
     """Draw a map with its legend as a PNG beside it.
 
     Args:
-        path: The map.
         benchmark: Gives classes and colours.
-        title: Above it.
         shares: Of the mapped area, by class.
     """
     from matplotlib.figure import Figure

@@ -116,11 +116,7 @@ class AdaLora(LinearTunerMethod):
         )  # fmt: skip
 
     def timetable(self, steps: int) -> tuple[int, int, int]:
-        """Steps of the warm-up, of the final phase, and of all phases together.
-
-        Args:
-            steps: Optimiser steps of the run.
-        """
+        """Steps of the warm-up, of the final phase, and of all phases together."""
         # peft cuts for the last time at step total - final; importances must have been noted at least once by then.
         total = max(2, steps)
         final = min(int(self.final * total), total - 2)

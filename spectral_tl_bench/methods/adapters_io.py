@@ -37,12 +37,9 @@ class Use(BaseModel):
     Attributes:
         benchmark: Definition of the benchmark: bands, unit, classes with their colours.
         track: What they were trained on: ``sample`` for synthetic scenes.
-        protocol: Name of the protocol.
-        settings: Settings of the run.
         mean: Of the training chips, per band, in the benchmark's unit; what is unmeasured is filled with it.
         std: Their standard deviation.
         low: Their darkest values, in the middle over chips.
-        fingerprint: Of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,8 +59,6 @@ class AdapterCard(BaseModel):
 
     Attributes:
         format: Version of the header; 1 has no ``use``.
-        method: Entry-point name, by itself or with a preset.
-        options: The method's options.
         backbone: Name, sizes and pretrained weights of the backbone.
         backbone_seed: Seed of what is random in the backbone.
         benchmark: Benchmark that it was trained for.
@@ -104,8 +99,6 @@ def card_of(name: str, method: Method, task: Task) -> AdapterCard:
 
     Args:
         name: Entry-point name of the method, by itself or with a preset.
-        method: The method with its options.
-        task: What it is told.
     """
     return AdapterCard(
         method=name, options=method.resolved(task).model_dump(mode="json"),
@@ -147,7 +140,6 @@ def save_adapter(module: nn.Module, path: Path, card: AdapterCard, state: Mappin
     Args:
         module: What the method built, trained or not.
         path: File to write, as a whole or not at all.
-        card: What the module is.
         state: What training has changed, instead of what ``module`` has now, by the names of its ``state_dict``.
 
     Raises:
@@ -210,11 +202,7 @@ def load_adapter(module: nn.Module, path: Path | str, card: AdapterCard | None =
 
     Args:
         module: What the same method built for the same task.
-        path: The file.
         card: What the module is, by ``card_of``; without, tensors and frozen weights alone are compared.
-
-    Returns:
-        The card of the file.
 
     Raises:
         AdapterError: If the file cannot be read or does not fit; it names what differs.
@@ -244,7 +232,7 @@ def _differences(file_card: AdapterCard, card: AdapterCard) -> Iterable[str]:
             keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             yield from (f"{name} {key}: the file has {old.get(key)}, the module {new.get(key)}" for key in keys)
         elif old != new:
-            yield f"{name}: the file has {_shown(old)}, the module {_shown(new)}"
+            yield f"{name}: the file has {shown(old)}, the module {shown(new)}"
 
 
 def _misfits(module: nn.Module, state: State) -> Iterable[str]:
@@ -277,7 +265,8 @@ def _frozen_digest(module: nn.Module, stored: Iterable[str]) -> str:
     return weights_digest(module, (names - set(stored)).__contains__)
 
 
-def _shown(value: Any) -> str:
+def shown(value: object) -> str:
+    """A value of a card for a message, cut where it is long."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text if len(text) <= 160 else text[:157] + "..."
 

@@ -75,7 +75,6 @@ def checked_options(tuner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a tuner's configuration, converted from text.
 
     Args:
-        tuner: Name of the tuner.
         given: Values by field.
 
     Raises:

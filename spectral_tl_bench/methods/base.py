@@ -324,22 +324,6 @@ class Method(LaterOptions, ABC):
 
 
 __all__ = [
-    "VOID",
-    "AfterStep",
-    "Backbone",
-    "Batch",
-    "Budget",
-    "Fit",
-    "KeptFeatures",
-    "Loss",
-    "Memory",
-    "Method",
-    "Outputs",
-    "Part",
-    "Pictures",
-    "Plateau",
-    "Recipe",
-    "Shared",
-    "Stage",
-    "Task",
-]
+    "VOID", "AfterStep", "Backbone", "Batch", "Budget", "Fit", "KeptFeatures", "Loss", "Memory", "Method",
+    "Outputs", "Part", "Pictures", "Plateau", "Recipe", "Shared", "Stage", "Task",
+]  # fmt: skip

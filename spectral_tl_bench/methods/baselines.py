@@ -10,8 +10,7 @@ from torch import nn
 
 from spectral_tl_bench.methods.base import Recipe, Task
 from spectral_tl_bench.methods.budget import FINE_TUNING
-from spectral_tl_bench.methods.kept_features import OnKeptFeatures
-from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, WithDecoder
+from spectral_tl_bench.methods.options import EMBED_DIFFERS, NORMS_TEXT, PATCH_EMBED_TEXT, OnKeptFeatures, WithDecoder
 from spectral_tl_bench.models.decoders import PIXELS
 from spectral_tl_bench.models.segmenter import build_segmenter
 

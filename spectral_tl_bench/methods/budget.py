@@ -27,7 +27,6 @@ class Recipe:
         rate: AdamW learning rate of what is drawn new: adapters, decoder, networks from scratch; of ``FEW`` steps or
             more.
         pretrained: Share of it for the trainable weights of the submodule ``backbone``, where they are pretrained ones.
-        weight_decay: Weight decay.
         warmup: Share of the steps in which the rate rises; a constant rate has none.
         source: Where the numbers are from: paper and section, or ``ours``.
     """
@@ -116,7 +115,6 @@ class Budget(LaterOptions):
         """The same budget with numbers from a recipe where it has none.
 
         Args:
-            recipe: The method's.
             pretrained: Whether the method stands on a backbone with pretrained weights.
         """
         filled = {

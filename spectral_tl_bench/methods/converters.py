@@ -17,7 +17,6 @@ class ConversionRequest:
     """What the user asked for.
 
     Attributes:
-        source: The file to read.
         out: The file to write; None to look only.
         to: ``ours``, or ``release`` for the way back.
         stage: 1 or 2; None to find it out.

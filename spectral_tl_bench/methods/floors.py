@@ -67,11 +67,7 @@ def solve(module: nn.Module, batches: Iterable[Batch]) -> None:
 
 
 class MajorityClass(Solvable):
-    """Says one class everywhere.
-
-    Args:
-        num_classes: Number of classes.
-    """
+    """Says one class everywhere."""
 
     counts: Tensor
 
@@ -97,7 +93,6 @@ class NearestMeanClassifier(Solvable):
 
     Args:
         num_bands: Image channels.
-        num_classes: Number of classes.
     """
 
     means: Tensor

@@ -11,10 +11,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.methods.base import Method, Part, Task
-from spectral_tl_bench.models.batch_of_one import BatchNorm2d
 
 STAGES = 4
 """Stages of a ResNet after its first convolution, which counts as the first level."""
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Uses the running statistics where a batch has a single value per channel, and hence no variance.
+
+    That is so behind a global pooling when a batch holds one image, where ``nn.BatchNorm2d`` raises.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(x)
 
 
 class AnySize(nn.Module):

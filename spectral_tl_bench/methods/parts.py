@@ -16,7 +16,6 @@ def in_decoder(name: str, parts: Sequence[Part]) -> bool:
     """Whether a parameter belongs to what turns features into logits or pixels.
 
     Args:
-        name: Name of the parameter.
         parts: The method's parts; what none of them contains goes by the name of its module.
     """
     part = part_of(name, parts)

@@ -36,7 +36,6 @@ def block_layers(backbone: nn.Module, kind: type[nn.Module], where: Where = "all
     """Names of the layers of one kind inside the blocks of a timm backbone.
 
     Args:
-        backbone: The backbone.
         kind: Class of the layers.
         where: ``attention``, ``mlp`` or all of the block.
     """
@@ -48,7 +47,6 @@ def pattern(names: Sequence[str], where: str) -> str:
     """The regular expression that matches ``names`` and nothing else, as peft takes its targets.
 
     Args:
-        names: Names of layers.
         where: What was looked for, for the message.
 
     Raises:
@@ -76,10 +74,6 @@ def inject(backbone: nn.Module, config: PeftConfig) -> Any:
     """Freezes a backbone and puts peft's layers around those that ``config`` names, in place.
 
     ``peft.inject_adapter_in_model`` does the same, but refuses tuners whose layers share weights, such as VeRA.
-
-    Args:
-        backbone: The backbone.
-        config: What peft is to do.
 
     Returns:
         peft's tuner; its ``model`` is the backbone.
@@ -133,7 +127,6 @@ def refuse_bypassed(backbone: nn.Module, where: Where, fix: str = "use -o where=
     timm does so where queries and values have biases of their own, as in Swin V2 and in some EVA.
 
     Args:
-        backbone: The backbone.
         where: What is to be adapted.
         fix: What to do about it.
 

@@ -102,7 +102,6 @@ def build_segmenter(task: Task, decoder: str = "upernet", normed: bool = False) 
     first layer can rescale any channel. ``normed`` is for a decoder that is one linear map.
 
     Args:
-        task: What the method is told.
         decoder: Kind of decoder, as ``build_decoder`` knows it, or ``auto``.
         normed: Pass the last map through the backbone's final norm; the maps of a pyramid have none.
 

@@ -22,7 +22,6 @@ def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, st
 
     Args:
         state: Tensors by name, on any device.
-        path: The file.
         metadata: For its header.
 
     Raises:

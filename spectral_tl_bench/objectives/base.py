@@ -209,6 +209,3 @@ class Objective(LaterOptions):
     def has(self, hook: str) -> bool:
         """Whether the class brings a hook of its own."""
         return getattr(type(self), hook) is not getattr(Objective, hook)
-
-
-__all__ = ["Average", "Averager", "Batch", "DomainLosses", "Objective", "Setting"]

@@ -50,7 +50,6 @@ def choose_partners(
     Args:
         domains: (B,) the windows' domains.
         across: Choose among the windows of other domains, where the batch has any; otherwise permute the batch.
-        generator: Source of chance.
     """
     if not across:
         return generator.permutation(len(domains))

@@ -138,8 +138,6 @@ def check_domains(name: str, objectives: Mapping[str, Objective], benchmark: str
 
     Args:
         name: The method's full name.
-        objectives: Its objectives.
-        benchmark: Id of the benchmark.
         domains: The source domains that have training chips.
 
     Raises:

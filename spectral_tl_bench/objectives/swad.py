@@ -38,7 +38,6 @@ def find_valley(losses: Sequence[float], start_patience: int, end_patience: int,
     these losses times ``tolerance``. It ends before the first ``end_patience`` losses in a row that all lie above.
 
     Args:
-        losses: Loss of every validation so far.
         start_patience: N_s.
         end_patience: N_e.
         tolerance: r.
@@ -107,7 +106,6 @@ class ValleyAverager:
     So there are N_s or N_e files and one more, however long the valley is.
 
     Args:
-        objective: Its options.
         folder: For the files.
     """
 

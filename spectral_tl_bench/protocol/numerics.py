@@ -28,10 +28,6 @@ def numerics_of(
     """The numerics version of every component that takes part.
 
     Args:
-        protocol: The protocol.
-        method_name: Full name of the method.
-        method: The method.
-        objectives: By name.
         backbone: The backbone; counted where the method uses one.
         until_plateau: Whether training ends at a plateau.
     """

@@ -22,8 +22,6 @@ class RunSettings(BaseModel):
     """The protocol's settings for one cell.
 
     Attributes:
-        protocol: Name of the protocol.
-        budget: Training budget.
         window: Side of training and evaluation windows, pixels.
         stride: Step of evaluation windows, pixels; smaller than the window, so that windows overlap, unless the
             protocol's windows are whole chips.
@@ -109,11 +107,7 @@ LONGER, MOST = 50, 20_000
 
 
 def _until_plateau(budget: Budget, overrides: Overrides, protocol: Protocol) -> Budget:
-    """The budget of a training that ends at a plateau, with the rates of the methods' recipes.
-
-    Raises:
-        UserError: If something else that was asked for contradicts it.
-    """
+    """The budget of a training that ends at a plateau, with the rates of the methods' recipes."""
     if protocol.selection.takes_last or protocol.selection.on_target:
         raise UserError(f"--until-plateau: protocol {protocol.name} does not select on source validation",
                         fix="leave it out, or choose another protocol")  # fmt: skip
@@ -142,11 +136,9 @@ def make_settings(
     """The settings of a run: defaults for the data at hand, then what the user set.
 
     Args:
-        benchmark: The benchmark.
         chip_size: Side of the chips that were found.
         small: Whether the small budget is the default; it suits the sample and first steps on data of one's own.
         backbone: What a token of it covers must divide the window.
-        overrides: What the user set.
         protocol: Gives the defaults.
 
     Raises:

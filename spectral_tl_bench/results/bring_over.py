@@ -91,11 +91,7 @@ def _identity(record: Record, benchmark: Benchmark | None) -> tuple[RunIdentity 
 
 
 def _numerics(record: Record, version: str) -> dict[str, str]:
-    """The components that took part, those of the suite in one version.
-
-    Raises:
-        UserError: If a component is not known here as the record has it.
-    """
+    """The components that took part, those of the suite in one version."""
     method = make_method(record.method, record.options)
     objectives = dict(make_objectives(record.method, record.objectives))
     objective_options = {name: objective.model_dump(mode="json") for name, objective in objectives.items()}

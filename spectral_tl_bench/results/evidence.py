@@ -31,7 +31,6 @@ class Evidence:
 
     Attributes:
         chips: The target chips, sorted.
-        domains: Domain of each chip.
         sites: Place of each chip: city, site or grid block.
         matrices: Confusion matrices (chips, K, K) int64 by checkpoint; the ground truth is the same in all.
     """
@@ -78,10 +77,6 @@ def check_frame(frame: pd.DataFrame, num_classes: int, where: object) -> Evidenc
     Args:
         frame: Columns as ``COLUMNS``, rows in any order; ``matrix`` is (K, K) or (K * K,) of integers.
         num_classes: K.
-        where: Named in errors.
-
-    Returns:
-        The evidence, sorted.
 
     Raises:
         RecordError: If a column is missing or unknown, a matrix is no confusion matrix, a chip comes twice, or

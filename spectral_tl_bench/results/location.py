@@ -41,7 +41,6 @@ class Location(Protocol):
         """The folder of image and label of the chips that all records of one target show, which may be missing.
 
         Args:
-            record: The record.
             target: As ``store.target_digest`` gives it.
         """
 

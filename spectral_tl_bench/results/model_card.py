@@ -12,10 +12,6 @@ CARD_FILE = "model-card.md"
 def model_card(record: Record, benchmark: Benchmark) -> str:
     """A card in Markdown.
 
-    Args:
-        record: Of the run.
-        benchmark: What it was trained for.
-
     Raises:
         ValueError: If the run has failed.
     """

@@ -39,8 +39,6 @@ def count_places(domains: Sequence[str], sites: Sequence[str], matrices: NDArray
     """Add the chips of each place up.
 
     Args:
-        domains: Domain of each chip.
-        sites: Site of each chip.
         matrices: Confusion matrices (chips, K, K), rows ground truth.
 
     Returns:

@@ -66,10 +66,7 @@ def draw_chips(record: Record, root: Path, benchmark: Benchmark, data: Evaluatio
     """Draw image and label of the chips that a record shows, unless another record has done so.
 
     Args:
-        record: A stored record.
         root: Root of the record store.
-        benchmark: Its benchmark.
-        data: Its target chips.
 
     Returns:
         The folder: ``label.png`` (class indices, void 255), ``true.png`` and ``false.png`` where the sensor has the

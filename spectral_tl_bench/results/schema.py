@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import (
     AwareDatetime,
@@ -12,12 +12,12 @@ from pydantic import (
     Field,
     JsonValue,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
 from spectral_tl_bench.identity import RunIdentity, backbone_inputs
+from spectral_tl_bench.later_options import LaterOptions
 from spectral_tl_bench.models.backbones.spec import LATER_FACTS, InputNorm, LevelNorm, unusual
 from spectral_tl_bench.protocol.names import DEFAULT_PROTOCOL
 from spectral_tl_bench.results.tuning import Tuning
@@ -61,9 +61,10 @@ class WeightFacts(_Strict):
     unexpected: Count
 
 
-class BackboneFacts(_Strict):
+class BackboneFacts(_Strict, LaterOptions):
     """The backbone of a run, without the means to build it."""
 
+    later: ClassVar = LATER_FACTS
     name: str
     width: Count
     depth: Count
@@ -85,12 +86,6 @@ class BackboneFacts(_Strict):
         said |= {"composites": groups} if groups else {}
         return ", ".join([self.patch_embedding, *(f"{name.replace('_', ' ')} {value}" for name, value in said.items())])
 
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without facts that came later and have their earlier value: published records are compared byte by byte."""
-        earlier = LATER_FACTS.keys() - unusual(self).keys()
-        return {key: value for key, value in values(self).items() if key not in earlier}
-
 
 class ChipCounts(_Strict):
     """Number of chips, or pixels, on each side of the walls."""
@@ -100,7 +95,7 @@ class ChipCounts(_Strict):
     target: Count
 
 
-class DataFacts(_Strict):
+class DataFacts(_Strict, LaterOptions):
     """Which pixels a run saw.
 
     Attributes:
@@ -113,6 +108,7 @@ class DataFacts(_Strict):
         unmeasured: Pixels of which a band is no measurement, on each side of the walls; None likewise.
     """
 
+    later: ClassVar = {"unit": None, "unmeasured": None}
     kind: Literal["sample", "files"]
     chips: ChipCounts
     split_hash: str
@@ -121,14 +117,8 @@ class DataFacts(_Strict):
     unit: Text | None = None
     unmeasured: ChipCounts | None = None
 
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what an earlier record does not say: published ones are compared byte by byte."""
-        absent = {name for name in ("unit", "unmeasured") if getattr(self, name) is None}
-        return {key: value for key, value in values(self).items() if key not in absent}
 
-
-class Parameters(_Strict):
+class Parameters(_Strict, LaterOptions):
     """Numbers of parameters of the whole module.
 
     Attributes:
@@ -136,17 +126,13 @@ class Parameters(_Strict):
             counted.
     """
 
+    later: ClassVar = {"decoder": None}
     total: Count
     trainable: Count
     decoder: Count | None = None
 
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what an earlier record does not say."""
-        return {key: value for key, value in values(self).items() if value is not None}
 
-
-class StageFacts(_Strict):
+class StageFacts(_Strict, LaterOptions):
     """One training stage as it was run.
 
     Attributes:
@@ -154,17 +140,13 @@ class StageFacts(_Strict):
             records of before it was measured, and where nothing was trained.
     """
 
+    later: ClassVar = {"measured": {}}
     name: str
     steps: Count
     seconds: Seconds
     trainable: Count
     options: dict[str, JsonValue] = Field(default_factory=dict)
     measured: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what an earlier record does not say: published ones are compared byte by byte."""
-        return {key: value for key, value in values(self).items() if key != "measured" or self.measured}
 
 
 class Times(_Strict):
@@ -189,27 +171,21 @@ class Convergence(_Strict):
     plateaus: tuple[Count, ...] = ()
 
 
-class Selection(_Strict):
+class Selection(_Strict, LaterOptions):
     """How the selected checkpoint was found.
 
     Attributes:
         metric: What a validation says, in the words of the protocol's selection.
-        step: That of the checkpoint.
-        value: Its value.
         trace: (step, value) of every validation.
         convergence: How training until a plateau ended; None where it had a number of steps.
     """
 
+    later: ClassVar = {"convergence": None}
     metric: Text = "source-validation mIoU"
     step: Count
     value: float | None
     trace: tuple[tuple[Count, float | None], ...] = ()
     convergence: Convergence | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what an earlier record does not say: published ones are compared byte by byte."""
-        return {key: value for key, value in values(self).items() if key != "convergence" or value is not None}
 
 
 class ScoreBlock(_Strict):
@@ -277,7 +253,6 @@ class PictureFile(_Strict):
 
     Attributes:
         file: Name of the file.
-        sha256: Of its bytes.
         chips: The chips, from left to right.
     """
 
@@ -293,7 +268,7 @@ class Failure(_Strict):
     message: str
 
 
-class Record(_Strict):
+class Record(_Strict, LaterOptions):
     """One cell of the plan: one benchmark, method, backbone, protocol and seed.
 
     Attributes:
@@ -316,6 +291,7 @@ class Record(_Strict):
         tuning: The search on source validation that options and settings stem from; None where there was none.
     """
 
+    later: ClassVar = {"tuning": None}
     schema_version: Literal[2] = 2
     status: Literal["completed", "failed"]
     benchmark: Name
@@ -382,11 +358,6 @@ class Record(_Strict):
         if identity is not None and identity.fingerprint != self.fingerprint:
             raise ValueError("the fingerprint does not follow from what the record says: it was edited after the run")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without tuning where there was none: published records are compared byte by byte."""
-        return {key: value for key, value in values(self).items() if key != "tuning" or value is not None}
 
     def identity(self) -> RunIdentity | None:
         """What the result depends on; None where the record does not say it all."""

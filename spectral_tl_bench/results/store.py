@@ -48,9 +48,6 @@ def write_record(folder: Path, record_fields: Mapping[str, Any], evidence: pd.Da
         evidence: One row per target chip and checkpoint with the columns ``chip``, ``domain``, ``site``,
             ``checkpoint`` (selected, last, oracle) and ``matrix`` (K, K) or flattened; None for a failed cell.
 
-    Returns:
-        Path of the JSON file.
-
     Raises:
         RecordError: If a field is missing, unknown or wrong, or the evidence does not fit the fields.
         ValueError: If ``scores`` or ``evidence`` are given as fields.
@@ -248,21 +245,3 @@ def _old(path: Path) -> Record | None:
     with contextlib.suppress(RecordError):
         return read_record(path)
     return None
-
-
-__all__ = [
-    "RECORD_FILE",
-    "Record",
-    "ScoreBlock",
-    "block",
-    "check_scores",
-    "evidence",
-    "load_evidence",
-    "mark_tuned",
-    "read_record",
-    "read_records",
-    "record_folder",
-    "target_digest",
-    "verify",
-    "write_record",
-]

@@ -38,7 +38,6 @@ class Draw(_Strict):
         options: Values of the searched options of the method.
         settings: Values of the searched settings, which are of the training budget.
         value: Source-validation mIoU of its selected checkpoint; None where it failed.
-        error: Why it failed.
     """
 
     options: _Values = Field(default_factory=dict)
@@ -67,7 +66,6 @@ class Tuning(_Strict):
     """A search on source validation.
 
     Attributes:
-        search: How configurations were drawn.
         budget: How many draws were allowed.
         space: What was drawn from, by name, as ``--space`` takes it.
         seed: Of the draws and of the training of each; the choice then serves all seeds.
@@ -107,7 +105,6 @@ class Tuning(_Strict):
         """Names that the choice gives another value than a run had.
 
         Args:
-            options: Of the run's method.
             settings: Of the run; those that can be searched are of its budget.
         """
         budget = settings.get("budget")

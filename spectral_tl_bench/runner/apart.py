@@ -66,7 +66,6 @@ class Ended:
     """How a call ended.
 
     Attributes:
-        value: What it returned.
         reason: Why it has not returned; empty if it has.
         hung: Whether it was ended from here, because it gave no sign of life.
         tail: The end of its output.

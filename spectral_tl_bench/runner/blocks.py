@@ -86,20 +86,16 @@ class Block(BaseModel):
     Attributes:
         benchmarks: Ids, groups or paths of YAML files.
         methods: Full names, with presets and objectives; in a file also ``all`` and ``family:peft``.
-        backbones: Names.
         seeds: Seeds; in a file also texts such as ``0-4``.
         options: Of all its methods.
         objective_options: By objective and option.
         grid: Values by name: of an option of the methods, of ``objective.option``, of a setting, or of what
             ``OF_REQUEST`` lists. Where a setting and an option are called the same, it is the setting.
-        settings: Of the protocol.
-        backbone_sizes: Changed sizes of its backbones.
         weights: Of its backbones.
         patch_embedding: How their patch embedding comes from them.
         input_scale: How many times larger images are made before them; ``auto`` by default.
         level_norm: What feature levels pass before a decoder; what the backbones' authors do by default.
         input_norm: How pixels are normalised before them alone; by the source's statistics by default.
-        protocol: Name.
         as_published: Run as in the authors' release, validated on the target: by the protocol ``as-published``.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
@@ -199,7 +195,6 @@ def requests(block: Block, where: Mapping[str, Any]) -> Iterator[Request]:
     """A request for each backbone and each point of the grid.
 
     Args:
-        block: The block.
         where: Fields of ``Request`` that say where the data are.
 
     Raises:

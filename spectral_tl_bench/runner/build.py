@@ -12,14 +12,15 @@ from torch import nn
 
 from spectral_tl_bench.data.loaders import LoaderSettings, SourceData, TargetImages
 from spectral_tl_bench.data.splits import SplitTable
-from spectral_tl_bench.features.images import ImageRun
-from spectral_tl_bench.features.kept import FeatureRun
+from spectral_tl_bench.errors import MethodError
+from spectral_tl_bench.features.identity import Identify
+from spectral_tl_bench.features.kept import FeatureRun, ImageRun
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.adapters_io import changeable
 from spectral_tl_bench.methods.base import Stage
 from spectral_tl_bench.methods.parts import in_decoder
+from spectral_tl_bench.protocol.numerics import feature_versions, named_parts
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.runner.kept_features import on_features
 from spectral_tl_bench.runner.room import OUT, bytes_of_result, bytes_of_weights
 from spectral_tl_bench.runner.seeds import order_seed, weight_seed
 from spectral_tl_bench.runner.stages import FirstStage, prepare
@@ -34,9 +35,6 @@ class Workplace:
 
     Attributes:
         out: Root of the record store.
-        hardware: Device and precision.
-        workers: Readers: processes, or threads where all chips are packed.
-        say: Prints one line.
     """
 
     out: Path
@@ -50,20 +48,13 @@ class BuiltRun:
     """A cell that is ready to be trained.
 
     Attributes:
-        cell: What is run.
-        split: Who does what.
         workplace: Where it is run, with the precision of its settings.
-        module: What the method built.
-        stages: Its stages.
-        loading: How chips are read.
-        images: Training windows and validation chips, as images.
         inputs: Whether it runs on these or on kept features.
         trainee: What is trained: the module, or its decoder on kept features.
         source: Training windows and validation chips, as the trainee wants them.
         first: The first stage that the module holds; None where the method shares none.
         seed: Of weights and training.
         changeable: Names of the weights that are not those of the pretrained backbone.
-        total: Number of parameters.
         trainable: How many of them require a gradient.
         decoder: How many of these turn features into logits or pixels.
         started: When it began, on the monotonic clock.
@@ -97,9 +88,7 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
     """Open the source, build the method's module, and put its first stage into it.
 
     Args:
-        cell: What is run.
         split: Who does what; of the target, only the sizes of chips are read.
-        workplace: Where it is run.
 
     Raises:
         UserError: If data, first stage or features cannot be used, or there is no room for the result.
@@ -132,6 +121,48 @@ def build(cell: Cell, split: SplitTable, workplace: Workplace) -> BuiltRun:
         cell, split, workplace, module, stages, loading, images, inputs, *inputs.source(), first, seed,
         kept | (first.carried if first else set()), total, sum(trained.values()), decoder, started,
     )  # fmt: skip
+
+
+def on_features(
+    cell: Cell, split: SplitTable, module: nn.Module, source: SourceData, hardware: Hardware, say: Say
+) -> FeatureRun | None:
+    """Cut a run in two, if its method asks for it.
+
+    Args:
+        split: Who does what; of the target, only the sizes of chips are read.
+        hardware: Device, and how much room features may take.
+
+    Returns:
+        The run on features; None where the method runs on images.
+
+    Raises:
+        UserError: If the features would take too much room.
+        MethodError: If the method's module or stages are not made for it.
+    """
+    wanted = cell.method.kept_features()
+    if wanted is None:
+        return None
+    task, benchmark = cell.task(), cell.opened.benchmark
+    odd = [
+        stage.name for stage in cell.method.stages(task) if not stage.labelled or stage.shared or stage.fit is not None
+    ]
+    if odd:
+        raise MethodError(
+            f"stage {odd[0]!r} of method {cell.method_name} cannot run on kept features",
+            expected="stages with labels that train a decoder by gradients",
+            fix="leave out cache=true",
+        )
+    identify = Identify(
+        task, module, wanted, source.statistics, benchmark.dataset, benchmark.nodata_key, hardware.device,
+        feature_versions(cell.numerics()) | named_parts(cell.protocol, ("normalisation", "windows")),
+    )  # fmt: skip
+    run = FeatureRun(
+        module, source, wanted, identify, hardware.feature_limit, hardware.device,
+        lambda line: say(f"{cell.title} | {line}"), cell.method_name,
+    )  # fmt: skip
+    frame = cell.opened.index.frame.loc[split.chips("target")]
+    run.check_room([(int(high), int(wide)) for high, wide in zip(frame["height"], frame["width"], strict=True)])
+    return run
 
 
 def _seed(cell: Cell) -> int:

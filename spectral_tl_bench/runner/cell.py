@@ -6,27 +6,31 @@ import functools
 import gc
 import time
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spectral_tl_bench import pause
+from spectral_tl_bench.data.source import SYNTHETIC
+from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import RecordError, StorageError, UserError
+from spectral_tl_bench.identity import RunIdentity
 from spectral_tl_bench.methods.registry import GROUP as METHODS
-from spectral_tl_bench.methods.registry import split_name
+from spectral_tl_bench.methods.registry import distribution_of, split_name
 from spectral_tl_bench.models.backbones.registry import GROUP as BACKBONES
 from spectral_tl_bench.objectives.registry import GROUP as OBJECTIVES
 from spectral_tl_bench.plugins import installed, is_ours
 from spectral_tl_bench.protocol.names import GROUP as PROTOCOLS
+from spectral_tl_bench.provenance import environment
 from spectral_tl_bench.results.schema import Record
 from spectral_tl_bench.results.store import RECORD_FILE, mark_tuned, read_record, record_folder, verify
 from spectral_tl_bench.runner import checkpoints
 from spectral_tl_bench.runner.build import BuiltRun, Workplace, build
 from spectral_tl_bench.runner.cell_log import add_to_log, logged
 from spectral_tl_bench.runner.definitions import Cell, OpenBenchmark, Outcome
-from spectral_tl_bench.runner.facts import common_fields
 from spectral_tl_bench.runner.lease import BUSY, Lease, who_has
 from spectral_tl_bench.runner.memory import explained, with_enough_parts
 from spectral_tl_bench.runner.rescue import bring_home, write_or_rescue
@@ -50,16 +54,9 @@ def run_cell(
     A method that raises ends its own cell: the failure is stored as a record, with the traceback beside it.
 
     Args:
-        cell: What to run.
         out: Root of the record store.
-        hardware: Device and precision.
-        workers: Readers: processes, or threads where all chips are packed.
-        say: Prints one line.
         fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
-
-    Returns:
-        The outcome.
     """
     threads = hardware.threads or (1 if cell.opened.is_small else torch.get_num_threads())
     with computing_threads(threads):
@@ -149,15 +146,11 @@ def fail(cell: Cell, out: Path, fields: dict[str, Any], failure: dict[str, str],
     """Store a failed record, with a log beside it.
 
     Args:
-        cell: What has failed.
         out: Root of the record store.
         fields: What is known about the cell, from ``facts_of``.
         failure: ``kind`` and ``message``.
         log: What helps to find out why.
         what: What the log is.
-
-    Returns:
-        The outcome.
     """
     stored = write_failure(out, fields, failure, log)
     where = f"{stored.parent / ERROR_FILE} holds {what}" if stored else f"{out}, which has no room for more"
@@ -236,3 +229,51 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 __all__ = ["Cell", "OpenBenchmark", "Outcome", "Say", "run_cell"]
+
+
+def data_facts(cell: Cell, split: SplitTable) -> dict[str, Any]:
+    """Which pixels the run sees."""
+    index, roles = cell.opened.index, ("train", "validation", "target")
+    return {
+        "kind": cell.opened.source.kind,
+        "chips": {role: len(split.chips(role)) for role in roles},
+        "split_hash": split.hash,
+        "manifest_hash": index.manifest,
+        "notes": [*cell.opened.notes, *split.notes],
+        "unit": index.unit,
+        "unmeasured": {role: int(index.frame.loc[split.chips(role), "nodata_pixels"].sum()) for role in roles},
+    }
+
+
+def common_fields(cell: Cell, split: SplitTable, identity: RunIdentity, threads: int) -> dict[str, Any]:
+    """The fields of a record that are known before anything is measured."""
+    benchmark = cell.opened.benchmark
+    made_with = environment(*distribution_of(cell.method_name), type(cell.method).__module__)
+    return {
+        "benchmark": benchmark.id,
+        "benchmark_version": benchmark.version,
+        "dataset": benchmark.dataset,
+        "gap": benchmark.gap,
+        "method": cell.method_name,
+        "family": cell.method.family,
+        "options": cell.method.model_dump(mode="json"),
+        "objectives": cell.objective_options(),
+        "backbone": cell.backbone_facts(),
+        "target_images": cell.method.target_images,
+        "protocol": cell.settings.protocol,
+        "seed": cell.seed,
+        "settings": cell.settings.model_dump(mode="json"),
+        "track": cell.opened.track,
+        "fingerprint": identity.fingerprint,
+        "definition": identity.definition,
+        "numerics": identity.numerics,
+        "given_stage": identity.stage,
+        "classes": list(benchmark.labels.names),
+        "source_domains": list(benchmark.source),
+        "target_domains": list(benchmark.target),
+        "environment": {**made_with, "threads": str(threads)},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "statement": SYNTHETIC if cell.opened.track == "sample" else None,
+        "data": data_facts(cell, split),
+        "tuning": cell.tuning and cell.tuning.model_dump(mode="json"),
+    }

@@ -40,7 +40,6 @@ def logged(folder: Path, say: Say) -> Iterator[Say]:
 
     Args:
         folder: The cell's folder, which is made.
-        say: Prints one line.
 
     Yields:
         Prints one line and adds it to the log.
@@ -65,11 +64,7 @@ def logged(folder: Path, say: Say) -> Iterator[Say]:
 
 
 class Echo:
-    """An output of this process that also adds its lines to the log of the cell that runs, if one does.
-
-    Args:
-        stream: The output.
-    """
+    """An output of this process that also adds its lines to the log of the cell that runs, if one does."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._rest = stream, ""

@@ -23,11 +23,8 @@ def cell_store(cell: Cell, fingerprint: str, out: Path, hardware: Hardware, say:
     """Where a cell keeps checkpoints; None where it is to keep none.
 
     Args:
-        cell: The cell.
-        fingerprint: Of its identity.
         out: Root of the record store.
         hardware: With the rhythm.
-        say: Prints one line.
     """
     work = {"cell": fingerprint, "oracle": str(cell.oracle)}
     return _store(cell, resume_folder(out, fingerprint), work, hardware, say, cell.title)
@@ -40,11 +37,9 @@ def stage_store(
 
     Args:
         cell: The cell that trains it.
-        stage: Name of the stage.
         fingerprint: Of the stage's identity.
         out: Root of the record store.
         hardware: With the rhythm.
-        say: Prints one line.
     """
     folder = out / FOLDER / f"stage-{fingerprint[:DIGITS]}"
     return _store(cell, folder, {"stage": fingerprint}, hardware, say, f"{cell.title} | {stage}")

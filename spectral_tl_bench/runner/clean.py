@@ -24,7 +24,6 @@ class Wishes:
         failed: Failed cells, whole.
         stale: Checkpoints and leases of cells that were stopped, and files that were being written.
         checkpoints: Checkpoints of all cells that do not run.
-        logs: Logs.
         jobs: Notes about batch jobs that are over.
         whole: Named cells, with all that they have.
     """
@@ -42,7 +41,6 @@ class Removal:
     """Something to be removed.
 
     Attributes:
-        path: A file or folder.
         size: Bytes.
         cell: The folder of its cell, whose lease is taken while it goes; None where it belongs to none.
     """
@@ -53,13 +51,7 @@ class Removal:
 
 
 def to_remove(root: Path, cells: Sequence[CellStatus], wishes: Wishes) -> tuple[list[Removal], list[str]]:
-    """What goes, and in words what stays although it was meant.
-
-    Args:
-        root: Root of the store.
-        cells: The cells to look at.
-        wishes: What is to be removed of them.
-    """
+    """What goes, and in words what stays although it was meant."""
     going: dict[Path, Removal] = {}
     staying: list[str] = []
     for cell in cells:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectral_tl_bench.console import complain
+from spectral_tl_bench.console import clock, complain
 from spectral_tl_bench.endings import OutputClosed, at_once
 from spectral_tl_bench.runner.standing import DIGITS, Standing
 
@@ -47,7 +47,6 @@ class Bars(Display):
     """Bars on a terminal, below the lines.
 
     Args:
-        progress: What draws them.
         out: Root of the record store.
         total: Number of cells.
     """
@@ -107,7 +106,6 @@ def display(out: Path, total: int, say: Say) -> Iterator[Display]:
     Args:
         out: Root of the record store.
         total: Number of cells.
-        say: Prints one line.
     """
     if not _can_draw(say):
         yield Display(say)
@@ -147,8 +145,4 @@ def _restore() -> None:
 
 
 def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"
+    return "" if seconds is None else f"{clock(seconds)} left"

@@ -29,7 +29,6 @@ class Estimate:
         seconds: Of those that are known, one after the other.
         room: Bytes of all; weights count where they are known.
         known: Cells that finished ones tell about.
-        unknown: The other cells.
         finished: How many finished cells it is taken from.
         devices: Where those ran.
     """

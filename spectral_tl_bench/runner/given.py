@@ -26,8 +26,6 @@ class GivenResult:
     """What given weights reach.
 
     Attributes:
-        benchmark: Benchmark id.
-        protocol: How it was measured.
         chips: One row per target chip, with its confusion matrix.
         scores: Of the sum of the matrices.
         published: The same matrix by the release's own rule; see ``released_score`` for what is wrong with it.
@@ -73,7 +71,6 @@ def evaluate_given(
         trust_data: Follow links and VRTs out of the data root.
         protocol: Name of the protocol that says how pixels are read.
         seed: Of the split; the target is the same for all.
-        device: Where to compute.
 
     Raises:
         UserError: If the benchmark or its data cannot be used, or the module is for other bands or classes.

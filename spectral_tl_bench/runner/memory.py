@@ -23,13 +23,7 @@ def with_enough_parts(
     """Run a cell, and where asked for run it again with batches in twice as many parts when a step needs less memory.
 
     Args:
-        measure: Runs the cell.
-        cell: The cell.
-        workplace: Where it is run.
         fields: What is known about the cell; its environment is told in how many parts it was run.
-
-    Returns:
-        What ``measure`` returns.
     """
     while True:
         fields["environment"] |= workplace.hardware.facts()
@@ -59,8 +53,6 @@ def explained(failure: dict[str, str], error: Exception, cell: Cell, fields: dic
 
     Args:
         failure: ``kind`` and ``message``.
-        error: What has happened.
-        cell: The cell.
         fields: What is known about it; its environment tells in how many parts its batches were.
     """
     if not is_out_of_memory(error):
@@ -75,7 +67,6 @@ def advice(cell: Cell, parts: int) -> str:
     """With which sizes memory has run out, and what helps.
 
     Args:
-        cell: The cell.
         parts: Parts that its batches were in.
     """
     settings = cell.settings

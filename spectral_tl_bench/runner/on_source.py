@@ -22,7 +22,6 @@ def source_value(cell: Cell, workplace: Workplace) -> float:
 
     Args:
         cell: What is trained; its oracle would be chosen on the target, so it is not asked for one.
-        workplace: Where it is trained.
 
     Raises:
         ValueError: If it asks for an oracle, for images of the target, or to be selected on it.

@@ -43,10 +43,6 @@ Broken = list[tuple[str, UserError]]
 def plan(requests: Request | Sequence[Request], say: Say) -> tuple[list[Cell], Broken]:
     """Turn requests into cells; every mistake that can be found without training is found here.
 
-    Args:
-        requests: What the user asked for.
-        say: Prints one line.
-
     Returns:
         The cells, each once, and what cannot run with the reason: benchmarks whose data cannot be used, and benchmarks
         with a method whose objectives need more source domains. The others can run.
@@ -270,9 +266,6 @@ def on_sensor(
     """The backbone with all that depends on sensor and protocol and stands in a record.
 
     Args:
-        backbone: The backbone.
-        sensor: The sensor.
-        protocol: The protocol.
         scale: How many times larger images are made before it, as a user writes it.
         norm: How pixels are normalised before it, as a user writes it.
 
@@ -308,7 +301,6 @@ def open_benchmark(benchmark: Benchmark, own_folder: Path | None, request: Reque
     """A benchmark with its chips found and checked.
 
     Args:
-        benchmark: The benchmark.
         own_folder: Folder of its YAML file when it is the user's own.
         request: Says where the data are, and what may be missing of them.
 

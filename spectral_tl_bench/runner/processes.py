@@ -52,12 +52,7 @@ def execute_in_processes(
     several; the others run in this one.
 
     Args:
-        cells: What to run.
         out: Root of the record store.
-        hardware: Device, precision and threads.
-        workers: Readers of each cell: processes, or threads where all chips are packed.
-        say: Prints one line.
-        fresh: Run again even where a finished record exists.
         jobs: Number of processes.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
         before: Cells of the same run that are over already.

@@ -20,21 +20,16 @@ class Request:
         benchmarks: Ids, groups or paths of YAML files.
         methods: Entry-point names, each by itself or with a preset and objectives (``name@preset+objective``).
         options: Method options, for every method of the request; they win over a preset's.
-        backbone: Backbone name.
-        backbone_sizes: Changed sizes of the backbone.
         weights: Pretrained weights of the backbone; see ``get_backbone``.
         patch_embedding: How its patch embedding comes from them.
         input_scale: How many times larger images are made before it; see ``models.backbones.input_scale``.
         level_norm: What feature levels pass before a decoder; what the backbone's authors do by default.
         input_norm: How pixels are normalised before it alone; by the source's statistics by default.
-        seeds: Seeds.
         data_root: ``--data-root``, if given.
         allow_partial: Whether published data may be incomplete.
         trust_data: Whether links and VRTs may lead out of the data root.
         packed: Where packed chips are, see ``data.packed.find_packed``; no number depends on it.
-        protocol: Name of the protocol.
         as_published: Whether the target's labels may be read while training, which ``as-published`` alone does.
-        overrides: Changed protocol settings.
         oracle: Also report the oracle checkpoint.
         from_stage: Folder of a trained first stage to start from.
         objective_options: Options of objectives by name, for every method that has the objective.

@@ -78,7 +78,6 @@ def bring_home(out: Path, fields: Mapping[str, Any], say: Say) -> bool:
     Args:
         out: Root of the record store.
         fields: What is known about the cell before anything is measured.
-        say: Prints one line.
 
     Returns:
         Whether there was one.
@@ -130,11 +129,7 @@ def _patiently(store: Callable[[], Record], built: BuiltRun) -> Record:
 
 
 def _keep_elsewhere(store: Callable[[Path], Record], fields: Mapping[str, Any]) -> Path:
-    """Store a result in a folder of its own in the first place that has room for it.
-
-    Raises:
-        OSError: If no place has.
-    """
+    """Store a result in a folder of its own in the first place that has room for it."""
     last: OSError = FileNotFoundError("there is no other place")
     for root in _roots():
         place = root / (PREFIX + fields["fingerprint"][:_DIGITS])

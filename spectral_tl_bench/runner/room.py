@@ -30,7 +30,6 @@ def bytes_of_weights(module: nn.Module, changeable: Collection[str]) -> int:
     """How many bytes the weights take that are stored with a result.
 
     Args:
-        module: What the method built.
         changeable: Names of the weights that are not those of the pretrained backbone.
     """
     names = {*changeable, *drawn(module)}
@@ -41,18 +40,14 @@ def check_places(cells: Sequence[Cell], out: Path, at_least: int = 0) -> None:
     """Refuse to begin where the results of some cells cannot be stored.
 
     Args:
-        cells: The cells.
         out: Root of the record store.
         at_least: Bytes that they take, as far as finished ones tell; without, weights are not counted.
 
     Raises:
         StorageError: If a folder of a cell cannot be written, or there is no room for all that has not run before.
     """
-    missing = [(cell, folder) for cell in cells if not ((folder := _folder(cell, out)) / RECORD_FILE).is_file()]
+    folders = [record_folder(out, cell.opened.benchmark.id, cell.method_name, cell.fingerprint()) for cell in cells]
+    missing = [one for one in zip(cells, folders, strict=True) if not (one[1] / RECORD_FILE).is_file()]
     check_folders((folder for _, folder in missing), OUT)
     room = sum(bytes_of_result(cell, cell.split()) for cell, _ in missing)
     check_folder(out, OUT, max(room, at_least, LEAST_ROOM) if room else 0)
-
-
-def _folder(cell: Cell, out: Path) -> Path:
-    return record_folder(out, cell.opened.benchmark.id, cell.method_name, cell.fingerprint())

@@ -113,7 +113,6 @@ def space_of(method: Method, task: Task, given: Mapping[str, str], fixed: Mappin
     fewer for each.
 
     Args:
-        method: The method.
         task: What it would be told, for its stages.
         given: What the user wants to be searched, by name; where there is any, nothing else is.
         fixed: Flags of options and settings that the user has set, by name.
@@ -144,12 +143,9 @@ def draws(space: Space, search: Search, budget: int, benchmark: str, method: str
     """The configurations that a search tries, in order; the same ones every time.
 
     Args:
-        space: What is searched.
         search: ``random``, or ``grid``.
         budget: The most that may be drawn. A smaller budget has the first of a larger one's random draws.
-        benchmark: Id of the benchmark.
         method: Full name of the method.
-        seed: Seed.
 
     Returns:
         Different configurations: ``budget`` of them, or fewer where the space has no more.

@@ -16,6 +16,7 @@ from spectral_tl_bench.data.loaders import SourceData
 from spectral_tl_bench.data.shares import agreed, mine, spread
 from spectral_tl_bench.data.splits import SplitTable
 from spectral_tl_bench.errors import MethodError, StageError, StorageError
+from spectral_tl_bench.methods.adapters_io import shown
 from spectral_tl_bench.methods.base import Shared, Stage, Task
 from spectral_tl_bench.models.weights import State, weights_digest
 from spectral_tl_bench.protocol.numerics import named_parts, stage_versions
@@ -54,7 +55,6 @@ class FirstStage:
     """A first stage whose weights are in the run's module.
 
     Attributes:
-        card: What it is.
         carried: Names of the weights that came with it.
         reused: Whether it was trained before this run.
         given: Whether the user named it.
@@ -95,12 +95,6 @@ def prepare(
     """Put the first stage of a run into its module, if its method shares one.
 
     Args:
-        cell: What is run.
-        split: Who does what.
-        module: What the cell's method built.
-        source: Training windows.
-        hardware: Device and precision.
-        say: Prints one line of progress.
         out: Root of the record store, where a training that was cut off is found.
 
     Returns:
@@ -146,11 +140,8 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
     """What a cell's first stage depends on.
 
     Args:
-        cell: What is run.
         split: Who does what; only the training chips count.
         task: From ``shared_stage``, like ``stage`` and ``shared``.
-        stage: The stage.
-        shared: How it is shared.
     """
     benchmark, budget = cell.opened.benchmark, task.budget
     chips: dict[str, dict[str, str]] = {domain: {} for domain in benchmark.source}
@@ -241,7 +232,7 @@ def check_given(cell: Cell, split: SplitTable, given: GivenStage) -> None:
                 problems.append((label, old.get(name), new.get(name), "add " + flag.format(name, old.get(name))))
     if problems:
         lines = [
-            f"{name}: the checkpoint has {_shown(old)}, this run needs {_shown(new)}" for name, old, new, _ in problems
+            f"{name}: the checkpoint has {shown(old)}, this run needs {shown(new)}" for name, old, new, _ in problems
         ]
         raise StageError(
             f"the given stage does not fit {cell.title}:\n    " + "\n    ".join(lines),
@@ -266,11 +257,6 @@ def _check_leak(cell: Cell, split: SplitTable, given: GivenStage) -> None:
         expected=f"a stage pretrained on source chips alone ({', '.join(benchmark.source)})",
         fix="leave out --from-stage, and the stage is trained on the source of this benchmark",
     )
-
-
-def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _found_or_trained(

@@ -33,15 +33,9 @@ class Standing:
     """How far a cell is, or was when it ended without a record.
 
     Attributes:
-        benchmark: Id of the benchmark.
-        method: Name of the method.
-        seed: Seed.
-        host: The machine.
-        pid: The process.
         job: Number of the batch job, if any.
         since: When this run of the cell began, ISO 8601.
         at: When this was written.
-        stage: What it is doing.
         step: Step of the stage.
         steps: Steps of the stage; 0 where there are none.
         left: Seconds until the end of the stage, about; None where they are not known.
@@ -67,7 +61,6 @@ class Standing:
         """That of a cell in a store; None where there is none that can be read.
 
         Args:
-            root: Root of the store.
             cell: Name of the cell's folder.
         """
         try:
@@ -84,7 +77,6 @@ class Keeper:
     """Writes down how far a cell is, as long as it runs.
 
     Args:
-        root: Root of the store.
         fields: What is known about the cell: benchmark, method, seed, fingerprint.
     """
 

@@ -36,12 +36,9 @@ class CellStatus:
     Attributes:
         key: The name of its folder: the first digits of its fingerprint.
         benchmark: Id of the benchmark; empty where it is not known.
-        method: Name of the method.
-        seed: Seed.
         state: One of ``STATES``.
         folder: Its folder, which need not be there; None where it is not known.
         miou: Target mIoU, once it is done.
-        reason: Why it has failed.
         holder: The process that runs it, or ran it and has left its lease.
         standing: How far it is, or was when it was stopped.
         job: What is known about its batch job.
@@ -114,7 +111,6 @@ def cells_of(root: Path, queue_states: QueueStates | None = None) -> list[CellSt
     """The cells of a store, sorted by name.
 
     Args:
-        root: Root of the store.
         queue_states: Asks for the states of batch jobs; without it, jobs that were submitted count as queued.
 
     Raises:
@@ -142,7 +138,6 @@ def find_cell(cells: Sequence[CellStatus], name: str) -> CellStatus:
     """The cell that a user names.
 
     Args:
-        cells: All of them.
         name: Digits that its fingerprint begins with, or benchmark/method, or benchmark/method/seed.
 
     Raises:
@@ -203,12 +198,8 @@ def _state(
     if job and job_state != "gone" and (record is None or written <= _seconds(job.get("submitted"))):
         return "queued"
     if standing is not None and (record is None or _seconds(standing.at) >= int(written)):
-        return _ended(standing)
+        return "paused" if standing.ended == "paused" else "stopped"
     return "failed" if record is not None else "stopped" if job or holder is not None else ""
-
-
-def _ended(standing: Standing | None) -> str:
-    return "paused" if standing is not None and standing.ended == "paused" else "stopped"
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -30,8 +30,6 @@ class Look:
     """What there is of a cell.
 
     Attributes:
-        cell: The cell.
-        fingerprint: Of its identity.
         path: Where its record is, or will be.
         state: ``done``; ``failed``: it was tried; ``changed``: there is a record of something near; ``new``.
         reason: Why it is left, in words.
@@ -76,7 +74,6 @@ def survey(cells: Sequence[Cell], out: Path) -> Survey:
     A record counts as one where it is complete and of the cell's very identity; scores and evidence are not verified.
 
     Args:
-        cells: The cells.
         out: Root of the record store, which need not be there.
     """
     texts = Texts()
@@ -198,10 +195,6 @@ def confirmed(found: Survey, say: Say) -> dict[int, Outcome]:
     """The outcomes of the cells that are done, by their number: their records are verified, and nothing is loaded.
 
     One whose record or evidence is damaged is left out, so that it is made again.
-
-    Args:
-        found: What there is.
-        say: Prints one line.
     """
     outcomes = {}
     for number, look in enumerate(found.looks):

@@ -36,12 +36,7 @@ class TestedModel:
 
 
 def test(built: BuiltRun, trained: TrainedModel) -> TestedModel:
-    """Open the target, after training and selection are over, and test every checkpoint that counts.
-
-    Args:
-        built: The cell.
-        trained: Its checkpoints.
-    """
+    """Open the target, after training and selection are over, and test every checkpoint that counts."""
     cell, index = built.cell, built.cell.opened.index
     chips = built.split.chips("target")
     pixels = _target(built)
@@ -61,12 +56,7 @@ def test(built: BuiltRun, trained: TrainedModel) -> TestedModel:
 
 
 def assist(built: BuiltRun, trained: TrainedModel) -> None:
-    """Test in a process other than a group's first, which says how often and with which weights.
-
-    Args:
-        built: The cell.
-        trained: Its module.
-    """
+    """Test in a process other than a group's first, which says how often and with which weights."""
     target, normalise = _target(built), built.source.normaliser()
     while agreed(None):
         classes = len(built.cell.opened.benchmark.labels.names)

@@ -263,6 +263,3 @@ def accompany(cell: Cell, workplace: Workplace) -> None:
         store = cell_store(cell, fingerprint, workplace.out, built.hardware, workplace.say)
         trained = train(built, folder, store, leaked(built))
         assist(built, trained)
-
-
-__all__ = ["DeviceError", "accompany", "check_parts", "divisible", "together", "why_alone"]

@@ -28,7 +28,6 @@ def train(
     """Train a built cell; nothing of the target is open yet, unless the protocol selects on it.
 
     Args:
-        built: The cell.
         folder: For checkpoints; it must last until testing is over.
         store: Where those are kept from which training goes on after it was cut off; None keeps none.
         target: From ``runner.test.leaked``.

@@ -44,9 +44,7 @@ class Tuner:
     Attributes:
         base: The cell as it is without a search; its seed is that of the draws and of their training.
         options: Options of the method that the user has set.
-        search: How configurations are drawn.
         budget: How many.
-        space: What is searched.
     """
 
     base: Cell
@@ -98,7 +96,6 @@ class Tuner:
         """A cell with a configuration.
 
         Args:
-            point: The configuration.
             cell: The cell without it, of any seed.
 
         Raises:
@@ -160,10 +157,8 @@ def run_draws(
     """Try all configurations of a search; those that were tried before are not tried again.
 
     Args:
-        tuner: The search.
         place: Where and with what; its draws are kept below ``place.out``.
         jobs: How many at a time, a process each. With one, only foreign code gets processes.
-        fresh: Try again what was tried before.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
 
     Returns:

@@ -50,15 +50,10 @@ def work_through(
     """Find what is finished, and run what is left.
 
     Args:
-        cells: The cells of a plan.
         out: Root of the record store.
-        hardware: Device, precision and threads.
-        workers: Readers of each cell: processes, or threads where all chips are packed.
         jobs: Cells at a time; 0 for as many as is usual.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
-        fresh: Run again what is finished.
         gpus: GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them.
-        say: Prints one line.
 
     Returns:
         The outcomes in the order of the cells.

@@ -75,14 +75,8 @@ def write(
     """Store a finished cell. The record comes last: the cell counts as finished from then on.
 
     Args:
-        built: The cell.
-        trained: Its checkpoints.
-        tested: What testing left.
         fields: What is known about the cell before anything is measured.
         clock: When its steps were over.
-
-    Returns:
-        The stored record.
 
     Raises:
         OSError: If there is no room, or it cannot be written; then there is no new record.

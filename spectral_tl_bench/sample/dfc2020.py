@@ -144,7 +144,6 @@ def write_dfc2020(
     """Write a DFC2020 tree.
 
     Args:
-        root: Folder of the dataset.
         layout: ``seasons`` for the folders ``spring summer autumn winter``, ``sets`` for ``trainset testset`` (whole
             places in either). Below them ``image/s2_{City}/ROIs0000_{season}_s2_{City}_p{n}.tif`` and
             ``label/dfc_{City}/ROIs0000_{season}_dfc_{City}_p{n}.tif``.

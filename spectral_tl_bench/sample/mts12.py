@@ -101,7 +101,6 @@ def write_mts12(root: Path, *, chip: int = 96, north: int = 36, south: int = 20)
     than 500 pixels covers the upper left corner of its tile.
 
     Args:
-        root: Folder of the dataset.
         chip: Edge of a chip in pixels.
         north: Tiles of rows 12 and up (folds train and val), at most 36.
         south: Tiles of rows 0 to 11 (fold test), at most 24.

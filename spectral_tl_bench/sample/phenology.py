@@ -34,8 +34,6 @@ class View:
     """All that sets one image of one landscape apart from another image or landscape.
 
     Args:
-        season: Point in the growing year.
-        sky: Light and air.
         tint: Colours of soil, water and leaves; its vigour is replaced by the season's.
         town: Factors on the amounts of asphalt, concrete, metal and tile in built-up land.
         lushness: Factor on the leaf area of all vegetation.
@@ -68,7 +66,6 @@ def crops(season: Season, choice: Array, shift: Array) -> Array:
     """Leaf area of fields relative to their peak.
 
     Args:
-        season: Point in the growing year.
         choice: Uniform draw per field that picks the crop, 0..1.
         shift: Standard normal draw per field for its sowing date.
 

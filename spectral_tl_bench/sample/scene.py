@@ -40,7 +40,6 @@ class Scene:
     """A canvas with everything about it that does not change from date to date.
 
     Args:
-        ground: The lie of the land.
         covers: Names of the covers that occur, in the order of ``chosen``.
         chosen: Index of the cover per pixel, (H, W).
         patches: Standard normal draws per parcel and material, (parcels, materials).
@@ -68,12 +67,8 @@ def make_scene(rng: np.random.Generator, shape: tuple[int, int], shares: Mapping
     """Draw a canvas.
 
     Args:
-        rng: Source of randomness.
         shape: Height and width in pixels.
         shares: Share of each cover on the canvas.
-
-    Returns:
-        The canvas.
     """
     ground = make_ground(rng, shape)
     chosen = lay_covers(rng, ground, shares)
@@ -130,11 +125,6 @@ def _pattern(scene: Scene, covers: Sequence[Cover]) -> Array:
 
 def reflectance(scene: Scene, view: View, sensor: Sensor) -> Array:
     """Surface reflectance of a canvas in a sensor's bands, before the air.
-
-    Args:
-        scene: The canvas.
-        view: Date and landscape.
-        sensor: The sensor.
 
     Returns:
         Reflectance, shape (H, W, bands).
@@ -197,10 +187,7 @@ def render(scene: Scene, views: Sequence[View], sensor: Sensor, rng: np.random.G
     """Digital numbers of a canvas on one or several dates.
 
     Args:
-        scene: The canvas.
         views: One view per date.
-        sensor: The sensor.
-        rng: Source of sensor noise.
 
     Returns:
         Digital numbers, shape (dates * bands, H, W), date-major.
@@ -220,7 +207,6 @@ def draw_shares(
     """Draw which covers a canvas has, and how much of each.
 
     Args:
-        rng: Source of randomness.
         priors: Relative frequency of each cover in the landscape.
         most: Largest number of covers on the canvas.
         spread: Standard deviation of the logarithm of the shares between canvases.

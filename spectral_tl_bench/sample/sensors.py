@@ -86,9 +86,6 @@ def observe(reflectance: Array, sensor: Sensor, sky: Sky, rng: np.random.Generat
 
     Args:
         reflectance: Surface reflectance in the sensor's bands, shape (H, W, bands).
-        sensor: The sensor.
-        sky: Light and air.
-        rng: Source of the sensor noise.
 
     Returns:
         Digital numbers, shape (bands, H, W), of the sensor's type, never below 1: 0 means no data.

@@ -101,9 +101,6 @@ def _line(*points: tuple[float, float]) -> Array:
 def material_table(tint: Tint) -> Array:
     """Spectra of all `MATERIALS` in one landscape.
 
-    Args:
-        tint: The landscape's colours.
-
     Returns:
         Reflectance, shape (materials, wavelengths), 0..1.
     """

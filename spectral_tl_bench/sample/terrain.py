@@ -45,10 +45,8 @@ def noise(
     """Smooth random fields of unit spread.
 
     Args:
-        rng: Source of randomness.
         shape: Height and width.
         scale: Correlation length in pixels.
-        count: How many fields.
         rough: True for fields with detail at all scales below ``scale``, as terrain has; False for one scale.
 
     Returns:
@@ -130,8 +128,6 @@ def lay_covers(rng: np.random.Generator, ground: Ground, shares: Mapping[str, fl
     """Lay covers out so that each lies where it likes to, and takes about its share of the canvas.
 
     Args:
-        rng: Source of randomness.
-        ground: The lie of the land.
         shares: Wanted share of each cover, positive; normalised here.
 
     Returns:
@@ -163,7 +159,6 @@ def make_patterns(rng: np.random.Generator, parcels: NDArray[np.int64]) -> dict[
     """What stands where inside covers: grain, clumps, crowns, rows along a parcel, trees on a grid, blocks of houses.
 
     Args:
-        rng: Source of randomness.
         parcels: Number of the parcel per pixel, (H, W): rows and grids turn from parcel to parcel.
 
     Returns:

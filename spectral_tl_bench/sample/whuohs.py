@@ -62,7 +62,6 @@ class Place:
     """One city of a pair.
 
     Args:
-        name: The city's name.
         longitude: Degrees east.
         latitude: Degrees north.
         climate: Relative frequency of covers around it.
@@ -154,7 +153,6 @@ def write_whu_ohs(
     """Write a WHU-OHS tree.
 
     Args:
-        root: Folder of the dataset.
         layout: ``flat`` for ``transfer-STall/{source,target}/{image,label}/NAME.tif``, ``nested`` for the same with
             a level ``{tr,val,ts}`` below image and label, ``official`` for ``{tr,val,ts}/{image,label}/NAME.tif``.
             The official tree holds other chips of the same cities than the two transfer trees.

@@ -40,7 +40,6 @@ def obtain(
         make: Writes it: a new folder is given to be filled, or the path of a file to be written.
         damaged: What ``read`` raises on an entry that is to be made again; all else that it raises ends the attempt.
         size: About how many bytes it will take, as far as that is known.
-        say: Prints one line.
 
     Returns:
         What ``read`` gives, and whether it was there before.

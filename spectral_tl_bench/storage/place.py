@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -123,7 +124,6 @@ class Entry:
 
     Attributes:
         kind: What it is.
-        path: Its file or folder.
         size: In bytes.
         used: When it was last used, in seconds since the epoch.
     """
@@ -184,3 +184,33 @@ def remove_whole(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return
+
+
+_NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+def stand_in_for_home() -> None:
+    """See to it that no library needs a home folder or an account, by environment variables that children inherit.
+
+    Matplotlib, timm, PyTorch and others keep files below the home, and PyTorch asks for the user's name. Where there
+    is neither, they fail or write into a folder called ``~``. Variables that are set stay as they are.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    if not any(os.environ.get(name) for name in _NAMES) and not _has_account():
+        os.environ["USER"] = f"uid-{os.getuid()}"
+    if usual_cache() is None:
+        with contextlib.suppress(StorageError):  # whoever needs the folder says why there is none
+            folder = str(private_folder())
+            for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TRITON_HOME"):
+                os.environ.setdefault(name, folder)
+
+
+def _has_account() -> bool:
+    import pwd
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True

@@ -72,7 +72,6 @@ def make_room(
         limit: A limit beside that of all that is kept.
         what: What will be stored, in words.
         fix: How to need less room.
-        say: Prints one line for each entry that is removed.
 
     Raises:
         StorageError: If it does not fit, even without all that may be removed; nothing is removed then.

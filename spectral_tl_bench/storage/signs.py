@@ -118,7 +118,6 @@ class Holder:
     """The process that has an entry's claim.
 
     Attributes:
-        host: Name of its machine.
         pid: Its number there.
         touched: When it last gave a sign of life, in seconds since the epoch, by the clock of the file system.
         lives: Whether it may still be at it.
@@ -177,7 +176,6 @@ def hold(entry: Path, user: object | None = None) -> None:
     """Say that an entry is in use, so that it is neither evicted nor cleared.
 
     Args:
-        entry: The entry.
         user: What uses it, as long as it exists; None for the rest of this process.
     """
     if user is None:

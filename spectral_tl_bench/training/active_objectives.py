@@ -24,9 +24,6 @@ class ActiveObjectives:
 
     Args:
         objectives: By name; they are copied.
-        stage: The stage.
-        source: Training windows.
-        num_classes: Number of classes.
         order: Name of the stage's data order.
         folder: For what an averager keeps, in the last stage; None in others, where nothing is averaged.
     """

@@ -27,9 +27,7 @@ class Sweep:
     """The batches of a stage in closed form: every source training pixel, normalised, as often as they are asked for.
 
     Args:
-        source: What training may see.
         labelled: Whether batches carry ``mask``.
-        device: Where the batches go.
         order: Name of the order of target windows, which batches hold for methods that say that they need them.
     """
 
@@ -89,9 +87,6 @@ def solve_stage(
         source: Training pixels.
         declared: Parameters that required a gradient when the module was built.
         seed: Seed of whatever is random in the stage.
-        device: Where to compute.
-        say: Prints one line of progress.
-        title: What is running, for progress.
         validation: How it is validated, once; None for not at all.
 
     Raises:

@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.data.shares import Share, mine, summed
@@ -25,7 +25,6 @@ from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
-from spectral_tl_bench.training.compiling import compiled, forgiving
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.loggers import CellLogs
 from spectral_tl_bench.training.measured import StepClock
@@ -46,7 +45,6 @@ class Validation:
 
     Attributes:
         chips: Chips for validation: of the source, unless the selection says that it wants the target's.
-        num_classes: Number of classes.
         times: How often.
         selection: What their value is.
     """
@@ -62,17 +60,9 @@ class GradientStage:
     """A stage that is trained by gradients, with all that it needs.
 
     Attributes:
-        module: What the method built.
-        stage: The stage.
-        source: Training windows.
-        budget: Optimiser settings.
         declared: Parameters that required a gradient when the module was built.
         folder: Where checkpoints go, if a callback writes any.
-        order: Name of the data order.
         seed: Seed of everything random in training but the data order.
-        hardware: Device and precision.
-        say: Prints one line of progress.
-        title: What is running, for progress.
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
         validation: How it is validated; None for not at all.
         objectives: The objectives of the run, or None.
@@ -139,9 +129,6 @@ class ValidationTrace(ModelCheckpoint):
 def train_stage(job: GradientStage) -> tuple[StageTask, StageSummary]:
     """Train a module through one stage.
 
-    Args:
-        job: The stage.
-
     Returns:
         The task that trained, and what it did.
     """
@@ -206,7 +193,6 @@ def look_before(job: GradientStage, share: Share) -> Matrix:
     """The confusion matrix (K, K) of a module before its stage, over the first chips of the validation.
 
     Args:
-        job: The stage.
         share: Which part of the chips is this process's.
     """
     validation = job.validation
@@ -223,11 +209,7 @@ def look_before(job: GradientStage, share: Share) -> Matrix:
 
 
 def _parts(job: GradientStage, share: Share) -> Parts | None:
-    """How the stage's batches are divided; None where one device takes each at once.
-
-    Raises:
-        UserError: If the stage needs its batches whole, or a batch has fewer windows than there are devices.
-    """
+    """How the stage's batches are divided; None where one device takes each at once."""
     size, passes = job.source.settings.batch_size, job.hardware.passes
     if share.size * passes == 1:
         return None
@@ -249,11 +231,7 @@ def _logs(job: GradientStage, share: Share) -> CellLogs | None:
 
 
 def _sync_statistics(task: StageTask, hardware: Hardware, share: Share) -> bool:
-    """Whether devices must share batch statistics.
-
-    Raises:
-        UserError: If they must and cannot.
-    """
+    """Whether devices must share batch statistics."""
     if share.size == 1 or not any(
         isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training for child in task.modules()
     ):
@@ -320,3 +298,43 @@ def _quiet() -> None:
         ".*Experiment logs directory.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", message=pattern)
+
+
+def why_not(device: torch.device) -> str | None:
+    """The reason why nothing can be compiled here; None where a compiler is found and works."""
+
+    def probe(values: Tensor) -> Tensor:
+        return (values * 2 + 1).relu()
+
+    try:
+        result = torch.compile(probe, fullgraph=True)(torch.arange(8.0, device=device))
+    except Exception as error:  # whatever a missing or broken compiler leads to, of which there are many kinds
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    if result.tolist() != [1.0 + 2 * number for number in range(8)]:
+        return "the compiled code gives wrong results"
+    return None
+
+
+def compiled(module: nn.Module, device: torch.device, say: Say, title: str) -> tuple[nn.Module | None, str]:
+    """A module in compiled form, on the same weights.
+
+    Args:
+        module: The module; it is not changed.
+
+    Returns:
+        The compiled module, or None, and a word for the record: ``yes``, or why not.
+    """
+    reason = why_not(device)
+    if reason is not None:
+        say(f"{title} | --compile: nothing can be compiled here, training goes on without it ({reason})")
+        return None, reason
+    say(f"{title} | --compile: the first steps compile the model and take longer")
+    return torch.compile(module), "yes"  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def forgiving() -> Iterator[None]:
+    """Inside, what cannot be compiled runs as it is, with a warning from PyTorch."""
+    with torch._dynamo.config.patch(suppress_errors=True):
+        yield

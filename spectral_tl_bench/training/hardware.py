@@ -45,7 +45,6 @@ class Hardware:
     Attributes:
         accelerator: Kind of device, as Lightning names it.
         precision: Of training; like ``compile`` it changes results a little and is one of the run's settings.
-        compile: Whether training steps are compiled.
         feature_limit: Room for kept features, in GiB; 0 keeps none. It changes no result.
         threads: Computing threads on the CPU; 0 leaves it to the cell: one where chips are small, so that its result
             depends neither on the machine's cores nor on what runs beside it, else what PyTorch is set to.
@@ -53,7 +52,6 @@ class Hardware:
         checkpoint_every: Seconds between two checkpoints, from which a cell goes on that was cut off; 0 keeps none.
         checkpoint_steps: Steps between two, in place of the time; for tests.
         devices: Devices of each node that a cell is trained on, a process each.
-        nodes: Nodes that a cell is trained on.
         passes: Forward and backward passes in which each device goes through its part of a batch.
         on_oom: What happens where the memory for a step runs out: the cell fails, or is run in more passes.
         loggers: What training is written down with, by name.
@@ -147,14 +145,12 @@ def checked_hardware(
     """The hardware by the name of its accelerator.
 
     Args:
-        accelerator: Kind of device.
         feature_limit: Room for kept features, in GiB.
         threads: Computing threads on the CPU; 0 leaves it to each cell.
         precision: What the settings will ask for.
         wait_for_room: Minutes to wait for room where a finished result cannot be stored.
         checkpoint_every: Seconds between two checkpoints; 0 keeps none.
         devices: Devices of each node that a cell is trained on.
-        nodes: Nodes that a cell is trained on.
 
     Raises:
         UserError: If a GPU is asked for and PyTorch sees none, there are fewer than that, or the device cannot compute

@@ -73,10 +73,7 @@ class CellLogs(Callback):
     """The loggers of a stage, which begin anew with it and go on where it goes on; notes the learning rate as well.
 
     Args:
-        names: Of the loggers.
         folder: Of the stage; each logger writes into a folder of its own there.
-        title: What is running.
-        steps: Steps of the stage.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, title: str, steps: int) -> None:

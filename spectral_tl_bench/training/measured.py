@@ -25,7 +25,6 @@ class StepClock(Callback):
 
     Args:
         batch_size: Windows per step, over all devices.
-        device: Where it trains.
     """
 
     def __init__(self, batch_size: int, device: torch.device) -> None:
@@ -79,12 +78,7 @@ class StepClock(Callback):
 
 
 def waiting_line(stages: Iterable[StageSummary], workers: int) -> str:
-    """How much of its training a cell has waited for data, and what helps where that is much; empty if unknown.
-
-    Args:
-        stages: Of the cell.
-        workers: Its readers.
-    """
+    """How much of its training a cell has waited for data, and what helps where that is much; empty if unknown."""
     known = [(stage.seconds, stage.measured[WAITING]) for stage in stages if WAITING in stage.measured]
     seconds = sum(duration for duration, _ in known)
     if seconds <= 0:

@@ -17,7 +17,6 @@ def plain(value: Any, owner: str) -> Any:
     """A value that a checkpoint can hold: tensors, numbers and texts in lists, tuples and mappings.
 
     Args:
-        value: The value.
         owner: Whose it is.
 
     Raises:

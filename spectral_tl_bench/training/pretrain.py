@@ -86,14 +86,7 @@ def train_shared(
 
     Args:
         task: From ``shared_stage``, like ``stage`` and ``shared``.
-        stage: The stage.
-        shared: How it is shared.
-        identity: What it depends on.
-        source: Training windows.
         folder: Pictures appear there while it trains.
-        hardware: Device and precision.
-        say: Prints one line of progress.
-        title: What is running, for progress.
         store: Where checkpoints are kept from which it goes on after it was cut off; None keeps none.
 
     Returns:

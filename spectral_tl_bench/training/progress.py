@@ -19,9 +19,6 @@ class ProgressLines(Callback):
     """Says a line at every validation, and at least every ``interval`` seconds.
 
     Args:
-        say: Prints one line.
-        title: What is running.
-        steps: Steps of the stage.
         interval: Seconds between lines.
         value: What the value of a validation is called.
     """
@@ -67,7 +64,6 @@ class LossTrace(Callback):
     """Keeps the training loss at evenly spread steps, the last one included.
 
     Args:
-        steps: Steps of the stage.
         points: How many values to keep at most; each of them waits for the device.
     """
 

@@ -40,9 +40,6 @@ def draw_grid(columns: dict[str, Tensor], wavelengths: Sequence[float]) -> Image
     Args:
         columns: Images (B, C, H, W) by title, in the files' unit; the first ones are the input.
         wavelengths: Centre wavelengths in micrometres, one per band.
-
-    Returns:
-        The picture.
     """
     tiles: list[tuple[str, list[NDArray[np.uint8]]]] = []
     first = next(iter(columns.values()))

@@ -163,7 +163,8 @@ class Keeper:
             first = agreed({name: signature(value) for name, value in weights.items()} if share.rank == 0 else None)
             differing = {name: value for name, value in weights.items() if first.get(name) != signature(value)}
             # The first one's is here already; it need not become bytes.
-            sent = None if share.rank == 0 else _on_cpu({**content, "weights": differing})
+            own_alone = {**content, "weights": differing}
+            sent = None if share.rank == 0 else tree_map_only(Tensor, lambda tensor: tensor.cpu(), own_alone)
             _, *others = gathered((sent, problem)) or [None]
             if share.rank:
                 return
@@ -201,10 +202,6 @@ def theirs_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if len(others) + 1 != share.size:
         return None
     return others[share.rank - 1] if share.rank else {}
-
-
-def _on_cpu(value: Any) -> Any:
-    return tree_map_only(Tensor, lambda tensor: tensor.cpu(), value)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -249,9 +246,7 @@ class StageKeeper(Callback):
     ahead by then does not matter, since batches are counted.
 
     Attributes:
-        keeper: Writes them.
         number: Number of the stage.
-        stage: The stage.
         objectives: The objectives at work in it.
         results: What earlier stages have left, by name.
     """

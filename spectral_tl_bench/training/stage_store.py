@@ -33,25 +33,13 @@ class StageIdentity(_Strict):
         method: What stands for the method's class, see ``Method.seed_name``.
         options: Its options, those that do not act in the stage at a fixed value.
         backbone: Name, sizes and pretrained weights of the backbone.
-        dataset: Dataset of the source.
         domains: Ids of the source domains.
         chips: Content (the first 16 hex digits of a hash of pixels and labels) by chip, by domain; training only.
         nodata: What is done with pixels that hold no measurement.
-        bands: Band names.
         wavelengths: Centre wavelengths in micrometres.
         gsd: Ground sampling distance in metres.
         window: Side of the training windows in pixels.
-        normalisation: How images are normalised.
-        augment: Which augmentation windows get.
-        stage: Name of the stage.
         steps: Optimiser steps.
-        batch_size: Windows per step.
-        learning_rate: Of the optimiser.
-        weight_decay: Of the optimiser.
-        schedule: Of the learning rate.
-        precision: Of the computation.
-        compile: Whether training steps were compiled.
-        seed: The run's seed.
         numerics: Numerics version of every component that takes part.
     """
 
@@ -108,7 +96,6 @@ class StageCard(_Strict):
         seconds: How long the training took.
         trainable: How many parameters it trained.
         loss: (step, training loss) at some steps.
-        environment: Versions of what it was trained with.
     """
 
     format: Literal[1] = 1
@@ -130,13 +117,11 @@ def save_stage(
 
     Args:
         folder: Where it goes; it is there.
-        identity: What it depends on.
         state: What the stage carries.
         relies_on: Hash of the weights that it uses and does not hold.
         seconds: How long the training took.
         trainable: How many parameters it trained.
         loss: (step, training loss).
-        environment: Versions of what it was trained with.
 
     Raises:
         StageError: If a tensor is not finite: the training has diverged.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,6 @@ from spectral_tl_bench.methods.losses import segmentation_loss
 from spectral_tl_bench.models.weights import with_frozen_statistics
 from spectral_tl_bench.training.checkpoints import OURS
 from spectral_tl_bench.training.selection import BestOnSource, Matrix
-from spectral_tl_bench.training.source_loss import source_loss
 
 if TYPE_CHECKING:
     from spectral_tl_bench.training.active_objectives import ActiveObjectives
@@ -37,8 +37,6 @@ def trained_parameters(module: nn.Module, stage: Stage, declared: set[str]) -> s
     """The names of the parameters that a stage trains.
 
     Args:
-        module: The method's module.
-        stage: The stage.
         declared: Parameters that required a gradient when the module was built.
     """
     if stage.trainable is None:
@@ -64,14 +62,11 @@ class StageTask(LightningModule):
     """Trains a method's module for one stage, validates it, keeps frozen parts frozen.
 
     Args:
-        module: The method's module.
         normalise: Maps file units to normalised images.
         stage: What to train, how long, with which loss.
-        budget: Optimiser settings.
         declared: Parameters that required a gradient when the module was built.
         augmentation: Applied to training windows, or None.
         validation: Chips for validation, of the source unless the selection says otherwise, or None.
-        num_classes: Number of classes.
         compiled: The module in compiled form, for training steps; validation runs the module as it is.
         objectives: The objectives of the run, or None.
         selection: What the value of a validation is; by default that of ``BestOnSource``.
@@ -256,3 +251,37 @@ class StageTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the validations before training was cut off."""
         self.passes = [matrix.numpy() for matrix in checkpoint.get("passes", [])]
+
+
+@torch.no_grad()
+def source_loss(
+    module: nn.Module,
+    normalise: nn.Module,
+    chips: EvaluationData,
+    num_classes: int,
+    device: torch.device,
+    precision: AbstractContextManager[Any],
+) -> float:
+    """Mean cross-entropy over the windows of chips, as a validation would give it; training goes on as if unseen.
+
+    Modes of layers and random states are afterwards what they were. Where several processes train together, all of
+    them come here, each with its share of the chips.
+
+    Args:
+        module: Maps normalised images (B, C, H, W) to logits (B, K, H, W).
+        normalise: Maps file units to normalised images.
+        chips: Source chips for validation, or this process's share of them.
+        num_classes: Number of classes K.
+        precision: Context of the forward passes.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    spread(list(module.buffers()))
+    evaluator = ChipEvaluator(chips, num_classes, with_loss=True)
+    module.eval()
+    # A loader draws a seed for its workers.
+    with torch.random.fork_rng(devices=[]), precision:
+        for batch in chips.loader() if chips.rows else ():
+            evaluator.add(module(normalise(on_device(batch["image"], device))), batch)
+    for child, mode in modes:
+        child.training = mode
+    return evaluator.loss()

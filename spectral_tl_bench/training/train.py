@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from spectral_tl_bench.console import in_percent
+from spectral_tl_bench.data.batches import on_device
 from spectral_tl_bench.data.loaders import EvaluationData, SourceData
 from spectral_tl_bench.data.shares import mine
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.evaluation.evaluate import evaluate
 from spectral_tl_bench.files import seed_from
 from spectral_tl_bench.methods.base import Budget, Stage
-from spectral_tl_bench.objectives.base import Objective
+from spectral_tl_bench.objectives.base import Average, Objective
 from spectral_tl_bench.pulse import at
 from spectral_tl_bench.training.active_objectives import ActiveObjectives
-from spectral_tl_bench.training.averaging import take_average
 from spectral_tl_bench.training.checkpoints import CheckpointStore
 from spectral_tl_bench.training.closed_form import solve_stage
 from spectral_tl_bench.training.gradient import GradientStage, Validation, ValidationTrace, train_stage
@@ -43,7 +46,6 @@ class FirstStageDone:
     """A first stage whose weights the module holds already.
 
     Attributes:
-        summary: What it did.
         carried: Names of the weights that came with it; checkpoints hold them, whether they train or not.
     """
 
@@ -56,18 +58,8 @@ class TrainingRun:
     """What is trained, on what and how.
 
     Attributes:
-        module: What the method built.
         stages: Its stages; the last one must be labelled, its checkpoint is selected.
-        source: Training windows and validation chips.
-        budget: Optimiser settings.
-        num_classes: Number of classes.
-        validations: How often the last stage is validated.
         weight_seed: Seed of everything random in training but the data order.
-        folder: Where checkpoints go.
-        hardware: Device and precision.
-        say: Prints one line of progress.
-        title: What is running, for progress.
-        selection: Which checkpoint counts.
         target: The target's chips, for a selection that wants them; no other ever gets them.
         keep_all: Keep every validated checkpoint, for the oracle.
         first: The first stage, where it is done already.
@@ -278,3 +270,52 @@ def _check(run: TrainingRun) -> None:
             where=run.title,
             fix="run the method without objectives",
         )
+
+
+STATISTICS_BATCHES = 100
+"""Source training batches, at most, from which batch statistics are computed again."""
+
+
+def take_average(
+    task: StageTask, average: Average, source: SourceData, validation: Validation, device: torch.device
+) -> float:
+    """Put averaged weights into the module that a task has trained.
+
+    The mean of weights has no batch statistics of its own: those of layers that track them in training are computed
+    again, as plain means over source training windows without augmentation.
+
+    Args:
+        validation: How the average is validated.
+
+    Returns:
+        The mIoU on source validation.
+    """
+    module = task.module
+    module.load_state_dict(average.state, strict=False)
+    module.to(device)
+    task.train()
+    tracking = [
+        child for child in module.modules() if child.training and getattr(child, "running_mean", None) is not None
+    ]
+    if tracking:
+        normalise = source.normaliser().to(device)
+        _track_again(module, tracking, normalise, source, min(task.stage.steps, STATISTICS_BATCHES))
+    table = evaluate(module, source.normaliser(), validation.chips, validation.num_classes, device)
+    return validation.selection.value(np.sum(list(table["matrix"]), axis=0))
+
+
+@torch.no_grad()
+def _track_again(
+    module: nn.Module, layers: list[nn.Module], normalise: nn.Module, source: SourceData, batches: int
+) -> None:
+    momenta = [layer.momentum for layer in layers]
+    device = next(module.parameters()).device
+    for layer in layers:
+        layer.reset_running_stats()  # type: ignore[operator]
+        layer.momentum = None  # type: ignore[assignment]
+    try:
+        for batch in source.train_loader(batches, False, "batch statistics of an average"):
+            module(normalise(on_device(batch["image"], device)))
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

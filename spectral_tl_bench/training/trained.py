@@ -49,7 +49,6 @@ class TrainedModel:
 
     Attributes:
         module: The module, holding the last weights.
-        stages: What was done.
         trace: (step, value of the validation) of the last stage; one value where it is in closed form.
         selected: Step and weights of the checkpoint that counts, or of an average of weights.
         last: Step and weights at the end of training.

@@ -66,13 +66,10 @@ def make_trainer(
     What Lightning does by itself in a SLURM job (signals, requeueing, ranks of tasks) stays off, whatever runs it.
 
     Args:
-        hardware: Device and precision.
         steps: Optimiser steps.
         callbacks: A ``ModelCheckpoint`` among them is used.
-        folder: Where checkpoints go.
         validate_every: Steps between validations; None for none.
         sync_statistics: Whether several devices share the batch statistics of normalisation layers.
-        logs: Loggers.
 
     Raises:
         UserError: If the precision cannot be had.

@@ -13,19 +13,6 @@ from spectralx.released.transfer import Mismatch, Report, load_released
 from spectralx.released.write import to_released
 
 __all__ = [
-    "PARTS",
-    "Checkpoint",
-    "Mismatch",
-    "Place",
-    "ReferenceCase",
-    "ReleaseFile",
-    "Report",
-    "evaluate",
-    "load_converted",
-    "load_released",
-    "open_converted",
-    "open_file",
-    "read_checkpoint",
-    "read_file",
-    "to_released",
-]
+    "PARTS", "Checkpoint", "Mismatch", "Place", "ReferenceCase", "ReleaseFile", "Report", "evaluate",
+    "load_converted", "load_released", "open_converted", "open_file", "read_checkpoint", "read_file", "to_released",
+]  # fmt: skip

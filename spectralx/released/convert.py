@@ -66,7 +66,6 @@ class Conversion:
     """A checkpoint of the release, understood.
 
     Attributes:
-        sizes: Of its model.
         report: What its keys are to that model.
         missing: What a complete file would have, by our names.
         tensors: Those of the file, by its keys.
@@ -192,7 +191,6 @@ def save_ours(conversion: Conversion, path: Path, source: str) -> None:
     """Writes a file of ours.
 
     Args:
-        conversion: A complete one.
         path: The ``.safetensors`` file.
         source: What its header says that it was made of.
     """
@@ -226,7 +224,6 @@ def open_converted(path: str | Path, wavelengths: tuple[float, ...] | None = Non
     """The model of a file of ours, of stage 2 with its head.
 
     Args:
-        path: The file.
         wavelengths: Centre wavelengths in micrometres, instead of those of the file.
         **options: Of ``SpectralXConfig``, instead of those of the file.
 
@@ -278,7 +275,6 @@ def release_content(state: Mapping[str, Tensor], sizes: Sizes) -> tuple[dict[str
 
     Args:
         state: A model's tensors by our names.
-        sizes: Of the model.
 
     Raises:
         ValueError: If something is missing that the release loads; it would not say so itself.

@@ -20,7 +20,6 @@ class ReleaseFile:
     """A checkpoint whose tensors are still on disk, with the plain facts that stand beside them.
 
     Attributes:
-        path: The file.
         tensors: Tensors by key, without wrappers: a ``Tensor``, or where to find it.
         facts: Entries of ``hyper_parameters`` that are numbers, texts, or lists of them.
         beside: What the file holds beside the tensors, by top-level key.

@@ -147,9 +147,6 @@ def hyper_tokenizer(
         wavelengths: Centre wavelengths in micrometres; as many as one likes.
         train: Whether to use batch statistics.
 
-    Returns:
-        The module, filled.
-
     Raises:
         ValueError: If weights are missing, or do not fit the image size.
     """

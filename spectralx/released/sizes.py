@@ -32,15 +32,10 @@ class Sizes:
     Attributes:
         stage: 1 for masked reconstruction, 2 for segmentation.
         family: Which pretrained transformer.
-        bands: Image channels.
         wavelengths: Centre wavelengths in micrometres; None if the file does not say.
         classes: Classes without the release's class 0; None in stage 1.
         image_size: Side of the images in pixels.
-        width: Token width.
-        depth: Blocks.
-        heads: Attention heads.
         patch: Side of a patch in pixels.
-        registers: Register tokens.
         attention_biases: Whether DINOv3's biases of queries and values are anything but zero.
         options: Of ``SpectralXConfig``, in the reading ``released``.
     """
@@ -83,7 +78,6 @@ def read_sizes(
     """Sizes of the model, from shapes and from what stands beside them.
 
     Args:
-        checkpoint: What the keys mean.
         tensors: Those of the checkpoint, as ``split_biases`` gives them.
         facts: Plain entries of ``hyper_parameters``.
         stage: Which stage the file is of; by default as its parts say.
@@ -205,7 +199,6 @@ def build(sizes: Sizes, wavelengths: tuple[float, ...] | None = None, **options:
     """The model of a checkpoint, at its random start, on the current device.
 
     Args:
-        sizes: Of the checkpoint.
         wavelengths: In micrometres, where the file does not say them.
         **options: Of ``SpectralXConfig``, beside or instead of those of ``sizes``.
 

@@ -55,7 +55,6 @@ def to_released(
     the next channel that is lower by ``NEVER`` for every image, so that it wins no pixel.
 
     Args:
-        model: The model.
         like: Which keys to write: those that ``load_released`` read, those of a checkpoint, or any keys. By default
             the names of ``stage``.
         stage: 1 or 2 for what the release keeps of that stage, under its names. By default all of the model: as stage
@@ -83,7 +82,8 @@ def state_to_released(
     else:
         checkpoint = read_checkpoint(_default_keys(state, stage) if like is None else like)
         places, constants = checkpoint.places, dict(checkpoint.constants)
-        for key in [key for key, place in places.items() if _is_bias(place) and not has(state, place)]:
+        biases = {key: place for key, place in places.items() if place.name.endswith(("attn.q_bias", "attn.v_bias"))}
+        for key in [key for key, place in biases.items() if not has(state, place)]:
             constants[key] = 0.0
             del places[key]
         lost = [*checkpoint.unknown, *(key for key, place in places.items() if not has(state, place))]
@@ -106,10 +106,6 @@ def _with_void(name: str, value: Tensor) -> Tensor:
     """Weight or bias of the last layer with a first row for class 0, which can win nowhere."""
     first = value[:1] - NEVER if name.endswith("bias") else value[:1]
     return torch.cat([first, value])
-
-
-def _is_bias(place: Place) -> bool:
-    return place.name.endswith(("attn.q_bias", "attn.v_bias"))
 
 
 def _default_keys(state: Mapping[str, Tensor], stage: StageNumber | None) -> list[str]:

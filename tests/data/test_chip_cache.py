@@ -18,9 +18,8 @@ from tiny import make_source
 from torch.utils.data import DataLoader
 
 from spectral_tl_bench.data import chip_cache as module
-from spectral_tl_bench.data.chip_cache import ChipCache
+from spectral_tl_bench.data.chip_cache import ChipCache, SharedChips
 from spectral_tl_bench.data.rasters import ChipCollection, open_datasets
-from spectral_tl_bench.data.shared_chips import SharedChips
 
 FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memory without a file")

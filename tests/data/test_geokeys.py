@@ -9,8 +9,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from spectral_tl_bench.data import opening
-from spectral_tl_bench.data.geokeys import geo_keys
-from spectral_tl_bench.data.opening import open_raster
+from spectral_tl_bench.data.opening import geo_keys, open_raster
 
 LOCAL = "+proj=tmerc +lat_0=3 +lon_0=10 +k=0.9996 +x_0=500000 +ellps=GRS80 +units=m"
 OTHER_LOCAL = LOCAL.replace("lat_0=3", "lat_0=4")  # differs in GeoDoubleParamsTag alone

@@ -15,10 +15,9 @@ import torch
 from packs import both
 from torch.utils.data import DataLoader
 
-from spectral_tl_bench.data import reading_threads
 from spectral_tl_bench.data.loaders import LoaderSettings, SourceData
 from spectral_tl_bench.data.packed import PackedChips
-from spectral_tl_bench.data.reading_threads import in_threads
+from spectral_tl_bench.data.readers import in_threads
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.splits import make_split
 from spectral_tl_bench.data.whole_chips import WholeChips
@@ -137,7 +136,7 @@ def test_pinned_batches_are_pinned_by_the_threads_for_the_device_of_the_process(
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 3)
     monkeypatch.setattr(torch.accelerator, "set_device_index", set_device)
-    monkeypatch.setattr(reading_threads, "pin_memory", pin)
+    monkeypatch.setattr("spectral_tl_bench.data.readers.pin_memory", pin)
     loader = DataLoader(Slow(0), batch_size=50, pin_memory=True)
     assert torch.cat(list(in_threads(loader, 2))).tolist() == [*range(1000, 1100)]
     assert set(pinned) == set(devices) and set(devices.values()) == {3}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectral_tl_bench.leaderboard.statistics.draws import miou_draws, place_weights
+from spectral_tl_bench.leaderboard.statistics.entry import miou_draws, place_weights
 from spectral_tl_bench.leaderboard.statistics.intervals import MIN_EFFECTIVE, estimate, over_seeds
 from spectral_tl_bench.results.places import PlaceCounts, effective_places, mean_iou
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulated import World, coverage, coverage_of_methods
 
-from spectral_tl_bench.leaderboard.statistics.draws import SMALLEST_STRATUM
+from spectral_tl_bench.leaderboard.statistics.entry import SMALLEST_STRATUM
 
 
 @pytest.mark.parametrize(

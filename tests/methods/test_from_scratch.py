@@ -8,9 +8,8 @@ from tiny import make_task
 from torch import nn
 
 from spectral_tl_bench.errors import MethodError
-from spectral_tl_bench.methods.from_scratch import AnySize
+from spectral_tl_bench.methods.from_scratch import AnySize, BatchNorm2d
 from spectral_tl_bench.methods.registry import make_method
-from spectral_tl_bench.models.batch_of_one import BatchNorm2d
 
 METHODS = ["unet", "deeplabv3plus"]
 methods = pytest.mark.parametrize("name", METHODS)

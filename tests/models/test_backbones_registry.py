@@ -15,7 +15,7 @@ from spectral_tl_bench.errors import MethodError, UserError
 from spectral_tl_bench.methods.registry import make_method
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, get_backbone, load_backbone
 from spectral_tl_bench.results.schema import BackboneFacts
-from spectral_tl_bench.runner.compatibility import check_pair
+from spectral_tl_bench.runner.able import check_pair
 
 ENTRIES = "spectral_tl_bench.models.backbones.entries"
 

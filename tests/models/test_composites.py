@@ -22,7 +22,7 @@ from spectral_tl_bench.models.patch_embedding import RGB, SENTINEL2, in_composit
 from spectral_tl_bench.models.segmenter import build_segmenter
 from spectral_tl_bench.protocol.strict import STRICT
 from spectral_tl_bench.results.schema import BackboneFacts
-from spectral_tl_bench.runner.compatibility import check_pair
+from spectral_tl_bench.runner.able import check_pair
 from spectral_tl_bench.runner.planning import on_sensor, plan
 from spectral_tl_bench.sensors import Sensor
 

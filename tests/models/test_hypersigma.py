@@ -22,7 +22,7 @@ from spectral_tl_bench.models.backbones import Backbone, get_backbone
 from spectral_tl_bench.models.backbones.assemble import fit_state
 from spectral_tl_bench.models.backbones.hypersigma import SparseAttention
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
-from spectral_tl_bench.runner.compatibility import check_pair
+from spectral_tl_bench.runner.able import check_pair
 
 State = dict[str, Tensor]
 SMALL = {"width": 32, "depth": 8, "heads": 4}

@@ -23,7 +23,7 @@ from spectral_tl_bench.models.backbones.input_norm import ReflectanceNorm, input
 from spectral_tl_bench.models.backbones.spec import IMAGENET_PIXELS
 from spectral_tl_bench.models.segmenter import build_segmenter
 from spectral_tl_bench.results.schema import BackboneFacts
-from spectral_tl_bench.runner.compatibility import check_pair
+from spectral_tl_bench.runner.able import check_pair
 from spectral_tl_bench.runner.planning import plan
 
 WAVES = (0.49, 0.56, 0.665, 0.865)

@@ -19,8 +19,7 @@ from torch.nn import functional
 from spectral_tl_bench.files import file_digest
 from spectral_tl_bench.models.backbones import get_backbone
 from spectral_tl_bench.models.miniature import RGB_MINI, landscapes
-from spectral_tl_bench.models.miniature.learner import Learner, whitening
-from spectral_tl_bench.models.miniature.pretrain import Recipe, main, pretrain, windows, write
+from spectral_tl_bench.models.miniature.pretrain import Learner, Recipe, main, pretrain, whitening, windows, write
 from spectral_tl_bench.models.patch_embedding import RGB
 from spectral_tl_bench.sample import build, dfc2020, mts12, whuohs
 from spectral_tl_bench.sample.covers import COVERS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.frozen_stem import LowRankStem
+from spectral_tl_bench.models.backbones.assemble import LowRankStem
 from spectral_tl_bench.models.patch_embedding import (
     RGB,
     STRATEGIES,

@@ -14,7 +14,7 @@ from scipy.io import loadmat, savemat
 from tiny import CPU, SIZES, install, make_request, make_tree, quiet, run_main
 
 from spectral_tl_bench import pause
-from spectral_tl_bench.authoring.reading import Reading, watched
+from spectral_tl_bench.authoring.checks_run import Reading, watched
 from spectral_tl_bench.authoring.recompute import request_of
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.evaluation.metrics import released_history

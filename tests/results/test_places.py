@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spectral_tl_bench.evaluation.metrics import score
-from spectral_tl_bench.leaderboard.statistics.draws import DRAWS, miou_draws, place_weights, strata
+from spectral_tl_bench.leaderboard.statistics.entry import DRAWS, miou_draws, place_weights, strata
 from spectral_tl_bench.results.places import PlaceCounts, count_places, effective_places, mean_iou
 
 

@@ -27,7 +27,7 @@ from spectral_tl_bench.methods.registry import load_method, method_entries
 from spectral_tl_bench.models.backbones import Backbone, backbone_entries, get_backbone, load_backbone
 from spectral_tl_bench.models.backbones.pyramid import Pyramid
 from spectral_tl_bench.models.patch_embedding import SENTINEL2
-from spectral_tl_bench.runner.compatibility import ANYWHERE, check_pair
+from spectral_tl_bench.runner.able import ANYWHERE, check_pair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "backbones.md"
 

@@ -19,8 +19,7 @@ from spectral_tl_bench.runner.run import plan
 from spectral_tl_bench.runner.slurm import job, queue
 from spectral_tl_bench.runner.slurm.job import Batch
 from spectral_tl_bench.runner.slurm.profile import Profile, read_profile
-from spectral_tl_bench.runner.slurm.script import script_text
-from spectral_tl_bench.runner.slurm.submit import PYTHON, Submission, name_of, select
+from spectral_tl_bench.runner.slurm.submit import PYTHON, Submission, name_of, script_text, select
 from tests.tiny import make_request, quiet
 
 SBATCH = 'echo "$(cat "$1" | grep array=)" >> {log}; echo "Submitted batch job 77"'

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_tl_bench.storage.home import stand_in_for_home
+from spectral_tl_bench.storage.place import stand_in_for_home
 
 VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TRITON_HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
 

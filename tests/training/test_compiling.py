@@ -12,7 +12,7 @@ from spectral_tl_bench.methods.base import Budget, Stage
 from spectral_tl_bench.results.store import read_record
 from spectral_tl_bench.runner import test as test_module
 from spectral_tl_bench.runner.run import execute, plan
-from spectral_tl_bench.training import compiling
+from spectral_tl_bench.training import gradient
 from spectral_tl_bench.training.hardware import Hardware
 from spectral_tl_bench.training.task import StageTask
 
@@ -51,8 +51,8 @@ class Spy(torch.nn.Module):
 
 def test_training_steps_are_compiled_and_validation_is_not(tmp_path, source, monkeypatch):
     spies: list[Spy] = []
-    monkeypatch.setattr(compiling, "why_not", lambda device: None)
-    monkeypatch.setattr(compiling.torch, "compile", lambda module: spies.append(Spy(module)) or spies[-1])
+    monkeypatch.setattr(gradient, "why_not", lambda device: None)
+    monkeypatch.setattr(gradient.torch, "compile", lambda module: spies.append(Spy(module)) or spies[-1])
     plain, fast = train(tmp_path / "a", source, False), train(tmp_path / "b", source, True)
     (spy,) = spies
     assert spy.modes == [True] * 4
@@ -65,7 +65,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, source, monke
     def missing(*_, **__):
         raise RuntimeError("\n  InvalidCxxCompiler: no working C++ compiler\nmore")
 
-    monkeypatch.setattr(compiling.torch, "compile", missing)
+    monkeypatch.setattr(gradient.torch, "compile", missing)
     said: list[str] = []
     fast = train(tmp_path / "a", source, True, said.append)
     assert fast.trace == train(tmp_path / "b", source, False).trace
@@ -75,10 +75,10 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, source, monke
 
 
 def test_wrong_results_of_a_compiler_are_found(monkeypatch):
-    monkeypatch.setattr(compiling.torch, "compile", lambda run, **_: lambda values: run(values) + 1)
-    assert "wrong results" in (compiling.why_not(CPU) or "")
-    monkeypatch.setattr(compiling.torch, "compile", lambda run, **_: run)
-    assert compiling.why_not(CPU) is None
+    monkeypatch.setattr(gradient.torch, "compile", lambda run, **_: lambda values: run(values) + 1)
+    assert "wrong results" in (gradient.why_not(CPU) or "")
+    monkeypatch.setattr(gradient.torch, "compile", lambda run, **_: run)
+    assert gradient.why_not(CPU) is None
 
 
 def test_it_is_a_setting_of_the_run_and_of_a_shared_stage(small_tree):
@@ -95,7 +95,7 @@ def test_it_is_a_setting_of_the_run_and_of_a_shared_stage(small_tree):
 
 @pytest.mark.slow
 def test_really_compiled(tmp_path, source):
-    reason = compiling.why_not(CPU)
+    reason = gradient.why_not(CPU)
     if reason:
         pytest.skip(f"nothing can be compiled here: {reason}")
     plain, fast = train(tmp_path / "a", source, False), train(tmp_path / "b", source, True)

@@ -1,4 +1,4 @@
-"""Asks a benchmark's layout for its chips, and checks the answer."""
+"""Layouts by name; asks that of a benchmark for its chips, and checks the answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,46 @@ import traceback
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.benchmarks import LAYOUTS, Benchmark
 from spectral_tl_bench.console import is_text
 from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
-from spectral_tl_bench.data.layouts.registry import layout_of
 from spectral_tl_bench.endings import contained
-from spectral_tl_bench.errors import DataError, UserError
+from spectral_tl_bench.errors import BenchmarkError, DataError, UserError
+from spectral_tl_bench.plugins import imported_class, installed, offered, with_options
+
+
+def layout_entries() -> dict[str, EntryPoint]:
+    """All installed layouts by name; nothing is imported."""
+    return installed(LAYOUTS)
+
+
+def load_layout(name: str) -> type[Layout]:
+    """The class of a layout.
+
+    Raises:
+        BenchmarkError: If the name is unknown, or its package cannot be imported or holds no layout.
+    """
+    entry = offered(name, LAYOUTS, "layout", BenchmarkError)
+    return imported_class(entry, f"layout {name!r}", Layout, BenchmarkError)
+
+
+def layout_of(benchmark: Benchmark) -> Layout:
+    """The layout of a benchmark with its options.
+
+    Raises:
+        BenchmarkError: If there is none of that name, or it does not have these options.
+    """
+    choice = benchmark.layout
+    return with_options(load_layout(choice.kind), f"layout {choice.kind!r}", choice.options, BenchmarkError)
 
 
 def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]:
     """Find the chips of a benchmark's domains below a data root.
 
     Args:
-        benchmark: The benchmark.
         root: Data root, or the dataset's own folder.
 
     Returns:
@@ -66,9 +91,7 @@ def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> Non
     """Refuse data without a chip of some domain.
 
     Args:
-        benchmark: The benchmark.
         base: Folder that the chips' paths start from.
-        domains: Of each chip.
 
     Raises:
         DataError: If one is missing; with what is there.

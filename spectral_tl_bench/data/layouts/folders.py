@@ -64,7 +64,6 @@ def check_pairs(label_paths: Mapping[str, str], labels: Iterable[str], base: Pat
 
     Args:
         label_paths: Where the label has to be, by image; relative to ``base``.
-        labels: The labels that are there.
         base: The dataset's own folder.
 
     Raises:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.audit.facts import Method
@@ -57,7 +57,6 @@ def explain(benchmark: Benchmark, index: ChipIndex, records: Iterable[Record]) -
     """What the class shares explain, for the methods of some records.
 
     Args:
-        benchmark: The benchmark.
         index: Of its chips, which the records must be of.
         records: Of any benchmark.
 
@@ -110,7 +109,7 @@ def _method(
             validation.append(record.selection.value)
         cut = cuts[record.seed]
         if cut is not None and record.data is not None and cut.hash == record.data.split_hash:
-            shares = _pixels(index, cut.chips("validation"))
+            shares = np.sum(index.frame.loc[list(cut.chips("validation")), "class_counts"].tolist(), axis=0)
             given.append(reweighted(matrix, shares))
             absent |= set(np.flatnonzero((shares > 0) & (matrix.sum(axis=1) == 0)).tolist())
     first = records[0]
@@ -123,7 +122,3 @@ def _method(
         reweighted=fmean(given) if len(given) == len(records) and not np.isnan(given).any() else None,
         left_out=tuple(benchmark.labels.names[number] for number in sorted(absent)),
     )
-
-
-def _pixels(index: ChipIndex, chips: Sequence[str]) -> NDArray[np.int64]:
-    return np.sum(index.frame.loc[list(chips), "class_counts"].tolist(), axis=0)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, ClassShift
 from spectral_tl_bench.leaderboard.audit.lines import BASES, km2, lines, metres, number
 from spectral_tl_bench.leaderboard.rendering import environment
-from spectral_tl_bench.leaderboard.text import NOTHING, percent, plain
+from spectral_tl_bench.leaderboard.text import NOTHING, percent, shown
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 320, 170, 40, 8, 24
 """Of a drawing, and of its margins."""
@@ -22,17 +22,13 @@ def render_audit(audit: Audit) -> str:
     """The page; the same audit gives the same page."""
     style = (resources.files("spectral_tl_bench.leaderboard.site") / "static" / "site.css").read_text(encoding="utf-8")
     names = {"NOTHING": NOTHING, "GAP": GAP, "NULL": NULL, "BASES": BASES, "style": Markup(style)}  # noqa: S704 - our own file
-    templates = environment(".audit", _finalize, names, autoescape=True)
+    templates = environment(".audit", shown, names, autoescape=True)
     templates.filters |= {"percent": percent, "metres": metres, "km2": km2, "number": number}
     return templates.get_template("audit.html").render(
         audit=audit, lines=lines(audit), priors=_priors(audit), bands=_bands(audit), spectra=_spectra(audit),
         pairs=[(GAP, "Source and target"), (NULL, "Training and validation")],
         roles={"train": "training", "validation": "validation", "target": "target", "buffer": "left out"},
     )  # fmt: skip
-
-
-def _finalize(value: Any) -> Any:
-    return plain(value) if type(value) is str and not value.isascii() else value
 
 
 def _priors(audit: Audit) -> list[dict[str, Any]]:

@@ -57,7 +57,6 @@ def draw(
 
     Args:
         kind: One of ``KINDS``.
-        analysis: A board's.
         benchmark: For kinds of one benchmark (``PER_BENCHMARK``); may be left out where the board has just one.
         methods: Names of methods; empty for all.
         width: In millimetres. All text has 7 points or more, whatever the width.

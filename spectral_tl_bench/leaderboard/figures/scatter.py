@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from spectral_tl_bench.leaderboard.figures.sheet import COLOURS, PAGE, POINTS, NothingToDrawError, Sheet
-from spectral_tl_bench.leaderboard.frames import Fields, lines_of
+from spectral_tl_bench.leaderboard.frames import Fields, front_of, lines_of
 from spectral_tl_bench.leaderboard.text import plain
 
 _MARKERS = "osD^vP*X<>hp"
@@ -45,7 +45,7 @@ def scatter(sheet: Sheet, *, column: str, label: str) -> Figure:
     axes.set_xlabel(label)
     axes.set_ylabel("mean mIoU on the targets, %")
     words = [_floor(axes, row) for row in lines_of(points[points["is_floor"]])]
-    front = _front(lines_of(shown), column)
+    front = front_of(lines_of(shown), lambda row: (row[column], -row["mean"]))
     axes.step([row[column] for row in front] + [axes.get_xlim()[1]],
               [100 * row["mean"] for row in front] + [100 * front[-1]["mean"]],
               where="post", color="0.4", linewidth=0.7, linestyle=":", zorder=1)  # fmt: skip
@@ -92,15 +92,6 @@ def _floor(axes: Axes, row: Fields) -> str:
     axes.annotate(row["label"], (0.99, value), xycoords=("axes fraction", "data"), xytext=(0, 2),
                   textcoords="offset points", ha="right", color="0.35")  # fmt: skip
     return ""
-
-
-def _front(rows: list[Fields], column: str) -> list[Fields]:
-    """The rows that no other one beats in both cost and accuracy, the cheapest first."""
-    best: list[Fields] = []
-    for row in sorted(rows, key=lambda row: (row[column], -row["mean"])):
-        if not best or row["mean"] > best[-1]["mean"]:
-            best.append(row)
-    return best
 
 
 def _name(figure: Figure, axes: Axes, front: list[Fields], rows: list[Fields], column: str) -> None:

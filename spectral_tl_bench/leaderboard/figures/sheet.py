@@ -71,11 +71,9 @@ class Sheet:
     """What a figure is drawn from.
 
     Attributes:
-        analysis: A board's.
         rows: The rows that may be shown, in the board's order, with a ``label`` each.
         benchmark: The only benchmark that is shown; empty for figures of several.
         width: In millimetres.
-        definitions: Those of users' benchmarks.
     """
 
     analysis: Analysis

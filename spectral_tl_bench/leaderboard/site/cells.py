@@ -14,17 +14,12 @@ from markupsafe import Markup, escape
 from spectral_tl_bench.leaderboard.frames import Fields
 from spectral_tl_bench.leaderboard.site.names import count, seconds, signed
 from spectral_tl_bench.leaderboard.site.scales import Scale
-from spectral_tl_bench.leaderboard.text import NOTHING, Selected, backbone_text, percent, plain
+from spectral_tl_bench.leaderboard.text import NOTHING, Selected, backbone_text, percent, shown
 
 _STATES = {
     "missing": '<td class="state" data-v="" data-state="missing">missing</td>',
     "failed": '<td class="state failed" data-v="" data-state="failed">failed</td>',
 }
-
-
-def shown(value: Any) -> Any:
-    """A value without control characters and marks that turn the writing direction, whoever wrote the text."""
-    return plain(value) if type(value) is str and not value.isascii() else value
 
 
 def _markup(make: Callable[..., str]) -> Callable[..., Markup]:

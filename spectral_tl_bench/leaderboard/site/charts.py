@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from spectral_tl_bench.leaderboard.frames import Fields
+from spectral_tl_bench.leaderboard.frames import Fields, front_of
 from spectral_tl_bench.leaderboard.site.labels import Labels
 from spectral_tl_bench.leaderboard.site.view import View
 from spectral_tl_bench.leaderboard.text import percent
@@ -49,7 +49,6 @@ def scatter(
     Args:
         view: The track; only complete rows are drawn.
         cost: Name of the rows' field.
-        x_title: Title of the axis.
         write: How a cost is written.
         ticks: Where the axis is marked.
 
@@ -85,7 +84,7 @@ def scatter(
             "high": up(row["mean_places_high"]), "family": marks[row["family"]],
             "words": f"{_words(row)}, {write(row[cost])}", "row": row,
         })  # fmt: skip
-    front = _front(points)
+    front = front_of(points, lambda point: (point["x"], point["y"]))
     return {
         "x_title": x_title,
         "width": WIDTH,
@@ -131,15 +130,6 @@ def _nice(values: list[float]) -> tuple[float, float, float]:
     step = next(step for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if span / step <= 6)
     bottom, top = max(0.0, math.floor(low / step) * step), min(1.0, math.ceil(high / step + 0.1) * step)
     return (bottom if bottom < top else top - 4 * step), top, step  # where every score is 1, the axis ends there
-
-
-def _front(points: list[Fields]) -> list[Fields]:
-    """The points that no other one beats in both cost and accuracy."""
-    best: list[Fields] = []
-    for point in sorted(points, key=lambda point: (point["x"], point["y"])):
-        if not best or point["y"] < best[-1]["y"]:
-            best.append(point)
-    return best
 
 
 def _stairs(front: list[Fields]) -> str:

@@ -23,11 +23,6 @@ def write_landing(writer: Writer, views: Sequence[View], path: str = "index.html
     """Write the page that a visitor sees first.
 
     Boards by another protocol than strict have their own pages, and are named here.
-
-    Args:
-        writer: Collects the page.
-        views: All measured boards.
-        path: Where the page goes.
     """
     ordered = sorted(views, key=lambda view: view.track.order)
     shown = [view for view in ordered if parts_of(view.track.name).protocol == STRICT]

@@ -38,7 +38,6 @@ class Track(NamedTuple):
 
     Attributes:
         name: Name of the board, such as ``sample`` or ``reproduced-unlabelled-target``.
-        title: For people.
         statement: What its numbers are.
         warning: Whether they are something else than results on the benchmarks.
         slug: Its folder.

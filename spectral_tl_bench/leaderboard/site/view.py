@@ -116,8 +116,6 @@ class View:
     """One track.
 
     Args:
-        name: Name of the board.
-        analysis: Its numbers.
         audits: What was measured of the benchmarks' data.
         definitions: Those of users' benchmarks, as far as they are at hand.
     """

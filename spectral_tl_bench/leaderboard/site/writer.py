@@ -18,7 +18,7 @@ from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.site import cells, names
 from spectral_tl_bench.leaderboard.site.names import Track
 from spectral_tl_bench.leaderboard.site.scales import heat
-from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHICH_METRIC, WHY_RELEASE, percent, plain
+from spectral_tl_bench.leaderboard.text import ABOUT_TUNING, NOTHING, WHICH_METRIC, WHY_RELEASE, percent, plain, shown
 
 FORMAT = "site"
 """Under which the files stand in the folder's list of generated files."""
@@ -43,7 +43,7 @@ class Writer:
         }
         shared = {"NOTHING": NOTHING, "ABOUT_TUNING": ABOUT_TUNING, "WHY_RELEASE": WHY_RELEASE,
                   "WHICH_METRIC": WHICH_METRIC, "MIOU_RULE": MIOU_RULE, "tracks": tracks, "cells": cells}  # fmt: skip
-        self._templates = environment(".site", cells.shown, shared, autoescape=True)
+        self._templates = environment(".site", shown, shared, autoescape=True)
         written = ("signed", "points", "count", "seconds", "megabytes", "setting", "printed")
         formats = {name: getattr(names, name) for name in written}
         self._templates.filters |= {"heat": heat, "percent": percent, "code": code, **formats}

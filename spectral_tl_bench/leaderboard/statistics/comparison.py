@@ -35,7 +35,6 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
     """Compare two rows over the same places and the seeds that both have.
 
     Args:
-        analysis: The board.
         row_a: A row by its name (8 hex digits) or, where only one row has it, its method.
         row_b: Another.
 
@@ -73,7 +72,6 @@ def verdict(analysis: Analysis, row_a: str, row_b: str, comparison: pd.DataFrame
     """What a comparison says, and where it has too little to say it, in sentences.
 
     Args:
-        analysis: The board.
         row_a: A row by its name or its method.
         row_b: Another.
         comparison: What ``compare`` gives for them.

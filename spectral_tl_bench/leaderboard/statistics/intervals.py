@@ -101,7 +101,6 @@ def estimate(value: float, draws: NDArray[np.float64], places: int, effective: f
     Args:
         value: From all places.
         draws: (B,) of the same quantity.
-        places: Number of places.
         effective: ``effective_places`` of the target.
     """
     if reason := too_few(places, effective):
@@ -118,7 +117,6 @@ def combine(value: float, parts: Sequence[tuple[float, NDArray[np.float64], Esti
     the freedom of one.
 
     Args:
-        value: The sum.
         parts: Weight, draws (B,) and estimate of each target.
     """
     reason = next((summand.reason for _, _, summand in parts if summand.reason), "")

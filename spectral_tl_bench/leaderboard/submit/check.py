@@ -66,7 +66,6 @@ class Checker:
     """What records are compared with.
 
     Attributes:
-        definitions: Benchmarks.
         truths: Ground truth by benchmark, version and manifest.
         samples: Ground truth of the sample as it is made here.
     """
@@ -76,15 +75,7 @@ class Checker:
     samples: SampleTruths
 
     def check(self, record: Record, where: str) -> Checked:
-        """Check a stored record, as ``load`` reads it.
-
-        Args:
-            record: The record.
-            where: Its name in findings.
-
-        Returns:
-            The record and everything that was found.
-        """
+        """Check a stored record, as ``load`` reads it."""
         try:
             return self._check(record, where)
         except Exception as error:  # whatever a record that was made to break this breaks: it is not taken
@@ -164,7 +155,6 @@ def load(content: bytes, location: Location, where: object) -> Record:
     Args:
         content: Its JSON, whose size was looked at before.
         location: Where it is stored.
-        where: Named in errors.
 
     Raises:
         RecordError: If it cannot be taken.

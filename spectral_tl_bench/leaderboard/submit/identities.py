@@ -37,11 +37,6 @@ def check_identity(record: Record, benchmark: Benchmark, where: str) -> list[Fin
 
     That the fingerprint follows from what the record says is a rule of the record itself.
 
-    Args:
-        record: The record.
-        benchmark: Its definition.
-        where: Named in findings.
-
     Returns:
         Refusals for what contradicts; warnings with the reason for what cannot be told here.
     """

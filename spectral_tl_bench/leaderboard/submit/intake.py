@@ -40,7 +40,6 @@ def read_bounded(path: Path, limit: int, only_look: bool = False) -> bytes:
     """The bytes of a plain file of at most ``limit`` bytes; its size is looked at before anything is read.
 
     Args:
-        path: The file.
         limit: Most bytes.
         only_look: Whether to read nothing after that.
 

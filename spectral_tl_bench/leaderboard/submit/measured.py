@@ -26,8 +26,6 @@ def measure(
     The target is the same for all seeds, that of an in-domain reference too; training and validation are not.
 
     Args:
-        benchmark: The benchmark.
-        index: Its chips.
         kind: Whether these are synthetic scenes.
         seeds: Seeds whose divisions are kept.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spectral_tl_bench.errors import RecordError, UserError
 from spectral_tl_bench.files import write_json
+from spectral_tl_bench.leaderboard.generated import remove_empty
 from spectral_tl_bench.leaderboard.submit.check import load, read_evidence
 from spectral_tl_bench.leaderboard.submit.definitions import Definitions
 from spectral_tl_bench.leaderboard.submit.intake import (
@@ -59,7 +60,6 @@ def stage_run(path: Path, folder: Path, definitions: Definitions) -> Record:
     Args:
         path: A ``record.json``.
         folder: The copy's folder, which is made.
-        definitions: Benchmarks.
 
     Raises:
         RecordError: If a file is missing, a link or too large, or the record cannot be read.
@@ -77,9 +77,6 @@ def stage_run(path: Path, folder: Path, definitions: Definitions) -> Record:
 
 def stage_pair(path: Path, folder: Path) -> Path:
     """Make a private copy of two published files.
-
-    Returns:
-        The copy of the file of lines.
 
     Raises:
         RecordError: If one is missing, a link or too large.
@@ -140,7 +137,6 @@ def put_in_place(moves: Sequence[Move], results: Path, work: Path) -> None:
 
     Args:
         moves: In this order; sources are on the same file system.
-        results: Root of the results.
         work: A folder for what is replaced.
 
     Raises:
@@ -159,7 +155,7 @@ def put_in_place(moves: Sequence[Move], results: Path, work: Path) -> None:
                 copy.replace(target)
             else:
                 target.unlink(missing_ok=True)
-                _remove_empty(target.parent, results)
+                remove_empty(target.parent, results)
         raise UserError(f"nothing was submitted: {error.strerror or error}", where=error.filename or results) from None
 
 
@@ -175,12 +171,6 @@ def _move(source: Path | None, target: Path) -> None:
         target.unlink()
     else:
         source.replace(target)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    while folder != root and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _copy(source: Path, target: Path, limit: int) -> bytes:

@@ -24,10 +24,8 @@ def check_picture(content: bytes, picture: PictureFile, benchmark: Benchmark, wh
     """Refuse what is not a picture as the runner makes it.
 
     Args:
-        content: The file.
         picture: What the record says about it.
         benchmark: Gives the classes and their colours.
-        where: Named in errors.
 
     Raises:
         RecordError: If the file was changed, is no indexed PNG, is too large, holds more than pixels and palette, or
@@ -51,10 +49,8 @@ def read_png(content: bytes, width: int, colour: int, where: object) -> tuple[ND
     """The pixels (H, W) or (H, W, 3) of a PNG, and its palette.
 
     Args:
-        content: The file.
         width: Most pixels in width; in height ``SIDE`` are allowed.
         colour: PNG's colour type: 3 with a palette, 2 RGB.
-        where: Named in errors.
 
     Raises:
         RecordError: If it is something else, or holds more than pixels and palette.

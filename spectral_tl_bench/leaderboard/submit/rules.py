@@ -27,7 +27,6 @@ class Bound:
         key: Where it stands below ``settings``.
         low: The least that is allowed.
         high: The most.
-        why: The reason.
     """
 
     key: str
@@ -89,7 +88,6 @@ def breaches(record: Record, chip_side: int | None) -> list[str]:
     """Where a record's settings are outside the rules, with the reasons.
 
     Args:
-        record: The record.
         chip_side: Side of the target's chips in pixels, where it is known.
     """
     try:

@@ -12,7 +12,7 @@ from spectral_tl_bench.leaderboard.submit.drawn_chips import draw_shared
 from spectral_tl_bench.leaderboard.submit.findings import Finding, any_refused, refused, warning
 from spectral_tl_bench.leaderboard.submit.intake import find_records
 from spectral_tl_bench.leaderboard.submit.pairs import card, known_records, label, read_lines
-from spectral_tl_bench.leaderboard.submit.place import Move, pair_moves, put_in_place, stage_pair, stage_run, staging
+from spectral_tl_bench.leaderboard.submit.place import pair_moves, put_in_place, stage_pair, stage_run, staging
 from spectral_tl_bench.leaderboard.submit.text import shown
 from spectral_tl_bench.leaderboard.submit.together import case_clashes, check_together, place_of
 from spectral_tl_bench.results.published import pair_path
@@ -45,12 +45,8 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
 
     Args:
         runs: Records, their folders, published files, or stores.
-        results: Root of the results.
         checker: What they are compared with.
         replace: Whether records of the same row, benchmark and seed are replaced.
-
-    Returns:
-        What was found, and what was placed.
 
     Raises:
         UserError: If a run does not exist, or the results cannot be written.
@@ -80,7 +76,8 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
             of_pair = [[record for record in records if _place(record) == place] for records in (stay, new, gone)]
             moves += pair_moves(of_pair[0], of_pair[1], bool(of_pair[2]), results / place, folder)
         put_in_place(moves, results, work)
-        return Submission(tuple(checked), tuple(findings), _targets(moves, results))
+        placed = dict.fromkeys(target.relative_to(results) for _, target in moves if target.exists())
+        return Submission(tuple(checked), tuple(findings), tuple(placed))
 
 
 def _staged(path: Path, copy: Path, checker: Checker) -> list[Checked]:
@@ -107,10 +104,6 @@ def _place(record: Record) -> Path:
 
 def _records(several: Sequence[Checked]) -> list[Record]:
     return [entry.record for entry in several if entry.record is not None]
-
-
-def _targets(moves: Sequence[Move], results: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(target.relative_to(results) for _, target in moves if target.exists()))
 
 
 def _unreadable(entry: Checked, new: Sequence[Record]) -> Finding:

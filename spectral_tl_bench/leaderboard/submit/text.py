@@ -58,7 +58,6 @@ def text_problem(text: str, key: str) -> str | None:
     and angle brackets; everything else has no use for either.
 
     Args:
-        text: The text.
         key: Where it stands in the record.
     """
     if len(text) > LONGEST_TEXT:

@@ -49,8 +49,6 @@ class Truth(BaseModel):
     """The ground truth of one benchmark in one version, on data with one manifest.
 
     Attributes:
-        benchmark: Its id.
-        version: Its version.
         manifest: Hash of what the chips hold, as in ``DataFacts.manifest_hash``.
         kind: ``sample`` for synthetic scenes.
         classes: Names of its classes.
@@ -94,11 +92,7 @@ def truth_folder(root: Path, truth: Truth) -> Path:
 
 
 def write_truth(truth: Truth, root: Path) -> Path:
-    """Keep a truth below ``root``; a small CSV that a maintainer can read, and a JSON.
-
-    Returns:
-        Its folder.
-    """
+    """Keep a truth below ``root``; a small CSV that a maintainer can read, and a JSON."""
     folder = truth_folder(root, truth)
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
@@ -150,13 +144,7 @@ def read_truths(root: Path | None) -> dict[tuple[str, str, str], Truth]:
 
 
 def check_against(record: Record, evidence: Evidence, truth: Truth) -> list[str]:
-    """Where evidence says something else than the ground truth.
-
-    Args:
-        record: The record.
-        evidence: Its evidence.
-        truth: The truth of its benchmark.
-    """
+    """Where evidence says something else than the ground truth."""
     chips = set(evidence.chips)
     missing, unknown = sorted(truth.rows.keys() - chips), sorted(chips - truth.rows.keys())
     if missing or unknown:
@@ -229,18 +217,3 @@ def check_split(record: Record, truth: Truth) -> list[str]:
 def same_pixels(truth: Truth, other: Truth) -> bool:
     """Whether two truths have the same chips, places, and pixels per class."""
     return truth.classes == other.classes and truth.rows == other.rows
-
-
-__all__ = [
-    "KEPT_SEEDS",
-    "SplitFacts",
-    "Truth",
-    "check_against",
-    "check_split",
-    "read_truth",
-    "read_truths",
-    "rows_hash",
-    "same_pixels",
-    "truth_folder",
-    "write_truth",
-]

@@ -24,7 +24,6 @@ class BesideMlp(nn.Module):
 
     Args:
         block: timm ``Block`` or ``EvaBlock``, whose norm and layer scale are taken away.
-        adapter: The bottleneck.
         scale: Factor s.
         layernorm: ``in`` gives the adapter a LayerNorm of its own in front, ``out`` one behind the factor, ``none``
             neither; ``block`` lets it read what the block's norm gives.
@@ -70,11 +69,7 @@ def add_adaptformer(
         backbone: timm vision transformer; changed in place.
         bottleneck: Inner width.
         scale: Factor of the adapter's output.
-        dropout: Share of inner values dropped in training.
         layernorm: Where the adapter has a LayerNorm; see ``BesideMlp``.
-
-    Returns:
-        The backbone.
 
     Raises:
         MethodError: If a block has no MLP after a norm of its own, ``x + mlp(norm2(x))``.

@@ -17,8 +17,6 @@ class Bottleneck(nn.Module):
     Args:
         width: Width D of input and output.
         hidden: Inner width.
-        act: Non-linearity.
-        dropout: Share of inner values dropped in training.
     """
 
     def __init__(

@@ -42,7 +42,6 @@ class EarthAdapterModule(BlockAdapter):
     """``f + s_i * mixture_i(f)`` in the first and last blocks, ``f + s_i * up(relu(down(f)))`` in the others.
 
     Args:
-        depth: Number of blocks.
         width: Token width D.
         hidden: Inner width of the bottlenecks.
         early: Number of first blocks with a mixture.

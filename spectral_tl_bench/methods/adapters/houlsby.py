@@ -44,9 +44,6 @@ def add_houlsby(backbone: nn.Module, bottleneck: int = 64) -> nn.Module:
         backbone: timm vision transformer; changed in place.
         bottleneck: Inner width.
 
-    Returns:
-        The backbone.
-
     Raises:
         MethodError: If a block has no two branches as timm's ``Block`` and ``EvaBlock`` have.
     """

@@ -44,7 +44,6 @@ class LandMoeAdapter(BlockAdapter):
     and s are shared by all blocks and experts; filters start at one everywhere.
 
     Args:
-        depth: Number of blocks.
         width: Token width D.
         patch: Height and width of a patch in pixels.
         tokens: Learned tokens per expert and block.

@@ -25,7 +25,6 @@ def check_vit(backbone: nn.Module, name: str = "", grouped: bool = False) -> Non
     """Refuses what is not a timm vision transformer with one sequence of tokens.
 
     Args:
-        backbone: The backbone.
         name: How it is called in the message; by default its class.
         grouped: Whether the method can do with several tokens per place, one for each group of bands.
 
@@ -96,7 +95,6 @@ class BlockAdapter(nn.Module):
 
         Args:
             tokens: Patch tokens (B, h * w, D), row by row.
-            layer: Number of the block, from 0.
             grid: Rows h and columns w of the token grid.
 
         Returns:
@@ -152,9 +150,6 @@ def after_blocks(backbone: nn.Module, adapter: BlockAdapter) -> nn.Module:
     Args:
         backbone: timm vision transformer; changed in place: the adapter becomes its ``adapter``.
         adapter: The adapter, one module for all blocks.
-
-    Returns:
-        The backbone.
     """
     parts, grid = cast(Any, backbone), TokenGrid()
     parts.patch_embed.register_forward_pre_hook(grid, prepend=True)  # of images before they are enlarged

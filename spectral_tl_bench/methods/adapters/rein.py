@@ -20,7 +20,6 @@ class ReinAdapter(BlockAdapter):
     ``W_t``, ``W_f`` (linear, with bias) and the scale s are shared by all blocks.
 
     Args:
-        depth: Number of blocks.
         width: Token width D.
         patch: Height and width of a patch in pixels.
         tokens: Learned tokens per block.

@@ -19,7 +19,6 @@ class ScaleShift(nn.Module):
     """``gamma * x + beta``, starting at one and zero.
 
     Args:
-        width: Number of channels.
         channels_first: Whether channels are the second dimension rather than the last.
     """
 
@@ -84,9 +83,6 @@ def add_ssf(backbone: nn.Module) -> nn.Module:
 
     Args:
         backbone: timm vision transformer; changed in place.
-
-    Returns:
-        The backbone.
 
     Raises:
         MethodError: If a block has no attention of its own, as those have that make it and the MLP in one layer.

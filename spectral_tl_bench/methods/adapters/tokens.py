@@ -15,7 +15,6 @@ class LowRankTokens(nn.Module):
     Rein's release.
 
     Args:
-        depth: Number of blocks.
         count: Tokens per block m; the first one only takes attention away from the others.
         rank: Width between the factors.
         width: Token width D.
@@ -38,7 +37,6 @@ class LowRankTokens(nn.Module):
 
         Args:
             features: Patch tokens (B, L, D).
-            layer: Number of the block, from 0.
             to_features: Maps tokens (m - 1, D) to values of the same shape.
 
         Returns:

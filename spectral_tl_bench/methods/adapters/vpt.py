@@ -25,7 +25,6 @@ class Prompts(nn.Module):
         width: Token width D.
         patch: Height and width of a patch in pixels.
         prefix: Number of class and register tokens, behind which prompts stand.
-        dropout: Share of prompt values dropped in training.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class ShallowPrompted(nn.Module):
 
     Args:
         vit: timm vision transformer, with a hook that puts the prompts in.
-        adapter: The prompts.
     """
 
     def __init__(self, vit: nn.Module, adapter: Prompts) -> None:
@@ -118,7 +116,6 @@ def add_prompts(backbone: nn.Module, deep: bool, count: int = 50, dropout: float
         deep: Whether every block gets prompts of its own, whose outputs are dropped (VPT-deep); otherwise those in
             front of the first block stay in the sequence (VPT-shallow).
         count: Number of prompts.
-        dropout: Share of prompt values dropped in training.
 
     Returns:
         What takes the backbone's place: itself, or a module around it that takes the prompts out.

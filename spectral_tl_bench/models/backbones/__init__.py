@@ -11,15 +11,6 @@ from spectral_tl_bench.models.backbones.registry import (
 from spectral_tl_bench.models.backbones.spec import SIZES, BackboneSpec, Card, Hub, Weights
 
 __all__ = [
-    "GROUP",
-    "SIZES",
-    "Backbone",
-    "BackboneSpec",
-    "Card",
-    "Hub",
-    "Weights",
-    "backbone_entries",
-    "check_backbone_known",
-    "get_backbone",
-    "load_backbone",
-]
+    "GROUP", "SIZES", "Backbone", "BackboneSpec", "Card", "Hub", "Weights", "backbone_entries",
+    "check_backbone_known", "get_backbone", "load_backbone",
+]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -10,10 +12,10 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer import checkpoint_filter_fn as swin_names
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.models.backbones.files import read_state, without_module, without_prefix
-from spectral_tl_bench.models.backbones.frozen_stem import low_rank_stem
 from spectral_tl_bench.models.backbones.input_scale import check_window, enlarge_before
 from spectral_tl_bench.models.backbones.pyramid import core, stem_key, stem_of
 from spectral_tl_bench.models.backbones.spec import BackboneSpec, Weights
@@ -60,8 +62,6 @@ def assemble(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Module:
     """The network of a backbone with its weights; on the meta device without reading a file.
 
     Args:
-        spec: The backbone.
-        in_chans: Bands.
         image_size: Side of the images in pixels.
 
     Raises:
@@ -226,3 +226,67 @@ def _spread_random(spec: BackboneSpec, network: nn.Module) -> None:
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a number"
+
+
+RANK = 16
+"""Channels of the low-rank path between its two convolutions (Scheibenreif et al., CVPR 2024)."""
+
+
+class FrozenFilters(nn.Module):
+    """A patch convolution whose weights are no parameters, so that no method can train them.
+
+    Args:
+        layer: The convolution, stride = kernel.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride = layer.stride
+        self.register_buffer("weight", layer.weight.detach().clone())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to (B, D, h, w)."""
+        return functional.conv2d(images, self.weight, self.bias, self.stride)
+
+
+class LowRankStem(nn.Module):
+    """``W x + up(down(x))``: frozen filters, and two thin strided convolutions over all bands.
+
+    Args:
+        layer: The convolution that already reads all bands.
+        rank: Channels between the two convolutions.
+    """
+
+    def __init__(self, layer: nn.Conv2d, rank: int = RANK) -> None:
+        super().__init__()
+        self.frozen = FrozenFilters(layer)
+        patch = layer.kernel_size[0]
+        second = max(side for side in range(1, math.isqrt(patch) + 1) if patch % side == 0)
+        first = patch // second  # 4 and 4 for a patch of 16
+        down = nn.Conv2d(layer.in_channels, rank, first, stride=first)
+        up = nn.Conv2d(rank, layer.out_channels, second, stride=second)
+        self.path = nn.Sequential(OrderedDict(down=down, up=up))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to (B, D, h, w)."""
+        return self.frozen(images) + self.path(images)
+
+
+def low_rank_stem(spec: BackboneSpec, network: nn.Module) -> None:
+    """Put a ``LowRankStem`` in the place of the patch convolution.
+
+    Raises:
+        UserError: If the first layer is not a convolution over patches.
+    """
+    owner, leaf = stem_of(network)
+    layer = cast(nn.Module, getattr(owner, leaf))
+    if not isinstance(layer, nn.Conv2d) or layer.stride != layer.kernel_size:
+        raise UserError(
+            f"patch embedding 'lowrank' needs a convolution over patches, {spec.name} begins with another layer",
+            fix="choose another --patch-embedding",
+        )
+    setattr(owner, leaf, LowRankStem(layer))

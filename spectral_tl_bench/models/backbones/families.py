@@ -12,7 +12,6 @@ def family(name: str, *, numerics_version: int) -> Callable[[Builder], Builder]:
     """Declare a function that makes networks as one family.
 
     Args:
-        name: Of the family.
         numerics_version: Raised by hand whenever what its networks compute may change.
     """
 

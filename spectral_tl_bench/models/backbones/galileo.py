@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_tl_bench.errors import UserError
-from spectral_tl_bench.models.backbones.grouped import GroupedTransformer
+from spectral_tl_bench.models.backbones.grouped import GroupedPatchEmbed, GroupedTransformer
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 from spectral_tl_bench.models.patch_embedding import resampled
@@ -96,36 +96,6 @@ class GroupFilters(nn.ModuleDict):
         return torch.cat([self[name](scaled[:, date]) for name, dates in self.places.items() for date in dates], dim=2)
 
 
-class GalileoPatchEmbed(nn.Module):
-    """timm's patch embedding, with ``groups`` tokens per place.
-
-    Args:
-        img_size: Side of the images in pixels.
-        patch_size: Patch side in pixels.
-        embed_dim: Token width D.
-        places: The channels that are read.
-        **_more: What timm says beside.
-    """
-
-    def __init__(self, img_size: int, patch_size: int, embed_dim: int, places: Places, **_more: Any) -> None:
-        super().__init__()
-        self.patch_size = (patch_size, patch_size)
-        self.img_size = (img_size, img_size)
-        self.grid_size = (img_size // patch_size, img_size // patch_size)
-        self.groups = sum(len(dates) for dates in places.values())
-        self.num_patches = self.groups * self.grid_size[0] * self.grid_size[1]
-        self.proj = GroupFilters(embed_dim, patch_size, places)
-        self.norm = nn.Identity()
-
-    def dynamic_feat_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the places of images of ``size``, in pixels."""
-        return size[0] // self.patch_size[0], size[1] // self.patch_size[1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to tokens (B, groups * h * w, D)."""
-        return self.norm(self.proj(images).flatten(2).transpose(1, 2))
-
-
 class Galileo(GroupedTransformer):
     """timm's transformer on tokens in groups, of bands and dates.
 
@@ -142,8 +112,8 @@ class Galileo(GroupedTransformer):
     def __init__(self, gsd: float | None, **options: Any) -> None:
         norm = partial(nn.LayerNorm, eps=1e-5)
         super().__init__(class_token=False, pos_embed="none", norm_layer=norm, **options)
-        embed = cast(GalileoPatchEmbed, self.patch_embed)
-        places, quarter = embed.proj.places, self.embed_dim // 4
+        embed = cast(GroupedPatchEmbed, self.patch_embed)
+        places, quarter = cast(GroupFilters, embed.proj).places, self.embed_dim // 4
         dates = len(next(iter(places.values())))
         self.seen = [EMBEDDED.index(name) for name in places]
         self.s_t_channel_embed = nn.Parameter(torch.zeros(len(EMBEDDED), quarter))
@@ -200,7 +170,11 @@ def galileo(spec: BackboneSpec, in_chans: int, image_size: int) -> Galileo:
         raise UserError(f"{spec.name} reads time series of {MOST_DATES} dates at most, these images have {dates}")
     if spec.width % 16:
         raise UserError(f"the width of {spec.name} is {spec.width}", expected="a multiple of 16")
-    embed = partial(GalileoPatchEmbed, places=places)
+
+    def embed(img_size: int, patch_size: int, embed_dim: int, **_more: Any) -> GroupedPatchEmbed:
+        groups = sum(len(dates) for dates in places.values())
+        return GroupedPatchEmbed(img_size, patch_size, groups, GroupFilters(embed_dim, patch_size, places))
+
     return vit(spec, in_chans, image_size, kind=Galileo, embed_layer=embed, gsd=spec.gsd)
 
 

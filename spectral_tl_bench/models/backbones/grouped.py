@@ -6,7 +6,36 @@ from typing import Any, cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class GroupedPatchEmbed(nn.Module):
+    """timm's patch embedding, with ``groups`` tokens per place.
+
+    Args:
+        img_size: Side of the images in pixels.
+        patch_size: Patch side in pixels.
+        groups: Tokens per place.
+        proj: Images (B, C, H, W) to (B, D, groups * h, w).
+    """
+
+    def __init__(self, img_size: int, patch_size: int, groups: int, proj: nn.Module) -> None:
+        super().__init__()
+        self.patch_size = (patch_size, patch_size)
+        self.img_size = (img_size, img_size)
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        self.groups = groups
+        self.num_patches = groups * self.grid_size[0] * self.grid_size[1]
+        self.proj = proj
+        self.norm = nn.Identity()
+
+    def dynamic_feat_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the places of images of ``size``, in pixels."""
+        return size[0] // self.patch_size[0], size[1] // self.patch_size[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to tokens (B, groups * h * w, D)."""
+        return self.norm(self.proj(images).flatten(2).transpose(1, 2))
 
 
 class GroupedTransformer(VisionTransformer):

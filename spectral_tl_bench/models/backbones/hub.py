@@ -21,7 +21,6 @@ def locate_hub(spec: BackboneSpec, chosen: str = "") -> tuple[str, Path]:
     """Find the published weights of a backbone, in the library's cache or on its server.
 
     Args:
-        spec: The backbone.
         chosen: timm's tag, or the member of TorchGeo's enum; by default that of the backbone.
 
     Returns:

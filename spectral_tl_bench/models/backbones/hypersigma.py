@@ -112,7 +112,6 @@ class SpectralBranch(nn.Module):
 
     Args:
         width: Token width D.
-        heads: Attention heads.
         depth: Number of blocks of the whole encoder.
         level: The last block (0-based) that runs; later ones are not built.
     """

@@ -55,7 +55,6 @@ def scaled(spec: Spec, scale: float) -> Spec:
     """The backbone before which images are enlarged.
 
     Args:
-        spec: The backbone.
         scale: Side of the enlarged image relative to that of the image, at least 1.
 
     Raises:
@@ -79,7 +78,6 @@ def automatic_scale(spec: BackboneSpec, gsd: float | None, whole_chips: bool = F
     pixels with which it stays within 160 m, and one pixel at least.
 
     Args:
-        spec: The backbone.
         gsd: Ground sampling distance in metres.
         whole_chips: Whether windows are whole chips.
     """
@@ -97,7 +95,6 @@ def chosen_scale(spec: Spec, chosen: str | None, gsd: float | None, whole_chips:
     """The backbone with the scale that a user chose, by default with that of the rule.
 
     Args:
-        spec: The backbone.
         chosen: As ``read_scale`` takes it; None for ``auto``.
         gsd: Ground sampling distance in metres.
         whole_chips: Whether windows are whole chips.
@@ -132,7 +129,6 @@ def cost_factor(spec: BackboneSpec, window: int) -> float:
     with L alone.
 
     Args:
-        spec: The backbone.
         window: Side of the window in pixels.
     """
     tokens, plain = ((window / side) ** 2 for side in (spec.token, spec.patch))
@@ -182,7 +178,6 @@ def enlarge_before(network: nn.Module, spec: BackboneSpec) -> None:
 
     Args:
         network: Changed in place, where ``spec.input_scale`` is not 1.
-        spec: The backbone.
     """
     if spec.token == spec.patch:
         return

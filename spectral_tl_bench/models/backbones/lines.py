@@ -30,7 +30,6 @@ def input_lines(spec: BackboneSpec, window: int, gsd: float | None = None, bands
     """What a backbone is given that is not the image itself, and what that costs.
 
     Args:
-        spec: The backbone.
         window: Side of the windows in pixels.
         gsd: Ground sampling distance in metres.
         bands: Names of the bands; by default their numbers, from 0.

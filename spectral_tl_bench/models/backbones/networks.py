@@ -21,10 +21,7 @@ def vit(spec: BackboneSpec, in_chans: int, image_size: int, kind: type[Vit] = Vi
     """A plain vision transformer without a head, with the sizes of ``spec``.
 
     Args:
-        spec: The backbone.
-        in_chans: Bands.
         image_size: Side of the images in pixels.
-        kind: The class.
         **options: Further ones of ``VisionTransformer``.
     """
     return kind(**_vit_sizes(spec, in_chans, image_size), **options)

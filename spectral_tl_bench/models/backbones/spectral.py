@@ -39,9 +39,7 @@ class SpectralProjection(nn.Module):
     """Images to a token grid, by a layer that is told the wavelengths.
 
     Args:
-        embedding: TorchGeo's layer.
         wavelengths: Centre wavelengths in micrometres.
-        width: Token width.
         patch: Patch side in pixels.
     """
 

@@ -7,7 +7,6 @@ columns, group by group. The blocks are timm's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.models.backbones.grouped import GroupedTransformer
+from spectral_tl_bench.models.backbones.grouped import GroupedPatchEmbed, GroupedTransformer
 from spectral_tl_bench.models.backbones.networks import vit
 from spectral_tl_bench.models.backbones.spec import BackboneSpec
 from spectral_tl_bench.models.patch_embedding import GROUP, bands_in_groups
@@ -39,36 +38,6 @@ class GroupedProjection(nn.Conv3d):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to (B, D, t * H / patch, W / patch)."""
         return super().forward(images[:, self.bands][:, None]).flatten(2, 3)
-
-
-class GroupedPatchEmbed(nn.Module):
-    """timm's patch embedding, with t tokens per place.
-
-    Args:
-        img_size: Side of the images in pixels.
-        patch_size: Patch side in pixels.
-        embed_dim: Token width D.
-        bands: The channels that are read; see ``GroupedProjection``.
-        **_more: What timm says beside.
-    """
-
-    def __init__(self, img_size: int, patch_size: int, embed_dim: int, bands: Sequence[int], **_more: Any) -> None:
-        super().__init__()
-        self.patch_size = (patch_size, patch_size)
-        self.img_size = (img_size, img_size)
-        self.grid_size = (img_size // patch_size, img_size // patch_size)
-        self.groups = len(bands) // GROUP
-        self.num_patches = self.groups * self.grid_size[0] * self.grid_size[1]
-        self.proj = GroupedProjection(embed_dim, patch_size, bands)
-        self.norm = nn.Identity()
-
-    def dynamic_feat_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the places of images of ``size``, in pixels."""
-        return size[0] // self.patch_size[0], size[1] // self.patch_size[1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to tokens (B, t * h * w, D)."""
-        return self.norm(self.proj(images).flatten(2).transpose(1, 2))
 
 
 class SpectralGpt(GroupedTransformer):
@@ -98,7 +67,12 @@ def spectral_gpt(spec: BackboneSpec, in_chans: int, image_size: int) -> Spectral
     """SpectralGPT for the bands at ``spec.wavelengths``."""
     nearest = spec.patch_embedding == "nearest"
     bands = bands_in_groups(spec.wavelengths or (0.0,) * in_chans, spec.card.bands, nearest)
-    return vit(spec, in_chans, image_size, kind=SpectralGpt, embed_layer=partial(GroupedPatchEmbed, bands=bands))
+
+    def embed(img_size: int, patch_size: int, embed_dim: int, **_more: Any) -> GroupedPatchEmbed:
+        filters = GroupedProjection(embed_dim, patch_size, bands)
+        return GroupedPatchEmbed(img_size, patch_size, len(bands) // GROUP, filters)
+
+    return vit(spec, in_chans, image_size, kind=SpectralGpt, embed_layer=embed)
 
 
 def spectral_gpt_names(_spec: BackboneSpec, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
-from spectral_tl_bench.models.decoders.choice import AUTO, PIXELS, check_name, resolved, split_pixels
-from spectral_tl_bench.models.decoders.levels import Light, LinearLevels
+from spectral_tl_bench.errors import MethodError, nearest
+from spectral_tl_bench.models.decoders.levels import FCN, Light, Linear, LinearLevels, WithPixels, takes_images
 from spectral_tl_bench.models.decoders.neck import STRIDES, PyramidNeck, four
-from spectral_tl_bench.models.decoders.pixels import WithPixels, takes_images
 from spectral_tl_bench.models.decoders.pyramid import DPT, FPN, UPerNet
-from spectral_tl_bench.models.decoders.single import FCN, Linear
+
+if TYPE_CHECKING:
+    from spectral_tl_bench.methods.base import Task
 
 DecoderName = Literal["linear", "fcn", "upernet", "fpn", "dpt", "light", "linear-levels", "upernet-small"]
 """Type of an option that chooses a decoder."""
@@ -37,6 +38,54 @@ PLAIN = ("linear", "linear-levels")
 WIDE, NARROW_CHANNELS = 384, 32
 
 
+AUTO = "auto"
+PIXELS = "+pixels"
+"""Behind the name of a decoder: a per-pixel MLP of all bands is added to it."""
+
+HEAVY, LIGHT = "upernet", "light"
+WIDE_TOKENS, WIDE_PYRAMID, LONG = 768, 1024, 10_000
+
+
+def split_pixels(name: str) -> tuple[str, bool]:
+    """The decoder of the maps, and whether a pixel path stands beside it."""
+    return name.removesuffix(PIXELS), name.endswith(PIXELS)
+
+
+def resolved(name: str, task: Task) -> str:
+    """The decoder that a name stands for: ``auto`` is ``upernet`` or ``light``, others are themselves.
+
+    ``upernet`` has tens of millions of weights. It is for backbones that have more, tokens at least 768 wide or a
+    pyramid whose last map has at least 1024 channels, and for budgets that can train it, 10,000 labelled steps.
+
+    Args:
+        name: Name of a decoder, with or without ``+pixels``.
+    """
+    base, pixels = split_pixels(name)
+    if base != AUTO:
+        return name
+    backbone = task.backbone
+    wide = backbone.width >= (WIDE_TOKENS if backbone.kind == "vit" else WIDE_PYRAMID)
+    chosen = HEAVY if wide and task.budget.steps >= LONG else LIGHT
+    return chosen + PIXELS if pixels else chosen
+
+
+def check_name(name: str, known: Sequence[str]) -> str:
+    """The name of a decoder, unchanged.
+
+    Args:
+        name: With or without ``+pixels``.
+        known: Names of decoders.
+
+    Raises:
+        MethodError: If there is no such decoder.
+    """
+    base, pixels = split_pixels(name)
+    if base not in known:
+        fix = f"use one of these names, or one with {PIXELS}" if pixels or "+" in name else None
+        raise MethodError(f"there is no decoder {name!r}", expected=nearest(base, known), fix=fix)
+    return name
+
+
 def build_decoder(
     width: int | Sequence[int], num_classes: int, channels: int | None = None, kind: str = "upernet",
     bands: int | None = None,
@@ -48,7 +97,6 @@ def build_decoder(
 
     Args:
         width: Channels of the maps: one number for all (the token width), or four.
-        num_classes: Number of logit channels.
         channels: Inner channels; by default those of ``ALWAYS``, or ``CHANNELS`` for backbones with a map of ``WIDE``
             channels or more, and ``NARROW_CHANNELS`` for smaller ones. Those in ``PLAIN`` have none.
         kind: One of ``DECODERS``, with ``+pixels`` for a pixel path beside it.
@@ -80,25 +128,7 @@ def _of_maps(width: int | Sequence[int], num_classes: int, channels: int | None,
 
 
 __all__ = [
-    "AUTO",
-    "CHANNELS",
-    "DECODERS",
-    "DPT",
-    "FCN",
-    "FPN",
-    "PIXELS",
-    "PLAIN",
-    "STRIDES",
-    "DecoderName",
-    "Light",
-    "Linear",
-    "LinearLevels",
-    "PyramidNeck",
-    "UPerNet",
-    "WithPixels",
-    "build_decoder",
-    "check_name",
-    "resolved",
-    "split_pixels",
-    "takes_images",
-]
+    "AUTO", "CHANNELS", "DECODERS", "DPT", "FCN", "FPN", "PIXELS", "PLAIN", "STRIDES", "DecoderName", "Light",
+    "Linear", "LinearLevels", "PyramidNeck", "UPerNet", "WithPixels", "build_decoder", "check_name", "resolved",
+    "split_pixels", "takes_images",
+]  # fmt: skip

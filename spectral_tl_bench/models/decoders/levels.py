@@ -1,4 +1,4 @@
-"""Light decoders: all four maps joined at the size of the finest, without a pyramid."""
+"""Decoders without a pyramid: of the last map, of all four joined at the finest size, and of pixels beside either."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectral_tl_bench.models.decoders.head import Head
+from spectral_tl_bench.models.decoders.head import Head, convolution
 from spectral_tl_bench.models.decoders.neck import four
 
 DROPOUT = 0.2
@@ -34,7 +34,6 @@ class LinearLevels(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
     """
 
     def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
@@ -52,7 +51,6 @@ class Light(Head):
 
     Args:
         width: Channels of the maps, one number or four.
-        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 
@@ -69,3 +67,71 @@ class Light(Head):
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Logits (B, K, H, W) from four maps (B, width, h, w)."""
         return self.classify(self.convolutions(joined(features)), image_size)
+
+
+class Linear(Head):
+    """A linear classifier of tokens: 1x1 convolution on the last map, bilinear upsampling; nothing else.
+
+    Args:
+        width: Channels of the maps, one number or four.
+    """
+
+    def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
+        super().__init__(four(width)[-1], num_classes, dropout=0.0)
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from four maps (B, width, h, w), of which the last counts."""
+        return self.classify(features[-1], image_size)
+
+
+class FCN(Head):
+    """Two 3x3 convolutions on the last map, as the head of fully convolutional networks (Long et al., CVPR 2015).
+
+    Args:
+        width: Channels of the maps, one number or four.
+        channels: Inner channels.
+    """
+
+    def __init__(self, width: int | Sequence[int], num_classes: int, channels: int) -> None:
+        super().__init__(channels, num_classes)
+        self.convolutions = nn.Sequential(convolution(four(width)[-1], channels), convolution(channels, channels))
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from four maps (B, width, h, w), of which the last counts."""
+        return self.classify(self.convolutions(features[-1]), image_size)
+
+
+HIDDEN = 64
+
+
+class WithPixels(nn.Module):
+    """A decoder of maps, and a per-pixel MLP of all bands whose logits are added to its own.
+
+    The backbone sees what its filters let through, at the size of its tokens; the MLP sees every band of every pixel,
+    and nothing around it.
+
+    Args:
+        maps: The decoder of the maps.
+        bands: Image channels C.
+    """
+
+    takes_images = True
+    """Features have one more entry for it, the last: the normalised images (B, C, H, W)."""
+
+    def __init__(self, maps: nn.Module, bands: int, num_classes: int) -> None:
+        super().__init__()
+        self.maps = maps
+        self.pixels = nn.Sequential(
+            nn.Conv2d(bands, HIDDEN, 1), nn.GELU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.GELU(),
+            nn.Conv2d(HIDDEN, num_classes, 1),
+        )  # fmt: skip
+
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, H, W) from the maps and, behind them, the images."""
+        pixels = self.pixels(features[-1])  # first: an objective aligns what the last classifier is given
+        return pixels + self.maps(features[:-1], image_size)
+
+
+def takes_images(decoder: nn.Module | None) -> bool:
+    """Whether a decoder wants the images behind the maps."""
+    return bool(getattr(decoder, "takes_images", False))

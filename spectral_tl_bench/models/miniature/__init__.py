@@ -1,6 +1,6 @@
 """A foundation model in miniature: a small ViT that was pretrained on RGB images only, shipped with the suite.
 
-`landscapes` makes the images, `learner` says what is learnt from them, `pretrain` trains; ``rgb-mini.safetensors`` is
+`landscapes` makes the images, `pretrain` says what is learnt from them and trains; ``rgb-mini.safetensors`` is
 the result and ``rgb-mini.json`` says how it came about.
 """
 

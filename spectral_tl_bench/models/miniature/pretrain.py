@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from spectral_tl_bench.console import say
 from spectral_tl_bench.files import atomic_path, file_digest, seed_from, write_json
 from spectral_tl_bench.models.miniature.landscapes import KINDS, NAMESPACE, collection, describe
-from spectral_tl_bench.models.miniature.learner import Learner, whitening
 from spectral_tl_bench.models.patch_embedding import RGB
 
 WINDOW = 64
@@ -41,9 +41,6 @@ class Recipe:
     """All choices of the pretraining.
 
     Attributes:
-        width: Token width.
-        depth: Transformer blocks.
-        heads: Attention heads.
         patch: Patch side in pixels.
         landscapes: Invented landscapes to draw images of.
         views: Images per landscape, each of another date and sensor.
@@ -103,7 +100,6 @@ def windows(images: Tensor, covers: Tensor, recipe: Recipe, generator: Generator
         images: Reflectance, (N, 3, S, S).
         covers: Number of the cover per pixel, (N, S, S).
         recipe: Batch size, patch and mixing.
-        generator: Source of randomness.
     """
     count, bands, size, _ = images.shape
     mean, spread = images.mean((0, 2, 3)), images.std((0, 2, 3)).log()
@@ -140,10 +136,6 @@ def windows(images: Tensor, covers: Tensor, recipe: Recipe, generator: Generator
 
 def pretrain(recipe: Recipe, report: Callable[[str], None] = say) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Make the images and train on them.
-
-    Args:
-        recipe: All choices.
-        report: Takes a line now and then.
 
     Returns:
         The encoder's weights in timm's names, and what a card says about mean, standard deviation and loss.
@@ -247,3 +239,88 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+FLOOR = 0.01
+"""Added to the variances of the whitened colours, so that noise is not made large."""
+
+QUIET = 0.3
+"""Factor on the last layers of the branches: a narrow network starts near the identity, but not on it."""
+
+
+def grid_positions(width: int, side: int) -> Tensor:
+    """Sines and cosines of the cells of a square grid (side * side, width); the first half tells the column."""
+    quarter = width // 4
+    frequencies = 1.0 / 10000.0 ** (torch.arange(quarter, dtype=torch.float32) / quarter)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [places.reshape(-1, 1).float() * frequencies for places in (columns, rows)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
+
+
+def whitening(images: Tensor) -> Tensor:
+    """The matrix (3, 3) that makes of red, green and blue of ``images`` (N, 3, H, W) brightness and colour differences.
+
+    All three have about unit variance, so that colour differences, which are small, weigh as much as brightness.
+    """
+    colours = images.permute(1, 0, 2, 3).flatten(1)
+    variances, axes = torch.linalg.eigh(torch.cov(colours))
+    return (axes / (variances + FLOOR).sqrt()).T
+
+
+class Learner(nn.Module):
+    """A ViT and the linear maps that read its levels.
+
+    Args:
+        depth: Transformer blocks; each is a level.
+        patch: Patch side in pixels.
+        window: Side of the images in pixels.
+        covers: How many covers there are.
+        positions: Amplitude of the fixed sines and cosines that tell a token's place.
+        colours: The matrix (3, 3) of ``whitening``.
+    """
+
+    colours: Tensor
+
+    def __init__(
+        self, width: int, depth: int, heads: int, patch: int, window: int, covers: int, positions: float,
+        colours: Tensor,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.patch = patch
+        self.encoder = VisionTransformer(
+            img_size=window, patch_size=patch, in_chans=3, num_classes=0, global_pool="",
+            embed_dim=width, depth=depth, num_heads=heads,
+        )  # fmt: skip
+        table = torch.cat([torch.zeros(1, width), grid_positions(width, window // patch)])
+        self.encoder.pos_embed.data.copy_(positions * table[None])
+        self.encoder.pos_embed.requires_grad_(False)
+        for block in self.encoder.blocks:
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.data.mul_(QUIET)
+        self.classify = nn.Linear(depth * width, covers)
+        self.redraw = nn.ModuleList(nn.Linear(width, 3 * patch**2) for _ in range(depth))
+        self.register_buffer("colours", colours, persistent=False)
+
+    def forward(self, images: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """The two errors, scalars.
+
+        Args:
+            images: Standardised (B, 3, H, W).
+            shares: Share of each cover in each patch (B, K, h, w).
+
+        Returns:
+            Cross-entropy of the covers, and squared error of the whitened pixels relative to their mean square.
+        """
+        levels = self.encoder.forward_intermediates(
+            images, indices=list(range(len(self.redraw))), norm=False, output_fmt="NLC", intermediates_only=True
+        )
+        logits = self.classify(torch.cat(levels, dim=-1)).transpose(1, 2)
+        of_covers = functional.cross_entropy(logits, shares.flatten(2))
+        pixels = torch.einsum("kc,bchw->bkhw", self.colours, images)
+        cells = functional.unfold(pixels, self.patch, stride=self.patch).transpose(1, 2)
+        errors = [(read(level) - cells).square().mean() for read, level in zip(self.redraw, levels, strict=True)]
+        return of_covers, torch.stack(errors).mean() / cells.square().mean()

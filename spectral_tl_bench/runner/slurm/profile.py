@@ -88,7 +88,6 @@ class Profile(BaseModel):
 
     Attributes:
         partition: Partitions, separated by commas.
-        account: Account.
         qos: Quality of service.
         constraint: Features of nodes.
         time: Time limit, as SLURM writes it.
@@ -96,7 +95,6 @@ class Profile(BaseModel):
         mem: Memory of a node, as SLURM writes it (``16G``).
         gpus: GPUs of a node, as a number or ``type:number``.
         gres: Other generic resources.
-        nodes: Nodes of a job.
         tasks_per_node: Processes that are started on each node: for cells on several devices.
         array_limit: Jobs that may run at once; 0 for any number.
         cells_per_job: Cells in one job, one after the other.

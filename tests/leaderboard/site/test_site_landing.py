@@ -18,9 +18,8 @@ from spectral_tl_bench.leaderboard.analysis import analyse
 from spectral_tl_bench.leaderboard.board import make_boards
 from spectral_tl_bench.leaderboard.definitions import read_definitions
 from spectral_tl_bench.leaderboard.site import names, write_site
-from spectral_tl_bench.leaderboard.site.columns import telling
 from spectral_tl_bench.leaderboard.site.landing import group
-from spectral_tl_bench.leaderboard.site.pages import place_table
+from spectral_tl_bench.leaderboard.site.pages import place_table, telling
 from spectral_tl_bench.leaderboard.site.scales import Scale, scale_of
 from spectral_tl_bench.leaderboard.site.view import View, benchmark_views
 from spectral_tl_bench.leaderboard.site.writer import code

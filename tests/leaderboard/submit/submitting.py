@@ -24,8 +24,8 @@ from spectral_tl_bench.leaderboard.submit.truth import Truth, read_truths
 from spectral_tl_bench.results.predictions import predictions_png
 from spectral_tl_bench.results.schema import BackboneFacts, Record
 from spectral_tl_bench.results.store import evidence, read_record, write_record
+from spectral_tl_bench.runner.cell import common_fields
 from spectral_tl_bench.runner.definitions import Cell
-from spectral_tl_bench.runner.facts import common_fields
 from spectral_tl_bench.runner.run import plan
 
 TREES = {"mts12": {"chip": 32, "north": 8, "south": 4}}
