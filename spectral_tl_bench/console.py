@@ -149,6 +149,7 @@ def read_values(entries: Sequence[str] | Mapping[str, Any], flag: str, advice: s
 
     Args:
         entries: Texts of the form name=value; or the values themselves, as Python gives them.
+        flag: The option they were given with.
         advice: What to do where a name comes twice, with places for the name and both values.
 
     Raises:
@@ -184,6 +185,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 def read_duration(text: str, flag: str) -> float:
     """Seconds from a text such as ``30s``, ``10m`` or ``1.5h``; 0 needs no unit.
 
+    Args:
+        flag: The option it was given with.
+
     Raises:
         UserError: If it is of another form.
     """
@@ -210,6 +214,7 @@ def enter_once(values: dict[str, str], name: str, value: str, flag: str, prefix:
 
     Args:
         values: Gets the value.
+        flag: The option it was given with.
         prefix: Stands before the name in the message.
         advice: What to do then, with places for the name and both values.
 

@@ -30,6 +30,7 @@ class RunIdentity(BaseModel):
         backbone: Name, sizes, patch embedding and hash of the weights; None where the method uses none.
         settings: Of the protocol, with its name.
         stage: Hash of the tensors of a first stage that the user gave; None for the run's own.
+        seed: The seed.
         numerics: Numerics version of every component that takes part.
     """
 

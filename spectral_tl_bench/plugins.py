@@ -79,6 +79,7 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
 
     Args:
         noun: What the group holds.
+        failure: What to raise.
         **hints: Parts of the message where nothing is called so, instead of the usual ones.
 
     Raises:
@@ -185,6 +186,7 @@ def imported(entry: EntryPoint, label: str, failure: type[UserError] = MethodErr
 
     Args:
         label: What it is, with its name, for the message.
+        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if the package cannot be imported.
@@ -205,6 +207,7 @@ def imported_class(entry: EntryPoint, label: str, base: type, failure: type[User
     Args:
         label: What it is, with its name, for the message.
         base: What it has to be a subclass of.
+        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if the package cannot be imported or holds something else.
@@ -223,6 +226,7 @@ def with_options(
     Args:
         label: What it is, with its name, for the message.
         options: Values by option name; text is converted to the option's type.
+        failure: What to raise.
 
     Raises:
         UserError: As ``failure``, if an option is unknown or has an impossible value, or the class is abstract.

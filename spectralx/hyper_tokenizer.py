@@ -67,6 +67,7 @@ class AttributePerception(nn.Module):
         size: Rows and columns of the map; P = rows * columns.
         wavelengths: Centre wavelengths of the bands in micrometres.
         gsd: Ground sampling distance in metres.
+        heads: Most heads.
         window: Largest side of the windows of spatial attention.
         mlp: Hidden width of the MLPs, relative to the token width.
     """

@@ -196,6 +196,7 @@ class ReconstructionDecoder(TokenDecoder):
         Args:
             tokens: Encoded prefix tokens, which are not used, and visible patches (B, prefix + V, width).
             mask: Which patches are visible.
+            prefix: Number of prefix tokens.
             grid: Rows and columns of the whole image's patches, if they are others than this module was built for.
         """
         decoded, balance = self.decode(self.embed(tokens[:, prefix:]), mask, 0, grid)

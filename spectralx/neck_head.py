@@ -51,6 +51,7 @@ class UPerHead(nn.Module):
         channels: Inner channels.
         num_classes: Logit channels K.
         dropout: Share of channels dropped in training before the last layer.
+        eps: Epsilon of the batch norms.
     """
 
     def __init__(self, width: int, channels: int, num_classes: int, dropout: float = 0.1, eps: float = 1e-5) -> None:
@@ -92,6 +93,7 @@ class NeckAndHead(nn.Module):
         width: Token width of the backbone.
         num_classes: Logit channels K.
         channels: Inner channels of the head.
+        eps: Epsilon of the head's batch norms.
     """
 
     def __init__(self, width: int, num_classes: int, channels: int = 512, eps: float = 1e-5) -> None:

@@ -84,6 +84,8 @@ def check_method(
     failure.
 
     Args:
+        name: Entry-point name, by itself or with a preset.
+        options: Values by option name.
         backbone_sizes: Changed sizes of it; by default tiny ones where it is ``compact``.
         weights: Pretrained weights of the backbone; see ``get_backbone``.
         only: Names of checks, to make these and those that they need; by default all.

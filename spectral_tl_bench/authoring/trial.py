@@ -74,6 +74,7 @@ class Trial:
     """A method with its options, and what the checks share.
 
     Attributes:
+        name: Entry-point name, by itself or with a preset.
         window: Side of windows in pixels, for most checks.
         backbone_name: Name of the backbone, as a run is told.
         weights: Pretrained weights of it.

@@ -116,6 +116,7 @@ def read_image(path: Path, domain: str, rules: ReadingRules, alone: bool = False
 
     Args:
         domain: Domain of the chip, which may have a unit of its own.
+        rules: How.
         alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:
@@ -196,6 +197,7 @@ def read_label(path: Path, image: Grid, turn: Turn, rules: ReadingRules, alone: 
         path: A raster of one band, or a MATLAB file with a 2-D variable ``label``.
         image: Grid of the image, as stored.
         turn: What made the image north up.
+        rules: How.
         alone: Whether no other file is read with it; see ``open_raster``.
 
     Raises:

@@ -26,6 +26,8 @@ class ChipFiles:
 
     Args:
         root: Folder that the chips' paths start from.
+        rules: How files are read.
+        label_map: Makes classes of raw values.
     """
 
     def __init__(self, root: Path, rules: ReadingRules, label_map: LabelMap) -> None:

@@ -43,6 +43,8 @@ class ChipWindows:
 
     Args:
         root: Folder that the chips' paths start from.
+        rules: How files are read.
+        label_map: Makes classes of raw values.
     """
 
     def __init__(self, root: Path, rules: ReadingRules, label_map: LabelMap) -> None:
@@ -54,6 +56,7 @@ class ChipWindows:
         """A window as ``SpectralChips`` wants it; None where the chip's formats have to be read whole.
 
         Args:
+            row: The chip's row of the index.
             window: Lines and columns of the chip, north up.
 
         Raises:

@@ -169,6 +169,7 @@ def distances_note(frame: pd.DataFrame, role: pd.Series) -> str:
     """One line on how far validation and target are from training.
 
     Args:
+        frame: Rows of a chip index.
         role: Role by chip name, of all chips of the frame.
     """
     everywhere, roles = footprints(frame), role.reindex(frame.index).to_numpy()

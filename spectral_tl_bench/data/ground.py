@@ -50,6 +50,7 @@ def ground_boxes(frame: pd.DataFrame, block: float) -> GroundBoxes:
     """The footprints of chips in metres.
 
     Args:
+        frame: Rows of a chip index.
         block: Side of a block in metres: chips of one domain that lie near each other by this measure get one system.
 
     Raises:
@@ -68,6 +69,7 @@ def blocks(frame: pd.DataFrame, block: float) -> dict[str, str]:
     """The name of the block of ground that each chip lies in, by chip; chips that lie nowhere on the Earth have none.
 
     Args:
+        frame: Rows of a chip index.
         block: Side of a block in metres.
     """
     frame = frame[[horizontal(crs) is not None for crs in frame["crs"]]]

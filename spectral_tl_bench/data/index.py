@@ -90,6 +90,7 @@ def content_key(row: Mapping[Any, Any], digits: int) -> str:
     """What names the pixels of a chip in the identity of anything made of them.
 
     Args:
+        row: Its row of an index.
         digits: Length.
     """
     content = str(row["content"])

@@ -30,6 +30,7 @@ def scan_chip(
 
     Args:
         base: Folder that the chip's paths start from.
+        rules: How files are read.
         alone: Of image and label, whether no other file is read with it.
 
     Returns:

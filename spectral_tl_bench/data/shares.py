@@ -88,6 +88,7 @@ class BatchParts(Sampler[list[Any]]):
     Args:
         sampler: The windows of all batches.
         batch_size: Windows of a whole batch.
+        share: Whose part.
     """
 
     def __init__(self, sampler: Sampler[Any], batch_size: int, share: Share) -> None:

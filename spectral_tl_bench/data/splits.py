@@ -98,6 +98,7 @@ def cut(frame: pd.DataFrame, split: Split, share: float, seed: int) -> tuple[Boo
     """Cut about ``share`` of the chips out by place.
 
     Args:
+        frame: Rows of a chip index.
         split: What a place is.
         share: Wanted share of the chips.
         seed: Seed of the candidate cuts.

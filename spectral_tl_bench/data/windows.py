@@ -111,6 +111,7 @@ class SlidingWindows:
 
         Args:
             window: Side in pixels.
+            seed: Of the order.
             balanced: Whether each domain comes equally often, and not in proportion to its chips.
         """
         return (BalancedDomainWindows if balanced else RandomCollectionWindows)(collection, window, length, seed)

@@ -30,6 +30,7 @@ class Identify:
 
     Args:
         module: What the method built; its weights are hashed now.
+        wanted: What the method declares.
         statistics: Of the source training chips.
         nodata: What is done with pixels that hold no measurement.
         numerics: Numerics version of every component that takes part.

@@ -65,6 +65,7 @@ class FeatureRun:
     """A method's run on kept features.
 
     Args:
+        wanted: What the method declares.
         identify: Gives what features depend on, from chips, stride, symmetries and what is kept of the levels.
         limit: For all kept features, in GiB; 0 keeps none and computes them at every step.
         title: Name of the method, for messages.

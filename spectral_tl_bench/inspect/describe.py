@@ -165,6 +165,8 @@ def describe(
     """Describe a method.
 
     Args:
+        name: Entry-point name, by itself or with a preset.
+        options: Values by option name.
         budgets: Training budgets by name, for the lengths of the stages.
         window: Side of the windows in pixels; by default the multiple of the patch nearest below 224.
 

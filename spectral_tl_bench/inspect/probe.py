@@ -38,6 +38,7 @@ class ProbeRequest:
     """What the user asked for.
 
     Attributes:
+        method: Entry-point name, by itself or with a preset.
         benchmark: Id or YAML file; None for the first one, ``none`` for random images.
         data_root: ``--data-root``, if given.
         trust_data: Whether links and VRTs may lead out of the data root.

@@ -14,6 +14,7 @@ def chosen_board(records: Sequence[Record], track: str | None, where: object, ke
     """The board of a name; without one, the only board, or ``reproduced`` where there are several.
 
     Args:
+        where: Named in errors.
         kept: As of ``make_boards``.
 
     Raises:

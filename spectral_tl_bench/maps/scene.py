@@ -147,6 +147,7 @@ def match_bands(source: Any, path: Path, sensor: Sensor, chosen: Sequence[int] =
     """Which bands of a file are those of a sensor, in its order.
 
     Args:
+        sensor: What is wanted.
         chosen: The user's choice of band numbers, from 1.
 
     Returns:

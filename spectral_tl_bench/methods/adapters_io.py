@@ -37,6 +37,7 @@ class Use(BaseModel):
     Attributes:
         benchmark: Definition of the benchmark: bands, unit, classes with their colours.
         track: What they were trained on: ``sample`` for synthetic scenes.
+        settings: Settings of the run.
         mean: Of the training chips, per band, in the benchmark's unit; what is unmeasured is filled with it.
         std: Their standard deviation.
         low: Their darkest values, in the middle over chips.
@@ -59,6 +60,7 @@ class AdapterCard(BaseModel):
 
     Attributes:
         format: Version of the header; 1 has no ``use``.
+        method: Entry-point name, by itself or with a preset.
         backbone: Name, sizes and pretrained weights of the backbone.
         backbone_seed: Seed of what is random in the backbone.
         benchmark: Benchmark that it was trained for.

@@ -38,6 +38,7 @@ def find_valley(losses: Sequence[float], start_patience: int, end_patience: int,
     these losses times ``tolerance``. It ends before the first ``end_patience`` losses in a row that all lie above.
 
     Args:
+        losses: Loss of every validation so far.
         start_patience: N_s.
         end_patience: N_e.
         tolerance: r.

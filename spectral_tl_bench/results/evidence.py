@@ -77,6 +77,7 @@ def check_frame(frame: pd.DataFrame, num_classes: int, where: object) -> Evidenc
     Args:
         frame: Columns as ``COLUMNS``, rows in any order; ``matrix`` is (K, K) or (K * K,) of integers.
         num_classes: K.
+        where: Named in errors.
 
     Raises:
         RecordError: If a column is missing or unknown, a matrix is no confusion matrix, a chip comes twice, or

@@ -18,6 +18,7 @@ def parse_record(text: str, where: object, *, read_before: bool = False) -> Reco
 
     Args:
         text: A JSON object.
+        where: Named in errors.
         read_before: Whether this text was read before and found to be in order: no key is given twice in it.
 
     Raises:

@@ -253,6 +253,7 @@ class PictureFile(_Strict):
 
     Attributes:
         file: Name of the file.
+        sha256: Of its bytes.
         chips: The chips, from left to right.
     """
 

@@ -66,6 +66,7 @@ class Tuning(_Strict):
     """A search on source validation.
 
     Attributes:
+        search: How configurations were drawn.
         budget: How many draws were allowed.
         space: What was drawn from, by name, as ``--space`` takes it.
         seed: Of the draws and of the training of each; the choice then serves all seeds.

@@ -91,6 +91,7 @@ class Block(BaseModel):
         objective_options: By objective and option.
         grid: Values by name: of an option of the methods, of ``objective.option``, of a setting, or of what
             ``OF_REQUEST`` lists. Where a setting and an option are called the same, it is the setting.
+        settings: Of the protocol.
         weights: Of its backbones.
         patch_embedding: How their patch embedding comes from them.
         input_scale: How many times larger images are made before them; ``auto`` by default.

@@ -35,6 +35,7 @@ class Workplace:
 
     Attributes:
         out: Root of the record store.
+        workers: Readers: processes, or threads where all chips are packed.
     """
 
     out: Path

@@ -55,6 +55,7 @@ def run_cell(
 
     Args:
         out: Root of the record store.
+        workers: Readers: processes, or threads where all chips are packed.
         fresh: Run again even where a finished record exists, and from the start.
         wait: Wait where another run has the cell; otherwise the outcome is ``busy``.
     """

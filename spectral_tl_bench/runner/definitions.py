@@ -90,6 +90,7 @@ class Cell:
 
     Attributes:
         method_name: Full name of the method, with preset and objectives.
+        settings: Its settings.
         seed: Seed; 0 is a seed like any other.
         oracle: Also evaluate every validated checkpoint on the target, to report the best one as the oracle.
         given: A trained first stage to start from; by default the run looks for its own, or trains it.

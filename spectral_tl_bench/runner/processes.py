@@ -53,6 +53,8 @@ def execute_in_processes(
 
     Args:
         out: Root of the record store.
+        workers: Readers of each cell: processes, or threads where all chips are packed.
+        fresh: Run again even where a finished record exists.
         jobs: Number of processes.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
         before: Cells of the same run that are over already.

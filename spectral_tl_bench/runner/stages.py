@@ -142,6 +142,7 @@ def identity_of(cell: Cell, split: SplitTable, task: Task, stage: Stage, shared:
     Args:
         split: Who does what; only the training chips count.
         task: From ``shared_stage``, like ``stage`` and ``shared``.
+        shared: How it is shared.
     """
     benchmark, budget = cell.opened.benchmark, task.budget
     chips: dict[str, dict[str, str]] = {domain: {} for domain in benchmark.source}

@@ -44,6 +44,7 @@ class Tuner:
     Attributes:
         base: The cell as it is without a search; its seed is that of the draws and of their training.
         options: Options of the method that the user has set.
+        search: How configurations are drawn.
         budget: How many.
     """
 
@@ -159,6 +160,7 @@ def run_draws(
     Args:
         place: Where and with what; its draws are kept below ``place.out``.
         jobs: How many at a time, a process each. With one, only foreign code gets processes.
+        fresh: Try again what was tried before.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
 
     Returns:

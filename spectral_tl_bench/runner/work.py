@@ -51,8 +51,10 @@ def work_through(
 
     Args:
         out: Root of the record store.
+        workers: Readers of each cell: processes, or threads where all chips are packed.
         jobs: Cells at a time; 0 for as many as is usual.
         hang_after: Minutes after which a process without a sign of life is stopped; 0 for never.
+        fresh: Run again what is finished.
         gpus: GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them.
 
     Returns:

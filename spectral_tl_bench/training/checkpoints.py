@@ -53,6 +53,7 @@ class CheckpointStore:
         folder: The folder; it is made when there is something to be kept.
         work: What must be the same for a checkpoint to be used, by name; shown where it is not.
         rhythm: How often one is written.
+        title: What is running, for the lines.
     """
 
     def __init__(self, folder: Path, work: Mapping[str, str], rhythm: Rhythm, say: Say, title: str) -> None:

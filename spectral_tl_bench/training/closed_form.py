@@ -87,6 +87,7 @@ def solve_stage(
         source: Training pixels.
         declared: Parameters that required a gradient when the module was built.
         seed: Seed of whatever is random in the stage.
+        title: What is running, for progress.
         validation: How it is validated, once; None for not at all.
 
     Raises:

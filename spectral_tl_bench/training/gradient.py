@@ -63,6 +63,7 @@ class GradientStage:
         declared: Parameters that required a gradient when the module was built.
         folder: Where checkpoints go, if a callback writes any.
         seed: Seed of everything random in training but the data order.
+        title: What is running, for progress.
         callbacks: Lightning callbacks; a ``ModelCheckpoint`` among them is used.
         validation: How it is validated; None for not at all.
         objectives: The objectives of the run, or None.
@@ -321,6 +322,7 @@ def compiled(module: nn.Module, device: torch.device, say: Say, title: str) -> t
 
     Args:
         module: The module; it is not changed.
+        title: What is running, for the line.
 
     Returns:
         The compiled module, or None, and a word for the record: ``yes``, or why not.

@@ -74,6 +74,7 @@ class CellLogs(Callback):
 
     Args:
         folder: Of the stage; each logger writes into a folder of its own there.
+        title: What is running.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, title: str, steps: int) -> None:

@@ -26,6 +26,7 @@ class Parts:
     Attributes:
         batch_size: Windows of the whole batch.
         by_pixels: Whether the loss is a mean over labelled pixels.
+        share: The part of this process.
         passes: Forward and backward passes in which this process goes through its part.
     """
 

@@ -86,7 +86,9 @@ def train_shared(
 
     Args:
         task: From ``shared_stage``, like ``stage`` and ``shared``.
+        shared: How it is shared.
         folder: Pictures appear there while it trains.
+        title: What is running, for progress.
         store: Where checkpoints are kept from which it goes on after it was cut off; None keeps none.
 
     Returns:

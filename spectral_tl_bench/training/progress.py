@@ -19,6 +19,7 @@ class ProgressLines(Callback):
     """Says a line at every validation, and at least every ``interval`` seconds.
 
     Args:
+        title: What is running.
         interval: Seconds between lines.
         value: What the value of a validation is called.
     """

@@ -39,7 +39,13 @@ class StageIdentity(_Strict):
         wavelengths: Centre wavelengths in micrometres.
         gsd: Ground sampling distance in metres.
         window: Side of the training windows in pixels.
+        normalisation: How images are normalised.
+        augment: Which augmentation windows get.
         steps: Optimiser steps.
+        batch_size: Windows per step.
+        schedule: Of the learning rate.
+        precision: Of the computation.
+        seed: The run's seed.
         numerics: Numerics version of every component that takes part.
     """
 

@@ -272,6 +272,7 @@ def source_loss(
         normalise: Maps file units to normalised images.
         chips: Source chips for validation, or this process's share of them.
         num_classes: Number of classes K.
+        device: Where the module is.
         precision: Context of the forward passes.
     """
     modes = [(child, child.training) for child in module.modules()]

@@ -46,6 +46,7 @@ class FirstStageDone:
     """A first stage whose weights the module holds already.
 
     Attributes:
+        summary: What it did.
         carried: Names of the weights that came with it; checkpoints hold them, whether they train or not.
     """
 
@@ -59,7 +60,11 @@ class TrainingRun:
 
     Attributes:
         stages: Its stages; the last one must be labelled, its checkpoint is selected.
+        validations: How often the last stage is validated.
         weight_seed: Seed of everything random in training but the data order.
+        folder: Where checkpoints go.
+        title: What is running, for progress.
+        selection: Which checkpoint counts.
         target: The target's chips, for a selection that wants them; no other ever gets them.
         keep_all: Keep every validated checkpoint, for the oracle.
         first: The first stage, where it is done already.

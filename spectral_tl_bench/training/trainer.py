@@ -68,6 +68,7 @@ def make_trainer(
     Args:
         steps: Optimiser steps.
         callbacks: A ``ModelCheckpoint`` among them is used.
+        folder: Where checkpoints go.
         validate_every: Steps between validations; None for none.
         sync_statistics: Whether several devices share the batch statistics of normalisation layers.
 

@@ -90,6 +90,7 @@ class Stored:
     Attributes:
         storage: Where the numbers are.
         offset: The first of them that belongs to the tensor.
+        shape: Its shape.
         stride: How many numbers further the next entry of each dimension is.
     """
 

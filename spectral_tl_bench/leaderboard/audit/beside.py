@@ -48,6 +48,7 @@ def for_page(audits: Iterable[Audit], board: str, benchmark: str, records: Itera
     """What the page of a benchmark shows; None where nothing was measured.
 
     Args:
+        audits: All there are.
         board: Name of the page's board: a sample's page has the sample's audit.
         records: Of this board.
     """

@@ -74,6 +74,7 @@ class Sheet:
         rows: The rows that may be shown, in the board's order, with a ``label`` each.
         benchmark: The only benchmark that is shown; empty for figures of several.
         width: In millimetres.
+        definitions: Those of users' benchmarks.
     """
 
     analysis: Analysis

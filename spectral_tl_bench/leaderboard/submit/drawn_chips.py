@@ -34,6 +34,7 @@ def draw_shared(records: Sequence[Record], results: Path, work: Path, findings: 
     """Draw what the submitted records' pictures are compared with, where it is not there yet.
 
     Args:
+        results: Root of the results.
         work: Where to draw.
         findings: Gets a warning where it cannot be drawn.
 
@@ -65,6 +66,7 @@ def check_shared(folder: Path, where: str, records: Sequence[Record], redraw: Pa
     """Check a folder of drawn chips.
 
     Args:
+        where: Its name in findings.
         records: The records of the sample that have pictures.
         redraw: Where to draw it again for comparison; None where that is not wanted.
     """

@@ -37,6 +37,9 @@ def check_identity(record: Record, benchmark: Benchmark, where: str) -> list[Fin
 
     That the fingerprint follows from what the record says is a rule of the record itself.
 
+    Args:
+        where: Named in findings.
+
     Returns:
         Refusals for what contradicts; warnings with the reason for what cannot be told here.
     """

@@ -60,6 +60,7 @@ def stage_run(path: Path, folder: Path, definitions: Definitions) -> Record:
     Args:
         path: A ``record.json``.
         folder: The copy's folder, which is made.
+        definitions: Benchmarks.
 
     Raises:
         RecordError: If a file is missing, a link or too large, or the record cannot be read.
@@ -137,6 +138,7 @@ def put_in_place(moves: Sequence[Move], results: Path, work: Path) -> None:
 
     Args:
         moves: In this order; sources are on the same file system.
+        results: Root of the results.
         work: A folder for what is replaced.
 
     Raises:

@@ -26,6 +26,7 @@ def check_picture(content: bytes, picture: PictureFile, benchmark: Benchmark, wh
     Args:
         picture: What the record says about it.
         benchmark: Gives the classes and their colours.
+        where: Named in errors.
 
     Raises:
         RecordError: If the file was changed, is no indexed PNG, is too large, holds more than pixels and palette, or
@@ -51,6 +52,7 @@ def read_png(content: bytes, width: int, colour: int, where: object) -> tuple[ND
     Args:
         width: Most pixels in width; in height ``SIDE`` are allowed.
         colour: PNG's colour type: 3 with a palette, 2 RGB.
+        where: Named in errors.
 
     Raises:
         RecordError: If it is something else, or holds more than pixels and palette.

@@ -45,6 +45,7 @@ def submit(runs: Sequence[Path], results: Path, checker: Checker, replace: bool 
 
     Args:
         runs: Records, their folders, published files, or stores.
+        results: Root of the results.
         checker: What they are compared with.
         replace: Whether records of the same row, benchmark and seed are replaced.
 

@@ -88,6 +88,7 @@ def check_tree(results: Path, checker: Checker, changes: Changes | None = None, 
     """Check the results: layout, every record (or every changed one), and all of them together.
 
     Args:
+        results: Root of the results.
         checker: What records are compared with.
         changes: What a pull request changes; None checks everything.
         replace: Whether records that were there already may be changed or removed.

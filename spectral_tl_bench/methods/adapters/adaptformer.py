@@ -69,6 +69,7 @@ def add_adaptformer(
         backbone: timm vision transformer; changed in place.
         bottleneck: Inner width.
         scale: Factor of the adapter's output.
+        dropout: Share of inner values dropped in training.
         layernorm: Where the adapter has a LayerNorm; see ``BesideMlp``.
 
     Raises:

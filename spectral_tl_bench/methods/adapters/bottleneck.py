@@ -17,6 +17,7 @@ class Bottleneck(nn.Module):
     Args:
         width: Width D of input and output.
         hidden: Inner width.
+        dropout: Share of inner values dropped in training.
     """
 
     def __init__(

@@ -25,6 +25,7 @@ class Prompts(nn.Module):
         width: Token width D.
         patch: Height and width of a patch in pixels.
         prefix: Number of class and register tokens, behind which prompts stand.
+        dropout: Share of prompt values dropped in training.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ def add_prompts(backbone: nn.Module, deep: bool, count: int = 50, dropout: float
         deep: Whether every block gets prompts of its own, whose outputs are dropped (VPT-deep); otherwise those in
             front of the first block stay in the sequence (VPT-shallow).
         count: Number of prompts.
+        dropout: Share of prompt values dropped in training.
 
     Returns:
         What takes the backbone's place: itself, or a module around it that takes the prompts out.

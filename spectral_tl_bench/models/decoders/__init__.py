@@ -97,6 +97,7 @@ def build_decoder(
 
     Args:
         width: Channels of the maps: one number for all (the token width), or four.
+        num_classes: Number of logit channels.
         channels: Inner channels; by default those of ``ALWAYS``, or ``CHANNELS`` for backbones with a map of ``WIDE``
             channels or more, and ``NARROW_CHANNELS`` for smaller ones. Those in ``PLAIN`` have none.
         kind: One of ``DECODERS``, with ``+pixels`` for a pixel path beside it.

@@ -14,6 +14,8 @@ class Head(nn.Module):
 
     Args:
         channels: Incoming channels.
+        num_classes: Number of logit channels.
+        dropout: Share of channels dropped in training.
     """
 
     def __init__(self, channels: int, num_classes: int, dropout: float = DROPOUT) -> None:

@@ -34,6 +34,7 @@ class LinearLevels(Head):
 
     Args:
         width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
     """
 
     def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
@@ -51,6 +52,7 @@ class Light(Head):
 
     Args:
         width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 
@@ -74,6 +76,7 @@ class Linear(Head):
 
     Args:
         width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
     """
 
     def __init__(self, width: int | Sequence[int], num_classes: int) -> None:
@@ -89,6 +92,7 @@ class FCN(Head):
 
     Args:
         width: Channels of the maps, one number or four.
+        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 

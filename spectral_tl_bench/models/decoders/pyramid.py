@@ -21,6 +21,7 @@ class UPerNet(Head):
 
     Args:
         width: Channels of the incoming maps, one number or four.
+        num_classes: Number of logit channels.
         channels: Inner channels.
     """
 
@@ -43,6 +44,7 @@ class FPN(Head):
 
     Args:
         width: Channels of the incoming maps, one number or four.
+        num_classes: Number of logit channels.
         channels: Channels of the pyramid; the branches have half as many, in whole multiples of 32.
     """
 
@@ -73,6 +75,7 @@ class DPT(Head):
 
     Args:
         width: Channels of the incoming maps, one number or four.
+        num_classes: Number of logit channels.
         channels: Channels of the fusion; the levels before it have 1, 2, 4 and 4 times as many, which for 256 are
             the paper's for ViT-L.
     """
