@@ -1,4 +1,5 @@
 # `make demo`, `make test` and `make docs`, and `make quick` between two edits. All set up everything they need.
+# `make test-all` runs every test.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ TEST_JOBS ?= 2
 # The environment keeps its bytecode, whatever the shell says: each process and each test would compile PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick lint slow docs newer golden clean
+.PHONY: demo test test-all quick lint slow docs newer golden clean
 
 # The sample is made while the run starts, which waits for it.
 demo: $(VENV)/.installed
@@ -30,8 +31,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One file in one process: some start servers.
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile -m slow
+
+test-all: test slow
 
 # The documentation as a site in build/docs, which opens from disk. A link or anchor that leads nowhere ends it (not with --quiet).
 docs: $(VENV)/.installed-docs

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +20,8 @@ from spectral_tl_bench.trial import fate_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_REMEMBERED: ContextVar[dict[str, Any] | None] = ContextVar("what was read, within remembered()", default=None)
+_READ: dict[str, tuple[tuple[object, ...], dict[str, EntryPoint], list[Broken]]] = {}
+"""What was read of each group, behind the state that Python's folders were in."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a method, preset or objective may be called: its name becomes part of a folder name."""
@@ -102,23 +104,24 @@ def offered(name: str, group: str, noun: str, failure: type[UserError] = MethodE
     raise failure(f"there is no {noun} {name!r}", **{**usual, **hints})
 
 
-@contextlib.contextmanager
-def remembered() -> Iterator[None]:
-    """Within it each group is read once: what is installed meanwhile is not seen."""
-    before = _REMEMBERED.set({})
-    try:
-        yield
-    finally:
-        _REMEMBERED.reset(before)
-
-
 def _sifted(group: str) -> tuple[dict[str, EntryPoint], list[Broken]]:
-    """Entry points that can be told apart and found, by name; and the others."""
-    kept = _REMEMBERED.get()
-    usable, unusable = kept[group] if kept and group in kept else _sift(group)
-    if kept is not None:
-        kept[group] = usable, unusable
+    """Entry points that can be told apart and found, by name; and the others. Read again once packages have changed."""
+    state = _state()  # before reading: what changes meanwhile is read next time
+    if group not in _READ or _READ[group][0] != state:
+        _READ[group] = (state, *_sift(group))
+    _, usable, unusable = _READ[group]
     return dict(usable), list(unusable)
+
+
+def _state() -> tuple[object, ...]:
+    """What differs after a package was installed or removed: where Python looks, and when each folder last changed."""
+    changed = []
+    for folder in sys.path:
+        try:
+            changed.append(Path(folder).stat().st_mtime_ns)
+        except OSError:
+            changed.append(0)
+    return *sys.path, *changed, *sys.meta_path
 
 
 def _sift(group: str) -> tuple[dict[str, EntryPoint], list[Broken]]:
@@ -175,7 +178,11 @@ def is_ours(entry: EntryPoint | None) -> bool:
 
 def package_of(entry: EntryPoint | None) -> tuple[str, str]:
     """Name and version of the distribution that an entry point comes from."""
-    distribution = entry.dist if entry is not None else None
+    return _named(entry.dist if entry is not None else None)
+
+
+@functools.lru_cache  # of the object, which is kept: each look parses the README
+def _named(distribution: Distribution | None) -> tuple[str, str]:
     if distribution is None:
         return "unknown", "unknown"
     return distribution.name or "unknown", distribution.version or "unknown"

@@ -2,7 +2,7 @@
 
 Touched is what differs from where the branch left ``main``, or from the last commit. The nearest tests come first: test
 files that were changed themselves, those named after a changed module, those that import one, and those of its
-package. At the end it says what the minute was too short for; `make test` runs everything.
+package. At the end it says what the minute was too short for; `make test-all` runs everything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Reference data that are not in the repository: where they are, and the tests that need them."""
+"""Reference data that are not in the repository, the tests that need them, and cases that only CI runs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +20,8 @@ def needs_shared(path: Path) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         not path.exists(), reason=f"needs {path.relative_to(SHARED)} in the folder that {VARIABLE} names"
     )
+
+
+def slow_but(often: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
+    """Cases of ``parametrize``, slow but for some: one thing looked at through many of a kind."""
+    return [pytest.param(value, marks=() if often(value) else pytest.mark.slow) for value in values]

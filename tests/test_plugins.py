@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 
 import pytest
 from tiny import install, run_main
 
-from spectral_tl_bench import trial
+from spectral_tl_bench import plugins, trial
 from spectral_tl_bench.endings import LeftError, contained
 from spectral_tl_bench.errors import UserError
 from spectral_tl_bench.methods.registry import check_known, load_method, method_entries
@@ -110,6 +111,19 @@ def test_a_list_of_entry_points_that_cannot_be_read_hides_no_other(tmp_path, mon
     (tmp_path / "bad" / "tiny_bad-1.2.dist-info" / "entry_points.txt").write_text(f"[{METHODS}]\njust a word\n")
     assert {"lora", "good"} <= set(installed(METHODS))
     assert any("tiny_bad" in str(one) for one in broken(METHODS))
+
+
+def test_a_group_is_read_again_when_a_package_comes_or_goes(tmp_path, monkeypatch):
+    read = []
+    entries = plugins._entries
+    monkeypatch.setattr(plugins, "_entries", lambda group: read.append(group) or entries(group))
+    install(tmp_path, "tiny_first", "", {"first": "tiny_first:X"}, monkeypatch)
+    assert all("first" in installed(METHODS) for _ in range(3)) and read == [METHODS]
+    with monkeypatch.context() as patch:  # into a folder that was read before
+        install(tmp_path, "tiny_second", "", {"second": "tiny_second:X"}, patch)
+    assert {"first", "second"} <= set(installed(METHODS))
+    shutil.rmtree(tmp_path / "tiny_first-1.2.dist-info")
+    assert "first" not in installed(METHODS) and "second" in installed(METHODS)
 
 
 def test_two_copies_of_one_package_are_one(tmp_path, monkeypatch):

@@ -21,7 +21,6 @@ from spectral_tl_bench.models.backbones.registry import check_input_norm, check_
 from spectral_tl_bench.models.patch_embedding import COMPOSITES, in_composites
 from spectral_tl_bench.objectives.base import Objective
 from spectral_tl_bench.objectives.registry import check_options, in_order, make_objectives
-from spectral_tl_bench.plugins import remembered
 from spectral_tl_bench.protocol.base import Protocol
 from spectral_tl_bench.protocol.registry import get_protocol
 from spectral_tl_bench.protocol.settings import RunSettings, make_settings
@@ -50,11 +49,10 @@ def plan(requests: Request | Sequence[Request], say: Say) -> tuple[list[Cell], B
     Raises:
         UserError: If a benchmark, method, option, backbone or setting is unknown or impossible.
     """
-    with remembered():
-        planner = _Planner(_once(say))
-        chosen = [planner.choose(request) for request in ([requests] if isinstance(requests, Request) else requests)]
-        for one in chosen:  # only now, when nothing is wrong with any of them
-            planner.enter(one)
+    planner = _Planner(_once(say))
+    chosen = [planner.choose(request) for request in ([requests] if isinstance(requests, Request) else requests)]
+    for one in chosen:  # only now, when nothing is wrong with any of them
+        planner.enter(one)
     return planner.result()
 
 

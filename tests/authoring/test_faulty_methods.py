@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from installing import SOURCE, entry
+from shared import slow_but
 
 from spectral_tl_bench.authoring.check import check_method, failures
 
@@ -63,7 +64,7 @@ def test_the_right_check_fails_alone(name):
 
 
 @pytest.mark.usefixtures("faulty")
-@pytest.mark.parametrize("name", ON_CHIPS)
+@pytest.mark.parametrize("name", slow_but({"ReadsLabels", "FindsTheIndex"}.__contains__, ON_CHIPS))
 def test_whoever_looks_at_the_target_is_found_out(name):
     (failed,) = failures(check_method(entry(name), only=["wall"]))
     assert failed.check == "wall" and ON_CHIPS[name] in failed.reason, str(failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from shared import slow_but
 
 from spectral_tl_bench.authoring.check import CHECKS, check_method, failures
 from spectral_tl_bench.methods.registry import load_method, method_entries
@@ -13,6 +14,9 @@ SMALL = {"unet": "unet@small", "deeplabv3plus": "deeplabv3plus@small", "adabn": 
 
 ALWAYS_RUN = ("nearest-mean", "linear-probe", "spectralx")
 """Run on chips by default: in closed form, by gradients on features, and in two stages."""
+
+ALWAYS_IN_MEMORY = (*ALWAYS_RUN, "lora", "rein", "vpt-deep", "adabn", "self-training")
+"""Checked without chips by default: in layers, between blocks, beside tokens, without a backbone, on target images."""
 
 CLOSED_FORM = {"majority", "nearest-mean"}
 
@@ -25,7 +29,7 @@ def ours() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", ours())
+@pytest.mark.parametrize("name", slow_but(ALWAYS_IN_MEMORY.__contains__, ours()))
 def test_it_passes_in_memory(name):
     verdicts = check_method(SMALL.get(name, name), runs=False)
     assert not failures(verdicts), "\n".join(map(str, failures(verdicts)))

@@ -14,6 +14,7 @@ import rasterio
 import shapely
 import torch
 import torchgeo.samplers
+from shared import slow_but
 from torch.utils.data import DataLoader
 from torchgeo.samplers import Units
 
@@ -36,7 +37,7 @@ GRIDS: dict[str, tuple[str, tuple[float, float], tuple[float, float]]] = {
 METRES = "EPSG:32633", (10.0, 10.0), (500_000.0, 5_000_000.0)
 
 
-@pytest.fixture(params=GRIDS)
+@pytest.fixture(params=slow_but({"odd metres", "degrees"}.__contains__, GRIDS))
 def grid(request: pytest.FixtureRequest) -> tuple[str, tuple[float, float], tuple[float, float]]:
     return GRIDS[request.param]
 

@@ -1,4 +1,7 @@
-"""What a method says it trains, it trains: for every installed method and every value of its on-off options."""
+"""What a method says it trains, it trains: for every installed method and every value of its on-off options.
+
+By default as it is without options; presets and single changes are slow.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def cases() -> list[Any]:
     unique = {
         f"{name} {options}": (name, options) for name in method_entries() for options in variants(load_method(name))
     }
-    return [pytest.param(*case, id=title) for title, case in unique.items()]
+    return [pytest.param(*case, id=title, marks=pytest.mark.slow if case[1] else ()) for title, case in unique.items()]
 
 
 @pytest.mark.parametrize(("name", "options"), cases())

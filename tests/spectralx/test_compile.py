@@ -228,7 +228,7 @@ def loss_of(model: SpectralX, stage: str, images: Tensor) -> Tensor:
     return logits.square().mean() + balance
 
 
-@pytest.mark.parametrize("stage", ["reconstruct", "segment"])
+@pytest.mark.parametrize("stage", [pytest.param("reconstruct", marks=SLOW), "segment"])
 @pytest.mark.parametrize(
     ("options", "training"),
     [
@@ -245,7 +245,7 @@ def test_no_forward_pass_waits(make: Make, options: dict[str, Any], stage: str, 
         assert loss_of(model, stage, torch.randn(2, BANDS, 32, 32, device="cuda")).device.type == "cuda"
 
 
-@pytest.mark.parametrize("stage", ["reconstruct", "segment"])
+@pytest.mark.parametrize("stage", [pytest.param("reconstruct", marks=SLOW), "segment"])
 @pytest.mark.parametrize("options", [{}, {"reading": "released"}], ids=str)
 def test_no_backward_pass_waits(make: Make, options: dict[str, Any], stage: str) -> None:
     model = make(bands=BANDS, depth=1, **options)
@@ -255,7 +255,7 @@ def test_no_backward_pass_waits(make: Make, options: dict[str, Any], stage: str)
 
 
 @pytest.mark.parametrize("positions", ["resolution", "mixed", "backbone"])
-@pytest.mark.parametrize("stage", ["reconstruct", "segment"])
+@pytest.mark.parametrize("stage", [pytest.param("reconstruct", marks=SLOW), "segment"])
 def test_other_sizes_do_not_wait(make: Make, stage: str, positions: str) -> None:
     model = make(bands=BANDS, depth=1, positions=positions)
     with fake(model):
