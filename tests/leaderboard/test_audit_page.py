@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from spectral_tl_bench.data.audit.facts import (
     Alike,
     Audit,
     BandShift,
+    Basis,
     ClassShift,
     Copies,
     Ground,
@@ -33,6 +35,7 @@ from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.leaderboard.audit.beside import for_page, read_audits
 from spectral_tl_bench.leaderboard.audit.explained import explain, reweighted
+from spectral_tl_bench.leaderboard.audit.lines import BASES
 from spectral_tl_bench.leaderboard.audit.page import render_audit
 from spectral_tl_bench.leaderboard.report import write_report
 
@@ -102,6 +105,14 @@ def test_the_page_shows_the_numbers_and_needs_nothing_else():
     assert not page.links and "script" not in page.tags and "link" not in page.tags and page.tags.count("svg") > 3
     raw = render_audit(an_audit("a name"))
     assert "url(" not in raw and "@import" not in raw and "http://" not in raw and "https://" not in raw
+
+
+@pytest.mark.parametrize("basis", get_args(Basis))
+def test_every_kind_of_data_has_a_page_and_says_what_it_is(basis):
+    page = Parsed(render_audit(an_audit(basis=basis)))
+    assert BASES[basis] in page.text
+    shown = for_page([an_audit(basis=basis)], "reproduced" if basis == "definition" else basis, "mts12-n2s", [])
+    assert shown.basis == BASES[basis]
 
 
 def test_hostile_names_are_text():

@@ -16,6 +16,8 @@ BASES = {
     "partial": "Measured on a part of the published data.",
     "demonstration": "Measured on data that a user brought.",
     "reproduced": "Measured on the complete published data.",
+    "aerial": "Measured on a copy of the published aerial images; whether it is complete is not known.",
+    "hyperspectral": "Measured on a copy of the published hyperspectral scenes; whether it is complete is not known.",
 }
 
 
