@@ -347,6 +347,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="all numbers as JSON")
     wanted = parser.parse_args()
+    if wanted.windows < 24:
+        parser.error("--windows: 24 at least; a third of it, whole chips, is read in eights")
     torch.set_num_threads(1)
     if wanted.cores:
         readers.available_cores = lambda: wanted.cores

@@ -21,6 +21,7 @@ class Scenes(BaseModel):
             and is any text without a slash.
         label: Likewise for its label, with the same text.
         bands: Numbers, from 1, of the bands that are taken of a file with more than the sensor's; a list, or ``1-102``.
+            In any order but rising, a file with just the sensor's number is refused: nobody knows how it was ordered.
         image_variable: Variable of the cube (rows, columns, bands), where images are MATLAB files.
         label_variable: Variable of the label (rows, columns), likewise.
         count: How many were published, if known.

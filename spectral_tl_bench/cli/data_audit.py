@@ -60,6 +60,11 @@ def audit(
     if every == bool(benchmark):
         raise UserError("audit needs benchmarks, or --all, and not both", fix="`stbench benchmarks` lists all")
     chosen = resolve(list(builtin_benchmarks()) if every else benchmark or [])
+    if records and geometry and data_root is None and any(own is None for _, own in chosen):
+        raise UserError(
+            "--records with --geometry needs the data that the records are of: class shares are read there",
+            fix="add --data-root FOLDER, or leave --geometry out",
+        )
     check_folder(out, "--out")
     known = read_records(records) if records else None
     bad = 0

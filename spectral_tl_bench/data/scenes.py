@@ -219,11 +219,15 @@ def bands_of(benchmark: Benchmark, files: SceneFiles, image: Part) -> list[int]:
         DataError: If it does not have them.
     """
     wanted, have, rule = len(benchmark.sensor.bands), image.shape[0], files.rule
-    if have == wanted:
+    in_order = rule.bands is None or list(rule.bands) == sorted(rule.bands)
+    if have == wanted and in_order:  # somebody has taken them already
         return list(range(have))
     if rule.bands is None or max(rule.bands) > have:
-        more = f", or at least {max(rule.bands)}, of which some are taken" if rule.bands else ""
-        raise DataError(f"the image has {have} bands", where=files.image, expected=f"{wanted} bands{more}")
+        expected = f"{wanted} bands" if in_order else ""
+        if rule.bands:
+            taken = "some" if in_order else ", ".join(map(str, rule.bands))
+            expected += f"{', or ' if in_order else ''}at least {max(rule.bands)}, of which {taken} are taken"
+        raise DataError(f"the image has {have} bands", where=files.image, expected=expected)
     return [band - 1 for band in rule.bands]
 
 

@@ -94,7 +94,8 @@ def test_in_a_process_of_its_own(own, tmp_path):
         (["mts12-n2"], "did you mean mts12-n2s"),
         (["mts12-n2s", "--out", "a-file"], "--out 'a-file'"),
         (["mts12-n2s", "--data-root", "nowhere"], "nowhere"),
-        (["mts12-n2s", "--geometry", "--records", "nowhere"], "nowhere"),
+        (["mts12-n2s", "--records", "nowhere"], "nowhere"),
+        (["mts12-n2s", "--geometry", "--records", "."], "--records with --geometry needs the data"),
     ],
 )
 def test_mistakes(arguments, said, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from spectral_tl_bench.data.audit.chips import look_at, pixels_per_chip, signatu
 from spectral_tl_bench.data.audit.facts import Audit, read_audit, write_audit
 from spectral_tl_bench.data.audit.ground import compare_ground
 from spectral_tl_bench.data.audit.run import GAP, NULL, audit_data, audit_definition
-from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors
+from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors, shift_by_shares
 from spectral_tl_bench.data.audit.told import area, tell_apart
 from spectral_tl_bench.data.ground import BOX
 from spectral_tl_bench.data.source import DataSource
@@ -252,6 +252,35 @@ def test_a_shifted_band_is_found_and_no_other():
     assert constant.in_std is None and constant.wasserstein == 2
 
 
+def test_the_shift_that_class_shares_alone_explain():
+    count, total = np.array([[30.0], [10.0], [0.0]]), np.array([[30 * 100.0], [10 * 500.0], [0.0]])
+    # A quarter of the second class becomes three quarters; of the third there is no spectrum.
+    shift = shift_by_shares((np.array([30, 10, 0]), np.array([10, 30, 40])), count, total)
+    assert shift == pytest.approx([0.5 * 500 - 0.5 * 100])
+    assert shift_by_shares((np.array([30, 10, 0]), np.array([3, 1, 0])), count, total) == pytest.approx([0.0])
+    assert np.isnan(shift_by_shares((np.array([30, 10, 0]), np.array([0, 0, 4])), count, total)).all()
+
+
+def test_shares_alone_are_told_from_other_spectra(own):
+    """West has the spectra of the east, and more of one class: the means move by that, and by nothing else."""
+    rng, spectra = np.random.default_rng(0), np.array([[0, 0, 0], [500, 400, 900], [700, 400, 100]])
+    for row in own.rows:
+        name = row["name"]
+        label = np.ones((16, 16), dtype="uint8")
+        label[: 12 if name[0] == "w" else 4] = 2
+        label[15] = 0
+        image = np.moveaxis(spectra[label], -1, 0) + rng.integers(0, 3, (3, 16, 16))
+        image[:, 15] = 600
+        own.write_raster(own.image(name), image.astype("uint16"), name)
+        own.write_raster(own.label(name), label[None], name)
+    found = audited(own)
+    share = 8 / 15
+    assert [one.by_shares for one in found.pixels.bands] == pytest.approx([200 * share, 0, -800 * share], abs=1)
+    assert [one.mean_shift for one in found.pixels.bands] == pytest.approx([100, 0, -400], abs=1)  # void pixels, too
+    assert all(one.by_shares is None for one in found.pixels.null_bands)
+    assert found.priors[GAP].labelled == pytest.approx((15 / 16, 15 / 16))
+
+
 def test_spectra_of_classes():
     mask = np.zeros((20, 20), dtype=np.int64)
     mask[10:] = 1
@@ -283,9 +312,27 @@ def two_sides(shift: float, places: int = 30, per_place: int = 12, bands: int = 
 
 def test_sides_are_told_apart_only_where_they_differ():
     found = tell_apart(*two_sides(1.0))
+    assert found.pixel_auc > found.pixel_chance[1] and found.chip_auc > found.chip_chance[1]
     assert found.pixel_auc > 0.95 and found.chip_auc > 0.95 and found.accuracy > 0.9 and found.folds == 5
     equal = tell_apart(*two_sides(0.0))
     assert equal.pixel_auc < 0.65 and equal.chip_auc < 0.65 and equal.places == (30, 30)
+    assert equal.chip_chance[0] < 0.5 < equal.chip_chance[1] and equal.chip_auc < equal.chip_chance[1]
+    assert equal.deals == 19 and equal == tell_apart(*two_sides(0.0))
+
+
+def test_few_places_say_little():
+    """Two places a side, far apart: told apart without a mistake, and so they would be by chance."""
+    found = tell_apart(*two_sides(1.0, places=2))
+    assert found.chip_auc == 1.0 and found.chip_chance[1] == 1.0 and found.chip_chance[0] < 0.3
+
+
+def test_a_place_of_few_pixels_is_not_lost(monkeypatch):
+    from spectral_tl_bench.data.audit import told
+
+    monkeypatch.setattr(told, "DEALT", 4)  # of 48 pixels in 4 places
+    pixels, chips, places = two_sides(1.0, places=2)
+    pixels, chips, places = (tuple(part[:13] for part in sides) for sides in (pixels, chips, places))
+    assert tell_apart(pixels, chips, places).deals == 19
 
 
 def test_neighbours_in_training_would_have_given_equal_sides_away():
@@ -392,7 +439,12 @@ def test_unmeasured_values_count_nowhere(own):
 
 
 def test_how_many_pixels_are_taken():
-    assert pixels_per_chip(10) == 256 and pixels_per_chip(2_914) == 137 and pixels_per_chip(7_795) == 51
+    assert (
+        pixels_per_chip(10) == 4_096
+        and pixels_per_chip(200) == 2_000
+        and pixels_per_chip(2_914) == 137
+        and pixels_per_chip(7_795) == 51
+    )
     assert pixels_per_chip(10**6) == 16
     image = np.arange(3 * 64 * 64, dtype=np.float32).reshape(3, 64, 64)
     one, two = (look_at("a", image, np.zeros((64, 64), int), ("mine", 2), 100) for _ in range(2))

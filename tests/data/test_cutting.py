@@ -192,6 +192,8 @@ def uncounted(benchmark):
          "the label holds uint16"),
         (lambda raw: write_tif(raw / "4_Ortho_RGBIR/top_potsdam_2_11_RGBIR.tif", np.ones((2, 70, 45), np.uint8)),
          "the image has 2 bands"),
+        (lambda raw: write_tif(raw / "4_Ortho_RGBIR/top_potsdam_2_11_RGBIR.tif", np.ones((3, 70, 45), np.uint8)),
+         "the image has 3 bands"),  # red, green, blue, and not the infrared, red, green of the benchmark
         (lambda raw: (raw / "4_Ortho_RGBIR/top_potsdam_2_11_RGBIR.tif").write_bytes(b"II*\0 torn"),
          "cannot be read as a raster"),
         (lambda raw: (raw / "4_Ortho_RGBIR/top_potsdam_2_11_RGBIR.tif").rename(

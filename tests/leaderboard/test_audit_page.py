@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from spectral_tl_bench.data.audit.facts import (
     Alike,
     Audit,
     BandShift,
+    Basis,
     ClassShift,
     Copies,
     Ground,
@@ -33,6 +35,7 @@ from spectral_tl_bench.errors import DataError
 from spectral_tl_bench.evaluation.metrics import score
 from spectral_tl_bench.leaderboard.audit.beside import for_page, read_audits
 from spectral_tl_bench.leaderboard.audit.explained import explain, reweighted
+from spectral_tl_bench.leaderboard.audit.lines import BASES
 from spectral_tl_bench.leaderboard.audit.page import render_audit
 from spectral_tl_bench.leaderboard.report import write_report
 
@@ -46,8 +49,9 @@ def an_audit(name: str = "x", **more) -> Audit:
         nearest_m={"min": 0, "q05": 1, "q25": 20, "median": 12_345, "q75": 50_000, "max": 9e6},
         worst=(SharedGround(one=name, other=name, km2=0.25, share=0.5),),
     )  # fmt: skip
-    shift = BandShift(wasserstein=12.5, in_std=1.25, mean_shift=-12.0)
-    told = Told(pixel_auc=0.75, chip_auc=0.875, accuracy=0.8, places=(5, 6), folds=5)
+    shift = BandShift(wasserstein=12.5, in_std=1.25, mean_shift=-12.0, by_shares=-7.25)
+    told = Told(pixel_auc=0.75, chip_auc=0.875, accuracy=0.8, places=(5, 6), folds=5, deals=19,
+                pixel_chance=(0.4, 0.71), chip_chance=(0.31, 0.66))  # fmt: skip
     fields = {
         "benchmark": "mts12-n2s", "title": name, "basis": "reproduced", "manifest": "cd", "unit": name, "scale": 1e-4,
         "band_names": (name, "B2"), "wavelengths": (0.5, 0.6), "class_names": (name, "forest"),
@@ -55,7 +59,8 @@ def an_audit(name: str = "x", **more) -> Audit:
         "ground": {GAP: ground, NULL: Ground(unknown="not known, because chips have no CRS")},
         "faults": (name,), "notes": (name,), "broken": {name: name},
         "priors": {
-            pair: Priors(one=(5, 5), other=(9, 0), jensen_shannon=0.321, only_one=(name,), only_other=())
+            pair: Priors(one=(5, 5), other=(9, 0), jensen_shannon=0.321, only_one=(name,), only_other=(),
+                         labelled=(0.625, 0.312))
             for pair in (GAP, NULL)
         },
         "pixels": Pixels(
@@ -94,7 +99,23 @@ class Parsed(HTMLParser):
 
 def test_the_page_shows_the_numbers_and_needs_nothing_else():
     page = Parsed(render_audit(an_audit("a name")))
-    for number in ("0.32", "0.78", "0.987", "1.25", "12.3 km", "9,000.0 km", "0.25 km²", "50.0 %", "0.75", "0.88"):
+    for number in (
+        "0.32",
+        "0.78",
+        "0.987",
+        "1.25",
+        "0.31 to 0.66",
+        "0.40 to 0.71",
+        "-7.25",
+        "62.5 %",
+        "31.2 %",
+        "12.3 km",
+        "9,000.0 km",
+        "0.25 km²",
+        "50.0 %",
+        "0.75",
+        "0.88",
+    ):
         assert number in page.text, number
     assert "0.32" in page.text and "50.030.036.020.06.00, 1" in page.text
     assert "not known, because chips have no CRS" in page.text and "fewer than two places" in page.text
@@ -102,6 +123,14 @@ def test_the_page_shows_the_numbers_and_needs_nothing_else():
     assert not page.links and "script" not in page.tags and "link" not in page.tags and page.tags.count("svg") > 3
     raw = render_audit(an_audit("a name"))
     assert "url(" not in raw and "@import" not in raw and "http://" not in raw and "https://" not in raw
+
+
+@pytest.mark.parametrize("basis", get_args(Basis))
+def test_every_kind_of_data_has_a_page_and_says_what_it_is(basis):
+    page = Parsed(render_audit(an_audit(basis=basis)))
+    assert BASES[basis] in page.text
+    shown = for_page([an_audit(basis=basis)], "reproduced" if basis == "definition" else basis, "mts12-n2s", [])
+    assert shown.basis == BASES[basis]
 
 
 def test_hostile_names_are_text():
@@ -113,8 +142,11 @@ def test_hostile_names_are_text():
 
 def test_the_page_of_a_definition_says_what_it_rests_on():
     page = Parsed(render_audit(audit_definition(builtin_benchmarks()["mts12-n2s"])))
-    assert "no data were read" in page.text and "34 tiles of the second side touch or share" in page.text
+    assert "no data were read" in page.text and "34 tiles of target touch or share" in page.text
     assert "Copies" not in page.text and "Spectra" not in page.text
+    assert "Rows 11 and 12 of the grid are neighbours" in page.text and "mts12-n2s 1.0: 482 training" in page.text
+    season = Parsed(render_audit(audit_definition(builtin_benchmarks()["dfc2020-winter"])))
+    assert "this seasonal gap is a gap between cities as well" in season.text
     page = Parsed(render_audit(audit_definition(builtin_benchmarks()["whuohs-s2t"])))
     assert "around the centres of domains" in page.text and "S6" in page.text
 
@@ -142,7 +174,15 @@ def test_a_board_shows_the_numbers(store, tmp_path):
     assert "The gap" not in without and "#gap" not in without
     page = Parsed(page_of(records, tmp_path, [an_audit(EVIL, faults=("they share ground",))]))
     assert "The gap in numbers" in page.text and "published data. they share ground" in page.text
-    for words in ("1, 0.25 km²", "0 m, 12.3 km", "0.32", "0.75, 0.88", "1, 2", "not known, because chips have no CRS"):
+    for words in (
+        "1, 0.25 km²",
+        "0 m, 12.3 km",
+        "0.32",
+        "0.75, 0.88 (by chance up to 0.71, 0.66)",
+        "1.20, 0.72",
+        "1, 2",
+        "not known, because chips have no CRS",
+    ):
         assert words in page.text, words
     assert "alert" not in "".join(page.links) and page.text.count("alert(1)") >= 2
     assert page_of(records, tmp_path, []) == without
@@ -246,3 +286,15 @@ def test_records_are_explained(store):
     assert any("1 of 3 records are of other data" in note for note in notes)
     assert any("no confusion matrix of source validation" in note for note in notes)
     assert explain(benchmark, index, []) == ([], ["no record of mts12-n2s was given"])
+    assert not any("lacks classes" in note for note in notes)
+
+
+def test_classes_that_validation_lacks_are_named(store):
+    benchmark, index = builtin_benchmarks()["mts12-n2s"], split_index()
+    for chip in index.frame.index[index.frame["domain"] == "north"]:
+        index.frame.at[chip, "class_counts"] = [100, 0, 10, 0]
+    split = make_split(benchmark, index, 0)
+    data = {"kind": "files", "chips": {"train": 6, "validation": 2, "target": 4}, "split_hash": split.hash,
+            "manifest_hash": index.manifest}  # fmt: skip
+    _, notes = explain(benchmark, index, [store(data=data, method="lora")])
+    assert f"Source validation lacks classes of the target: {benchmark.labels.names[1]}. " in notes[1]

@@ -19,7 +19,7 @@ from spectral_tl_bench.files import seed_from
 
 CELLS, PLANES = 16, 4
 """A signature has this many cells a side, and this many groups of bands."""
-MOST_PIXELS, MOST_PER_CHIP, LEAST_PER_CHIP = 400_000, 256, 16
+MOST_PIXELS, MOST_PER_CHIP, LEAST_PER_CHIP = 400_000, 4_096, 16
 """Pixels that are taken of all chips together, at most, but no fewer than the last of a chip."""
 PER_TASK = 4
 

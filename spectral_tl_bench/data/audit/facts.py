@@ -87,6 +87,7 @@ class Priors(_Facts):
         jensen_shannon: Distance, to the base 2: 0 for equal shares, 1 for none in common; None without pixels.
         only_one: Classes that only the first side has.
         only_other: Classes that only the second side has.
+        labelled: Share of all pixels that have a class, on both sides; None if unknown.
     """
 
     one: tuple[Count, ...]
@@ -94,6 +95,7 @@ class Priors(_Facts):
     jensen_shannon: float | None
     only_one: tuple[str, ...]
     only_other: tuple[str, ...]
+    labelled: tuple[float, float] | None = None
 
 
 class BandShift(_Facts):
@@ -103,11 +105,14 @@ class BandShift(_Facts):
         wasserstein: Distance of the two distributions.
         in_std: The same in standard deviations of the first side; None where that is constant.
         mean_shift: Mean of the second side less that of the first.
+        by_shares: What the second side's class shares alone would shift the mean by: each class with its mean spectrum
+            on the first side, classes without one left out. None where that is not known.
     """
 
     wasserstein: float
     in_std: float | None
     mean_shift: float
+    by_shares: float | None = None
 
 
 class ClassShift(_Facts):
@@ -142,6 +147,9 @@ class Told(_Facts):
         accuracy: Share of the chips that are told right, each side counting one half: 0.5 is chance.
         places: Places of the first and of the second side.
         folds: Parts that were each tested once.
+        pixel_chance: Least and largest area by pixel where places were dealt out to the sides at random.
+        chip_chance: Likewise by chip.
+        deals: How often they were.
     """
 
     unknown: str = ""
@@ -150,6 +158,9 @@ class Told(_Facts):
     accuracy: float | None = None
     places: tuple[Count, Count] = (0, 0)
     folds: Count = 0
+    pixel_chance: tuple[float, float] | None = None
+    chip_chance: tuple[float, float] | None = None
+    deals: Count = 0
 
 
 class Method(_Facts):
@@ -178,7 +189,7 @@ class Pixels(_Facts):
     """What the pixels say.
 
     Attributes:
-        per_chip: Pixels that were taken of each chip, for bands and classifiers.
+        per_chip: Pixels that were taken of each chip at most, for bands.
         source: Pixels that were taken on the source side.
         target: On the target's.
         copies: By pair of sides, as ``Audit.ground``.
@@ -203,11 +214,13 @@ class Audit(_Facts):
 
     Attributes:
         basis: What was looked at.
+        benchmark_version: Of the benchmark's definition.
         manifest: By which records name the same data; empty without data.
         seed: Of the cut into training and validation.
         chips: Number of chips by role.
         ground: By pair of sides: ``source-target`` and ``train-validation``.
         faults: What must not be: ground or chips on both sides.
+        about: What the benchmark's definition says about itself.
         broken: Chips that could not be read, with the reason.
         priors: By pair of sides; empty without data.
         pixels: None where no pixel was read.
@@ -218,6 +231,7 @@ class Audit(_Facts):
     version: Literal[1] = 1
     benchmark: str
     title: str
+    benchmark_version: str = ""
     basis: Basis
     manifest: str = ""
     seed: int = 0
@@ -230,6 +244,7 @@ class Audit(_Facts):
     chips: dict[str, Count]
     ground: dict[str, Ground]
     faults: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     broken: dict[str, str] = Field(default_factory=dict)
     priors: dict[str, Priors] = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from spectral_tl_bench.data.audit.alike import find_copies
 from spectral_tl_bench.data.audit.chips import CELLS, PLANES, Look, look_at_chips, pixels_per_chip
 from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, Basis, Copies, Ground, Pixels
 from spectral_tl_bench.data.audit.ground import compare_ground, shared_faults
-from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors
+from spectral_tl_bench.data.audit.shifts import compare_bands, compare_classes, compare_priors, shift_by_shares
 from spectral_tl_bench.data.audit.shipped import domain_ground, tile_index
 from spectral_tl_bench.data.audit.told import tell_apart
 from spectral_tl_bench.data.ground import blocks
@@ -103,7 +103,9 @@ def audit_data(
     ground = {name: compare_ground(*pair) for name, pair in sides.pairs.items()}
     names = benchmark.labels.names
     priors = {
-        name: compare_priors(names, _class_pixels(one, len(names)), _class_pixels(other, len(names)))
+        name: compare_priors(
+            names, _class_pixels(one, len(names)), _class_pixels(other, len(names)), (_area(one), _area(other))
+        )
         for name, (one, other) in sides.pairs.items()
     }
     pixels = None
@@ -129,7 +131,8 @@ def _audit(
         first = copies.worst[0]
         faults.append(f"source and target share {copies.exact} chips, pixel for pixel: {first.one} is {first.other}")
     about = {
-        "benchmark": benchmark.id, "title": benchmark.title, "basis": basis, "seed": seed, "unit": sensor.unit,
+        "benchmark": benchmark.id, "title": benchmark.title, "benchmark_version": benchmark.version,
+        "about": tuple(benchmark.notes), "basis": basis, "seed": seed, "unit": sensor.unit,
         "scale": sensor.scale, "band_names": sensor.band_names, "wavelengths": tuple(sensor.wavelengths),
         "class_names": benchmark.labels.names, "class_colours": tuple(cover.colour for cover in classes),
         "chips": dict(sorted(chips.items())), "ground": ground,
@@ -140,6 +143,10 @@ def _audit(
 
 def _counted(sides: Sides) -> dict[str, int]:
     return {str(role): int(count) for role, count in sides.role.value_counts().items()}
+
+
+def _area(frame: pd.DataFrame) -> float:
+    return float((frame["height"] * frame["width"]).sum())
 
 
 def _class_pixels(frame: pd.DataFrame, classes: int) -> Array:
@@ -192,12 +199,16 @@ class _Seen:
         one, other = pairs[GAP]
         labelled = [_class_pixels(frame, len(self.sums[0][0])) for frame in self.sides.pairs[GAP]]
         bands = {name: compare_bands(*(side.pixels for side in pair)) for name, pair in pairs.items()}
+        by_shares = shift_by_shares((labelled[0], labelled[1]), self.sums[0][0], self.sums[0][1])
         return Pixels(
             per_chip=per_chip,
             source=len(one.pixels),
             target=len(other.pixels),
             copies={name: _copies(*pair) for name, pair in pairs.items()},
-            bands=bands[GAP],
+            bands=tuple(
+                shift and shift.model_copy(update={"by_shares": None if np.isnan(value) else float(value)})
+                for shift, value in zip(bands[GAP], by_shares, strict=True)
+            ),
             null_bands=bands[NULL],
             classes=compare_classes(
                 self.benchmark.labels.names, (labelled[0], labelled[1]),

@@ -16,18 +16,24 @@ FEWEST = 200
 Array = NDArray[Any]
 
 
-def compare_priors(names: Sequence[str], one: Array, other: Array) -> Priors:
+def compare_priors(names: Sequence[str], one: Array, other: Array, pixels: tuple[float, float] | None = None) -> Priors:
     """The class shares of two sides.
 
     Args:
         names: Of the classes.
         one: Labelled pixels (K,) of a side.
         other: Of the other.
+        pixels: All pixels of both sides.
     """
     from scipy.spatial.distance import jensenshannon
 
+    labelled = None
+    if pixels is not None and all(pixels):
+        labelled = float(one.sum()) / pixels[0], float(other.sum()) / pixels[1]
     if not one.sum() or not other.sum():  # nothing is absent from a side that is not there
-        return Priors(one=_whole(one), other=_whole(other), jensen_shannon=None, only_one=(), only_other=())
+        return Priors(
+            one=_whole(one), other=_whole(other), jensen_shannon=None, only_one=(), only_other=(), labelled=labelled
+        )
     apart = float(np.nan_to_num(jensenshannon(one, other, base=2)))  # rounding may go below 0 under its root
     return Priors(
         one=_whole(one),
@@ -35,6 +41,7 @@ def compare_priors(names: Sequence[str], one: Array, other: Array) -> Priors:
         jensen_shannon=apart,
         only_one=tuple(name for name, here, there in zip(names, one, other, strict=True) if here and not there),
         only_other=tuple(name for name, here, there in zip(names, one, other, strict=True) if there and not here),
+        labelled=labelled,
     )
 
 
@@ -62,6 +69,26 @@ def compare_bands(one: Array, other: Array) -> tuple[BandShift | None, ...]:
         shift = float(there.mean() - here.mean())
         found.append(BandShift(wasserstein=apart, in_std=None if constant else apart / std, mean_shift=shift))
     return tuple(found)
+
+
+def shift_by_shares(pixels: tuple[Array, Array], count: Array, total: Array) -> Array:
+    """What the class shares of the other side alone would shift the mean of each band by.
+
+    Args:
+        pixels: Labelled pixels (K,) of both sides.
+        count: Measured pixels (K, C) of the first side.
+        total: Sums of their values.
+
+    Returns:
+        (C,): the mean of the first side's classes with the shares of the second, less that with its own, over the
+        classes that the first side has; NaN where no class is left.
+    """
+    means, shifts = _mean(total, count), np.full(count.shape[1], np.nan)
+    for band, known in enumerate(np.isfinite(means).T):
+        one, other = (np.where(known, side, 0).astype(np.float64) for side in pixels)
+        if one.sum() and other.sum():
+            shifts[band] = (other / other.sum() - one / one.sum()) @ np.where(known, means[:, band], 0.0)
+    return shifts
 
 
 def compare_classes(
@@ -99,7 +126,7 @@ def compare_classes(
 
 
 def _mean(total: Array, count: Array) -> Array:
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def _listed(values: Array) -> tuple[float | None, ...]:

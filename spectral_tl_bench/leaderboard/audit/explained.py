@@ -80,6 +80,20 @@ def explain(benchmark: Benchmark, index: ChipIndex, records: Iterable[Record]) -
         )
         groups.setdefault(canonical(key), []).append(record)
     cuts = {seed: _cut(benchmark, index, seed) for seed in {one.seed for one in usable}}
+    lacking = {
+        benchmark.labels.names[number]
+        for cut in cuts.values()
+        if cut is not None
+        for number in np.flatnonzero(
+            (_pixels(index, cut.chips("validation")) == 0) & (_pixels(index, cut.chips("target")) > 0)
+        )
+    }
+    if usable and lacking:
+        notes.append(
+            f"Source validation lacks classes of the target: {', '.join(sorted(lacking))}. Where one is predicted all "
+            "the same, it counts as 0 in the re-weighted mIoU, as it does in that of source validation: that part of "
+            "the difference is the metric's."
+        )
     methods = [_method(benchmark, index, group, cuts) for group in groups.values()]
     labels = Counter((one.label, one.protocol) for one in methods)
     for number, group in enumerate(groups.values()):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean, median
 from typing import NamedTuple
 
 from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, BandShift, Ground, Priors, Told
@@ -16,7 +16,13 @@ BASES = {
     "partial": "Measured on a part of the published data.",
     "demonstration": "Measured on data that a user brought.",
     "reproduced": "Measured on the complete published data.",
+    "aerial": "Measured on a copy of the published aerial images; whether it is complete is not known.",
+    "hyperspectral": "Measured on a copy of the published hyperspectral scenes; whether it is complete is not known.",
 }
+
+
+SIDES = {GAP: ("source", "target"), NULL: ("training", "validation")}
+"""What both sides of a pair are called."""
 
 
 class Line(NamedTuple):
@@ -41,8 +47,22 @@ def lines(audit: Audit) -> list[Line]:
         bands = {GAP: audit.pixels.bands, NULL: audit.pixels.null_bands}
         told = audit.pixels.told
         found.append(_line("Bands: median (largest) distance in std", lambda pair: _bands(audit, bands[pair])))
+        moved = mean_shift(audit.pixels.bands)
+        if moved is not None:
+            words = f"{number(moved[0])}, {number(moved[1])}"
+            found.append(Line("Bands: mean shift in std, by class shares alone", words, NOTHING))
         found.append(_line("Sides told apart: AUC by pixel, by chip", lambda pair: _told(told[pair])))
     return found
+
+
+def mean_shift(shifts: tuple[BandShift | None, ...]) -> tuple[float, float] | None:
+    """Size of the shift of the mean, and of what class shares alone would shift it by; in std, means over bands."""
+    parts = [
+        (abs(one.mean_shift) * one.in_std / one.wasserstein, abs(one.by_shares) * one.in_std / one.wasserstein)
+        for one in shifts
+        if one is not None and one.in_std is not None and one.by_shares is not None and one.wasserstein
+    ]
+    return (fmean(part[0] for part in parts), fmean(part[1] for part in parts)) if parts else None
 
 
 def metres(value: float) -> str:
@@ -84,8 +104,8 @@ def _about_ground(audit: Audit, words: Callable[[Ground], str], pair: str) -> st
 
 
 def _absent(priors: Priors, pair: str) -> str:
-    sides = zip(pair.split("-"), (priors.only_one, priors.only_other), strict=True)
-    parts = [f"{side.replace('train', 'training')}: {', '.join(names)}" for side, names in sides if names]
+    sides = zip(SIDES[pair], (priors.only_one, priors.only_other), strict=True)
+    parts = [f"{side}: {', '.join(names)}" for side, names in sides if names]
     return "; ".join(parts) or "none"
 
 
@@ -95,8 +115,13 @@ def _bands(audit: Audit, shifts: tuple[BandShift | None, ...]) -> str:
     if not known:
         return NOTHING
     worst, name = max(known)
-    return f"{number(statistics.median(value for value, _ in known))} ({number(worst)} in {name})"
+    return f"{number(median(value for value, _ in known))} ({number(worst)} in {name})"
 
 
 def _told(told: Told) -> str:
-    return told.unknown or f"{number(told.pixel_auc)}, {number(told.chip_auc)}"
+    if told.unknown:
+        return told.unknown
+    chance = ""
+    if told.pixel_chance is not None and told.chip_chance is not None:
+        chance = f" (by chance up to {number(told.pixel_chance[1])}, {number(told.chip_chance[1])})"
+    return f"{number(told.pixel_auc)}, {number(told.chip_auc)}{chance}"

@@ -10,12 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from spectral_tl_bench.data.audit.facts import GAP, NULL, Audit, ClassShift
-from spectral_tl_bench.leaderboard.audit.lines import BASES, km2, lines, metres, number
+from spectral_tl_bench.leaderboard.audit.lines import BASES, SIDES, km2, lines, mean_shift, metres, number
 from spectral_tl_bench.leaderboard.rendering import environment
 from spectral_tl_bench.leaderboard.text import NOTHING, percent, shown
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 320, 170, 40, 8, 24
 """Of a drawing, and of its margins."""
+ROLES = {"train": "training", "validation": "validation", "buffer": "left out between these", "target": "target"}
 
 
 def render_audit(audit: Audit) -> str:
@@ -24,10 +25,13 @@ def render_audit(audit: Audit) -> str:
     names = {"NOTHING": NOTHING, "GAP": GAP, "NULL": NULL, "BASES": BASES, "style": Markup(style)}  # noqa: S704 - our own file
     templates = environment(".audit", shown, names, autoescape=True)
     templates.filters |= {"percent": percent, "metres": metres, "km2": km2, "number": number}
+    order = {role: number for number, role in enumerate(ROLES)}
     return templates.get_template("audit.html").render(
+        chips=sorted(audit.chips.items(), key=lambda one: order.get(one[0], len(order))),
+        moved=mean_shift(audit.pixels.bands) if audit.pixels else None,
         audit=audit, lines=lines(audit), priors=_priors(audit), bands=_bands(audit), spectra=_spectra(audit),
         pairs=[(GAP, "Source and target"), (NULL, "Training and validation")],
-        roles={"train": "training", "validation": "validation", "target": "target", "buffer": "left out"},
+        sides=SIDES, roles=ROLES,
     )  # fmt: skip
 
 
