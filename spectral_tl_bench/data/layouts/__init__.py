@@ -1,6 +1,6 @@
 """How datasets lie on disk: one file each, found by name through entry points."""
 
-from spectral_tl_bench.data.layouts.base import ChipFiles, Layout
+from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, gathering
 from spectral_tl_bench.data.layouts.find import check_sides, find_chips
 from spectral_tl_bench.data.layouts.folders import FolderLayout
 from spectral_tl_bench.data.layouts.registry import layout_entries, layout_of, load_layout
@@ -11,6 +11,7 @@ __all__ = [
     "Layout",
     "check_sides",
     "find_chips",
+    "gathering",
     "layout_entries",
     "layout_of",
     "load_layout",
