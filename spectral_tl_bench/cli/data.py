@@ -200,7 +200,7 @@ def show_chip(
     from spectral_tl_bench.files import atomic_path
     from spectral_tl_bench.storage.output import check_file
 
-    definition, index = _opened(benchmark, data_root)
+    definition, index = _opened(benchmark, data_root, chip)
     path = out or Path(f"{chip}.png")
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(
@@ -233,10 +233,16 @@ def _print_frame(title: str, frame: DataFrame, what: str) -> None:
     print_rows(rows, right=range(1, len(frame.columns) + 1))
 
 
-def _opened(name: str, data_root: Path | None) -> tuple[Benchmark, ChipIndex]:
-    """A benchmark and the index of its chips, an incomplete copy's, too."""
+def _opened(name: str, data_root: Path | None, chip: str | None = None) -> tuple[Benchmark, ChipIndex]:
+    """A benchmark and the index of its chips, an incomplete copy's, too, in which some may be broken.
+
+    Raises:
+        DataError: If nothing can be shown, or not this chip.
+    """
     from spectral_tl_bench.benchmarks import resolve
-    from spectral_tl_bench.data.source import locate, open_index
+    from spectral_tl_bench.data.index import index_usable
+    from spectral_tl_bench.data.layouts import gathering
+    from spectral_tl_bench.data.source import locate
 
     chosen = resolve([name])
     if len(chosen) != 1:
@@ -244,7 +250,14 @@ def _opened(name: str, data_root: Path | None) -> tuple[Benchmark, ChipIndex]:
     definition, own_folder = chosen[0]
     source = locate(definition, own_folder, data_root)
     say(source.line)
-    return definition, open_index(definition, source, own_folder is not None, allow_partial=True)[0]
+    with gathering() as refused:
+        index, broken = index_usable(definition, source.root)
+    if chip in broken:
+        raise DataError(f"the chip {chip} cannot be used: {broken[chip]}", where=index.root)
+    if broken or refused:
+        what = [f"{len(broken)} chips that cannot be used are left out"] if broken else []
+        say(f"note: {'; '.join([*what, *(error.what for error in refused)])}; `stbench data verify` says more")
+    return definition, index
 
 
 def _keep_table(table: Path, target: Path) -> None:

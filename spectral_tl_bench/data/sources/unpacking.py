@@ -124,6 +124,12 @@ def _members(archive: Path, stream: IO[bytes]) -> Iterator[_Member]:
         with tarfile.open(fileobj=stream) as pack:
             for info in pack:
                 yield _from_tar(pack, info)
+    elif stream.read(4) == b"PK\x03\x04":
+        raise DataError(
+            f"{archive.name} is a zip archive that is cut off: the list of its files, at its end, is missing",
+            where=archive, expected=f"more than the {archive.stat().st_size} bytes that are here",
+            fix="copy or download it again",
+        )  # fmt: skip
     else:
         raise DataError(
             f"{archive.name} is neither a zip nor a tar archive", where=archive,

@@ -85,6 +85,7 @@ def test_a_broken_line_and_a_second_start(site, stbench, names, root, published,
     site.trouble = [("/cdn/", breaks_after(content, len(content) // 2)), *[("/cdn/", answers(503))] * 20]
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 2 and "are kept" in said and not (root / "MTS12").exists()
+    assert "the connection broke; next try in 1 s" in said, "no name of a class of some library"
     site.trouble, site.asked = [], []
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 0 and "goes on after" in said and whole_tree(root, names, "MTS12")
