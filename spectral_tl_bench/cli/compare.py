@@ -80,12 +80,13 @@ def _print(analysis: Analysis, first: str, second: str, comparison: pd.DataFrame
     from rich.console import Console
     from rich.text import Text
 
+    from spectral_tl_bench.leaderboard.frames import lines_of
     from spectral_tl_bench.leaderboard.statistics.comparison import improvement, verdict
     from spectral_tl_bench.leaderboard.text import interval, plain, signed, title
 
     console = Console(highlight=False)
     a, b = (f"{plain(analysis.names[row])} ({row})" for row in (first, second))
-    lines = comparison.to_dict("records")
+    lines = lines_of(comparison)
     over_places = [
         (signed(line["difference"]), interval(line["low"], line["high"]),
          str(line["places"]) if line is not lines[-1] else "", _p(line["p"]), _p(line["p_holm"]))

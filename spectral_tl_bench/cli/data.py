@@ -11,7 +11,7 @@ import typer
 from spectral_tl_bench.cli import data_audit
 from spectral_tl_bench.cli.data_cut import data_app
 from spectral_tl_bench.cli.data_pack import pack_data
-from spectral_tl_bench.console import print_rows, say
+from spectral_tl_bench.console import complain, print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from spectral_tl_bench.benchmarks import Benchmark
     from spectral_tl_bench.data.index import ChipIndex
+    from spectral_tl_bench.data.verify import Verdict
 
 
 _ONE = Annotated[str, typer.Argument(help="Benchmark id or YAML file.")]
@@ -27,6 +28,13 @@ _ROOT = Annotated[
     Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
 ]
 _TRUST = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
+_DOMAINS = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with the columns chip and domain, for files whose names and places tell no domain; checked, and "
+        "copied into the dataset's folder, where every run looks for it."
+    ),
+]
 
 
 data_app.command("pack")(pack_data)
@@ -52,13 +60,7 @@ def check(
         bool, typer.Option("--allow-partial", help="Also look at an incomplete copy of a dataset.")
     ] = False,
     trust_data: _TRUST = False,
-    domains: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV with the columns chip and domain, for files whose names and places tell no domain; checked, "
-            "and copied into the dataset's folder, where every run looks for it."
-        ),
-    ] = None,
+    domains: _DOMAINS = None,
 ) -> None:
     """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
     from spectral_tl_bench.benchmarks import resolve
@@ -98,45 +100,90 @@ def verify_data(
     trust_data: _TRUST = False,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Where to write what a sound copy holds; default: into the dataset's folder."),
+        typer.Option(
+            help="Where to write what a sound copy holds: a file, or a folder that is there; default: into the "
+            "dataset's folder."
+        ),
     ] = None,
+    domains: _DOMAINS = None,
 ) -> None:
     """Open every file of a copy: list all that are broken, count, and hold the bands against what they are called."""
     from spectral_tl_bench.benchmarks import resolve
+    from spectral_tl_bench.data.domains import TABLE
     from spectral_tl_bench.data.source import locate
     from spectral_tl_bench.data.verify import MANIFEST, verify, write_manifest
+    from spectral_tl_bench.storage.output import check_file, check_folder
 
     chosen = resolve(benchmark)
-    if manifest is not None and len(chosen) > 1:
-        raise UserError("--manifest is for one benchmark", fix="leave it out, or name one benchmark")
+    into = manifest is not None and manifest.is_dir()
+    if manifest is not None and into:
+        check_folder(manifest, "--manifest")
+    elif manifest is not None:
+        if len(chosen) > 1:
+            raise UserError(
+                "--manifest is a file for one benchmark", fix="name a folder that is there, or one benchmark"
+            )
+        check_file(manifest, "--manifest")
     sound = True
     for number, (definition, own_folder) in enumerate(chosen):
-        source = replace(locate(definition, own_folder, data_root), trusted=trust_data)
+        source = replace(locate(definition, own_folder, data_root), trusted=trust_data, domains=domains)
         say(("\n" if number else "") + f"{definition.id}  {definition.title}\n{source.line}")
-        found = verify(definition, source)
-        for _, row in found.broken.iterrows():
-            say(f"broken: {row['image']}: {row['problem']}")
-        for fault in found.faults:
-            say(f"fault: {fault}")
-        rows = [("domain", "chips", "published", "bands")]
-        bands = {finding.domain: finding.fault or f"{len(finding.held)} rules hold" for finding in found.findings}
-        for domain, count, published in found.counts:
-            rows.append(
-                (domain, str(count), "not known" if published is None else str(published), bands.get(domain, "-"))
-            )
-        print_rows(rows, right=(1, 2))
+        try:
+            found = verify(definition, source, say)
+        except KeyboardInterrupt:
+            complain("stopped; what has been read is kept, and the same command goes on from there")
+            raise
+        if domains is not None and found.counts:
+            _keep_table(domains, found.base / TABLE)
+        _print_verdict(found)
         sound &= found.sound
+        name = MANIFEST.format(benchmark=definition.id)
+        path = found.base / name if manifest is None else manifest / name if into else manifest
         if not found.sound:
-            say(f"{definition.id}: not sound, and no manifest was written")
+            before = f"; {path} is of an earlier look" if path.exists() else ""
+            say(f"{definition.id}: not sound, and no manifest was written{before}")
             continue
         line = f"{definition.id}: sound; {len(found.frame)} chips; records name them {found.digest[:16]}"
-        path = manifest or found.base / MANIFEST.format(benchmark=definition.id)
-        if manifest is not None or source.kind == "files":
+        if manifest is None and source.kind != "files":
+            say(line)
+            continue
+        try:
             write_manifest(found, path)
-            line += f"; written to {path}"
-        say(line)
+        except DataError as error:
+            if manifest is not None:
+                raise
+            say(
+                f"{line}\nnote: {error.what} ({path}); {error.fix}"
+            )  # shared data are read-only, and sound all the same
+        else:
+            say(f"{line}; written to {path}")
     if not sound:
         raise typer.Exit(2)
+
+
+def _print_verdict(found: Verdict) -> None:
+    from spectral_tl_bench.data.checks import UNUSABLE
+
+    for fault, (what, fix) in UNUSABLE.items():
+        broken = found.broken[found.broken["fault"] == fault]
+        for _, row in broken.iterrows():
+            say(f"broken: {row['image']}: {row['problem']}")
+        if len(broken):
+            say(f"  {len(broken)} of {len(found.frame) + len(found.broken)} chips {what}; to do: {fix}")
+    for fault in found.faults:
+        say(f"fault: {fault}")
+    for note in found.notes:
+        say(f"note: {note}")
+    rows = [("domain", "chips", "published", "px", "type", "bands")]
+    bands = {finding.domain: finding.fault or f"{len(finding.held)} rules hold" for finding in found.findings}
+    for domain, count, published in found.counts:
+        chips = found.frame[found.frame["domain"] == domain]
+        sizes = dict.fromkeys(f"{row['width']}x{row['height']}" for _, row in chips.iterrows())
+        rows.append((
+            domain, str(count), "not known" if published is None else str(published),
+            ", ".join([*sizes][:3]) or "-", ", ".join(sorted(set(chips["type"]))) or "-", bands.get(domain, "-"),
+        ))  # fmt: skip
+    print_rows(rows, right=(1, 2))
 
 
 @data_app.command("show")
@@ -153,7 +200,7 @@ def show_chip(
     from spectral_tl_bench.files import atomic_path
     from spectral_tl_bench.storage.output import check_file
 
-    definition, index = _opened(benchmark, data_root)
+    definition, index = _opened(benchmark, data_root, chip)
     path = out or Path(f"{chip}.png")
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(
@@ -186,10 +233,16 @@ def _print_frame(title: str, frame: DataFrame, what: str) -> None:
     print_rows(rows, right=range(1, len(frame.columns) + 1))
 
 
-def _opened(name: str, data_root: Path | None) -> tuple[Benchmark, ChipIndex]:
-    """A benchmark and the index of its chips, an incomplete copy's, too."""
+def _opened(name: str, data_root: Path | None, chip: str | None = None) -> tuple[Benchmark, ChipIndex]:
+    """A benchmark and the index of its chips, an incomplete copy's, too, in which some may be broken.
+
+    Raises:
+        DataError: If nothing can be shown, or not this chip.
+    """
     from spectral_tl_bench.benchmarks import resolve
-    from spectral_tl_bench.data.source import locate, open_index
+    from spectral_tl_bench.data.index import index_usable
+    from spectral_tl_bench.data.layouts import gathering
+    from spectral_tl_bench.data.source import locate
 
     chosen = resolve([name])
     if len(chosen) != 1:
@@ -197,7 +250,14 @@ def _opened(name: str, data_root: Path | None) -> tuple[Benchmark, ChipIndex]:
     definition, own_folder = chosen[0]
     source = locate(definition, own_folder, data_root)
     say(source.line)
-    return definition, open_index(definition, source, own_folder is not None, allow_partial=True)[0]
+    with gathering() as refused:
+        index, broken = index_usable(definition, source.root)
+    if chip in broken:
+        raise DataError(f"the chip {chip} cannot be used: {broken[chip]}", where=index.root)
+    if broken or refused:
+        what = [f"{len(broken)} chips that cannot be used are left out"] if broken else []
+        say(f"note: {'; '.join([*what, *(error.what for error in refused)])}; `stbench data verify` says more")
+    return definition, index
 
 
 def _keep_table(table: Path, target: Path) -> None:

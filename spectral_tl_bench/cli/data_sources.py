@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -93,12 +96,10 @@ def get_dataset(
     dataset, root = find_dataset(name), root_folder(data_root)
     if root is None:
         raise UserError("there is no folder to put the data in", fix="give --data-root FOLDER or set STBENCH_DATA")
-    for folder in (root, root / dataset.folder):
-        if folder.exists() and not folder.is_dir():
-            raise UserError("this is where the data would go, and it is not a folder", where=folder)
+    _check_folders(root, root / dataset.folder)
     listing = list_source(dataset, source, address, revision, files or (), say)
     work = open_work(root, dataset, listing)
-    if is_finished(work, listing, root):
+    if is_finished(dataset, work, listing, root):
         say(f"{dataset.dataset} is here already, just as the source has it: nothing to do")
         _show_presence(on_disk(dataset, root), root)
         return
@@ -123,17 +124,36 @@ def get_dataset(
     here = on_disk(dataset, root)
     if (cut := next((benchmark for benchmark in dataset.benchmarks if benchmark.cut), None)) is not None:
         say("its files are larger than chips, and are cut next:")
-        say(f"  stbench data cut {cut.id} --from {root / dataset.folder} --data-root {root}")
+        places = (shlex.quote(str(folder)) for folder in (root / dataset.folder, root))
+        say(f"  stbench data cut {cut.id} --from {next(places)} --data-root {next(places)}")
     elif not known and not any(one.chips for one in here):
         say("warning: no benchmark can read it as it is: none of the arrangements of folders and names that are")
         say(f"known for {dataset.dataset} was found in it (`stbench benchmarks layouts`, docs/data.md)")
     _show_presence(here, root)
 
 
+def _check_folders(root: Path, own: Path) -> None:
+    """Refuse folders that data cannot be put in, before anything is asked of a server.
+
+    Raises:
+        UserError: If one is no folder, or the data set's own is on another disk: it is put there by renaming.
+    """
+    for folder in (root, own):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(
+                "this is where the data would go, and it is not a folder", where=folder,
+                fix="move it away, or choose another folder with --data-root",
+            )  # fmt: skip
+    if own.is_dir() and own.stat().st_dev != root.stat().st_dev:
+        raise UserError(
+            f"{own.name} is on another disk than the data root, in which archives are unpacked", where=own.resolve(),
+            fix=f"give a folder on that disk to --data-root, such as {shlex.quote(str(own.resolve().parent))}; "
+            "a link to what comes can stand here afterwards",
+        )  # fmt: skip
+
+
 def root_folder(data_root: Path | None) -> Path | None:
     """``--data-root``, else ``STBENCH_DATA``."""
-    import os
-
     from spectral_tl_bench.data.source import ROOT_VARIABLE
 
     if data_root is None and os.environ.get(ROOT_VARIABLE):
@@ -144,17 +164,18 @@ def root_folder(data_root: Path | None) -> Path | None:
 @contextlib.contextmanager
 def _ends_told(root: Path) -> Iterator[None]:
     """Tell a user who stops it that it can go on, and one whose folder is of no use why."""
-    from spectral_tl_bench.storage.room import NO_ROOM
-
     try:
         yield
     except KeyboardInterrupt:
         complain("stopped; what has come is kept, and the same command goes on from there")
         raise
     except OSError as error:
-        if error.errno in NO_ROOM:
-            raise
-        raise UserError(f"the data cannot be put here: {error.strerror}", where=error.filename or root) from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise UserError(
+            f"the data cannot be put here: {error.strerror}", where=error.filename or root,
+            fix="make room, and give the same command again: what has come is kept" if full else
+            "choose a folder that you may write to, with --data-root",
+        ) from None  # fmt: skip
 
 
 def _confirm_terms() -> None:
@@ -197,4 +218,4 @@ def _show_presence(here: Sequence[Presence], root: Path) -> None:
         say(f"  {one.layout}: {one.words}")
     readable = [benchmark for one in here if one.chips for benchmark in one.benchmarks]
     if readable:
-        say(f"next: stbench data verify {' '.join(readable)} --data-root {root}")
+        say(f"next: stbench data verify {' '.join(readable)} --data-root {shlex.quote(str(root))}")

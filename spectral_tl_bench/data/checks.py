@@ -13,6 +13,13 @@ from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.errors import DataError
 
+UNUSABLE = {
+    "file": ("cannot be used", "replace these files; a partial download is the usual cause"),
+    "place": ("have an image or a label that does not lie where it should",
+              "align the files; or, if their georeferences lie, set `labels: {align: pixels}` in the benchmark"),
+}  # fmt: skip
+"""What is wrong with chips by the kind of their fault, and what to do."""
+
 
 def check_readable(base: Path, frame: pd.DataFrame) -> None:
     """Refuse chips that could not be read, and those whose files do not lie where they should.
@@ -24,14 +31,10 @@ def check_readable(base: Path, frame: pd.DataFrame) -> None:
     Raises:
         DataError: If there are any; up to five of one kind are named.
     """
-    for fault, what, fix in (
-        ("file", "chips cannot be used", "replace these files; a partial download is the usual cause"),
-        ("place", "chips have an image or a label that does not lie where it should",
-         "align the files; or, if their georeferences lie, set `labels: {align: pixels}` in the benchmark"),
-    ):  # fmt: skip
+    for fault, (what, fix) in UNUSABLE.items():
         broken = frame[frame["fault"] == fault]
         if len(broken):
-            fail(f"{len(broken)} of {len(frame)} {what}", base, broken["chip"], broken["problem"], fix=fix)
+            fail(f"{len(broken)} of {len(frame)} chips {what}", base, broken["chip"], broken["problem"], fix=fix)
 
 
 def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
@@ -44,11 +47,19 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     Raises:
         DataError: On the first kind of trouble; up to five chips are named.
     """
+    for one in CHECKS:
+        one(benchmark, base, frame)
+
+
+def _check_bands(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     wrong = frame[frame["bands"] != len(benchmark.sensor.bands)]
     if len(wrong):
         fail(f"{len(wrong)} of {len(frame)} images have another number of bands than the sensor", base, wrong.index,
               wrong["bands"].map(lambda bands: f"{bands} bands"),
               expected=f"{len(benchmark.sensor.bands)} bands: {', '.join(benchmark.sensor.band_names)}")  # fmt: skip
+
+
+def _check_sizes(_: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     shapes = pd.Series(list(zip(frame["height"], frame["width"], strict=True)), frame.index)
     if shapes.nunique() > 1:
         usual = shapes.mode().iloc[0]
@@ -56,6 +67,9 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
         fail(f"chips have mixed sizes: {len(other)} of {len(frame)} are not {usual[0]}x{usual[1]} px",
               base, other.index, other.map(lambda shape: f"{shape[0]}x{shape[1]} px"),
               expected="one chip size within a benchmark")  # fmt: skip
+
+
+def _check_labels(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     label_map = LabelMap(benchmark.labels)
     unknown = frame["labels"].map(label_map.unknown)
     bad = unknown[unknown.map(len) > 0]
@@ -65,7 +79,9 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
               bad.map(lambda values: f"value {', '.join(map(str, values[:5]))}"),
               expected=f"one of {', '.join(map(str, known))}",
               fix="add the value to labels.classes or labels.void, or set labels.other: void")  # fmt: skip
-    _check_hidden_classes(benchmark, base, frame)
+
+
+def _check_measured(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     holes = frame[frame["nodata_pixels"] > 0]
     if len(holes) and benchmark.nodata == "refuse":
         text = (
@@ -74,7 +90,9 @@ def check(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
         fail(f"{len(holes)} of {len(frame)} images have NaN or nodata pixels, or a mask", base, holes.index, text,
               fix="mend the images, or set `nodata: fill` in the benchmark (unmeasured values get the band mean) or "
               "`nodata: void` (their pixels do not count)")  # fmt: skip
-    _check_units(benchmark, base, frame)
+
+
+def _check_some_valid(_: Benchmark, base: Path, frame: pd.DataFrame) -> None:
     empty = frame[frame["band_count"].map(max) == 0]
     if len(empty):
         fail(f"{len(empty)} of {len(frame)} images hold no valid pixel at all", base, empty.index,
@@ -104,6 +122,11 @@ def _check_units(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> None:
               where, expected="tags in all of them, or in none",
               fix="give the domains `scale` and `offset` in the benchmark (reflectance = stored value * scale + "
               "offset): they win over the tags")  # fmt: skip
+
+
+CHECKS = (_check_bands, _check_sizes, _check_labels, _check_hidden_classes, _check_measured, _check_units,
+          _check_some_valid)  # fmt: skip
+"""Each refuses one kind of trouble, in this order."""
 
 
 def fail(

@@ -155,7 +155,7 @@ def image_pixels(source: Any, path: Path, bands: list[int], window: Window | Non
     try:
         return _read(source, None if len(bands) == source.count else bands, window)
     except rasterio.errors.RasterioError as error:
-        raise DataError(f"the pixels cannot be read: {error}", where=path) from None
+        raise DataError(f"the pixels cannot be read: {error.__cause__ or error}", where=path) from None
 
 
 def _read(source: Any, bands: list[int] | None, window: Window) -> np.ndarray[Any, Any]:
@@ -240,7 +240,7 @@ def label_pixels(
         stored = source.read(1, window=window)
         hidden = _hidden(source, stored, window) if hides else None
     except rasterio.errors.RasterioError as error:
-        raise DataError(f"the pixels cannot be read: {error}", where=path) from None
+        raise DataError(f"the pixels cannot be read: {error.__cause__ or error}", where=path) from None
     if stored.dtype.kind == "f" and hidden is not None:  # NaN is no class number, and need not be one there
         stored = np.where(hidden, 0, stored)
     return whole_numbers(stored, path), hidden

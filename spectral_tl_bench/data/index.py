@@ -30,13 +30,14 @@ from spectral_tl_bench.data.packed import PackedChips, find_packed
 from spectral_tl_bench.data.placement import LOCAL_CRS
 from spectral_tl_bench.data.reading_processes import look_at_each
 from spectral_tl_bench.data.scan import scan_chip
+from spectral_tl_bench.data.sources.progress import Progress, Say
 from spectral_tl_bench.data.stamps import ChipStamps, stamp_chips
 from spectral_tl_bench.data.units import suspicions, unit_line
 from spectral_tl_bench.errors import StorageError
 from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 PER_TASK = 32
 PLACE = ["crs", "xmin", "ymin", "xmax", "ymax"]
 """Columns that say where a chip lies."""
@@ -159,13 +160,14 @@ def _checked(
 
 
 def look_at_all(
-    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False
+    benchmark: Benchmark, root: Path, workers: int | None = None, *, trusted: bool = False, say: Say = complain
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Open every chip of a benchmark, and go on where one cannot be used.
+    """Open every chip of a benchmark, and go on where one cannot be used; what was found is kept.
 
     Args:
         workers: Readers; by default one per core.
         trusted: Whether links and VRTs may lead out of the data root.
+        say: Prints one line, about how far it is.
 
     Returns:
         The folder that paths start from; the rows of the chips that can be used; those of the others, with ``problem``.
@@ -175,9 +177,8 @@ def look_at_all(
     """
     base, chips = find_chips(benchmark, root)
     look = _Look.at(base, chips, ReadingRules.of(benchmark), workers, root, trusted)
-    frame, broken = look.scan()
-    if len(broken):
-        look.keep(frame)
+    frame, broken = look.scan(say)
+    look.keep(frame)
     refused = pd.DataFrame([{"chip": chip, "image": image, "fault": "file", "problem": problem}
                             for chip, image, problem in look.refused])  # fmt: skip
     return base, frame, pd.concat([broken, refused]) if len(refused) else broken
@@ -219,8 +220,11 @@ class _Look:
             digest(INDEX_VERSION, str(base.resolve()), asdict(rules))[:16], marks,
         )  # fmt: skip
 
-    def scan(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows of the chips that can be used, and of the others; only what has changed is opened."""
+    def scan(self, say: Say = complain) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of the chips that can be used, and of the others; only what has changed is opened.
+
+        What was read before an interruption is kept.
+        """
         kept = _latest(self.about)
         kept = kept[kept["mark"].isin(self.marks)]
         known = set(kept["mark"])
@@ -228,9 +232,20 @@ class _Look:
         if not new:
             return _in_order([kept], self.marks), kept[:0]
 
+        sizes = [sum(size for _, size, *_ in (*stamps.image, *stamps.label)) for _, stamps, _ in new]
+        rows: list[dict[str, Any]] = []
+        progress, done = Progress("chips read", sum(sizes), 0, say), 0
         look = functools.partial(_scan, self.base, self.rules)
-        read = pd.DataFrame(look_at_each(look, new, self.workers, PER_TASK))
-        read["mark"] = [mark for *_, mark in new]
+        try:
+            with contextlib.closing(look_at_each(look, new, self.workers, PER_TASK)) as seen:
+                for (*_, mark), size, row in zip(new, sizes, seen, strict=True):
+                    rows.append(row | {"mark": mark})
+                    progress.at(done := done + size)
+        except BaseException:
+            if good := [row for row in rows if not row["fault"]]:
+                self.keep(_in_order([kept, pd.DataFrame(good)], self.marks))
+            raise
+        read = pd.DataFrame(rows)
         bad = read["fault"] != ""
         return _in_order([kept, read[~bad]], self.marks), read[bad]
 

@@ -26,6 +26,8 @@ MIXED = 1.25
 """How much brighter water may be in the infrared, where it is narrow and its pixels hold land."""
 BRIGHTEST, DARKEST = 0.9, 0.003
 """Mean reflectances beyond which the unit is another."""
+ALIEN = 10.0
+"""Times beyond these the mean of a single chip, which may be all water or all snow, is in another unit."""
 UNIT = "values are in the unit of the benchmark"
 
 
@@ -64,9 +66,14 @@ def band_physics(benchmark: Benchmark, frame: pd.DataFrame) -> list[Finding]:
 def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """(rule, what contradicts it) for every rule that can be tried."""
     mean, std, low = summary(rows)
-    if float(np.median(np.abs(mean))) < 0.5 and 0.3 < float(np.median(std)) < 3 and (low < 0).all():
-        fault = f"values are standardised already (mean {np.median(mean):.2g}, deviation {np.median(std):.2g}), where "
-        yield UNIT, f"{fault}the benchmark says {benchmark.sensor.unit}"
+    if _standardised(mean, std, low):
+        yield (
+            UNIT,
+            (
+                f"values are standardised already (mean {np.median(mean):.2g}, deviation {np.median(std):.2g}), where "
+                f"the benchmark says {benchmark.sensor.unit}"
+            ),
+        )
         return
     scale = benchmark.sensor.scale
     if "scale" not in benchmark.sensor.model_fields_set:
@@ -88,6 +95,40 @@ def _rules(benchmark: Benchmark, rows: pd.DataFrame) -> Iterator[tuple[str, str]
             yield from _vegetation(waves[bands], green[bands] * scale, where)
         if (water := spectra.get("water")) is not None:
             yield from _water(waves[bands], water[bands] * scale, where)
+
+
+def _standardised(mean: np.ndarray, std: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Of bands on the last axis, whether their values are z-scores."""
+    middle = np.median(std, axis=-1)
+    return (np.median(np.abs(mean), axis=-1) < 0.5) & (middle > 0.3) & (middle < 3) & (low < 0).all(axis=-1)
+
+
+def chips_in_another_unit(benchmark: Benchmark, frame: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Single chips that the mean of their domain does not tell of.
+
+    Args:
+        benchmark: The benchmark.
+        frame: As ``band_physics`` takes it, by chip, all of as many bands.
+
+    Returns:
+        What the values of those in another unit look like, by chip; and the chips whose bands are one value throughout.
+    """
+    if "scale" not in benchmark.sensor.model_fields_set or not len(frame):
+        return {}, []
+    count, total, squares, low = (
+        np.array(frame[f"band_{name}"].tolist(), dtype=np.float64) for name in ("count", "sum", "square_sum", "low")
+    )
+    mean, square = total / np.maximum(count, 1), squares / np.maximum(count, 1)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    measured, level = (count > 0).any(axis=1), np.median(mean, axis=1) * benchmark.sensor.scale
+    blank = measured & (std <= 1e-6 * np.abs(mean)).all(axis=1)
+    zscored = measured & ~blank & _standardised(mean, std, low)
+    strange = measured & ~blank & ~zscored & ((level < DARKEST / ALIEN) | (level > BRIGHTEST * ALIEN))
+    names = np.array([str(chip) for chip in frame.index], dtype=object)
+    found: dict[str, str] = dict.fromkeys(names[zscored], "values are standardised already")
+    found |= {name: f"the mean reflectance would be {value:.3g}"
+              for name, value in zip(names[strange], level[strange], strict=True)}  # fmt: skip
+    return found, names[blank].tolist()
 
 
 def _vegetation(waves: np.ndarray, spectrum: np.ndarray, where: str) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
@@ -26,7 +26,7 @@ _look: Callable[[Any], Any]
 
 def look_at_each(
     look: Callable[[Chip], Seen], chips: Sequence[Chip], workers: int | None = None, per_task: int = 1
-) -> Iterator[Seen]:
+) -> Generator[Seen, None, None]:
     """What ``look`` makes of each chip, in order; an error of its own is raised as it is.
 
     Args:

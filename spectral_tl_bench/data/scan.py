@@ -38,7 +38,7 @@ def scan_chip(
     """
     row: dict[str, Any] = {
         "chip": chip.chip, "domain": chip.domain, "site": chip.site, "image": chip.image, "label": chip.label,
-        "crs": "", "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "height": 0, "width": 0, "bands": 0,
+        "crs": "", "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "height": 0, "width": 0, "bands": 0, "type": "",
         "labels": [], "label_counts": [], "band_count": [], "band_sum": [], "band_square_sum": [], "band_low": [],
         "seen_labels": [], "seen_counts": [], "seen_sums": [],
         "gain": [], "bias": [], "tagged": False, "turned": False, "placed": False, "valid_pixels": 0,
@@ -62,7 +62,7 @@ def scan_chip(
 def _place(image: Image, chip: ChipFiles) -> dict[str, Any]:
     """Size, and where the file, or the chip's name, says that it lies."""
     count, height, width = image.pixels.shape
-    facts: dict[str, Any] = {"height": height, "width": width, "bands": count}
+    facts: dict[str, Any] = {"height": height, "width": width, "bands": count, "type": image.pixels.dtype.name}
     if image.transform is not None and image.grid.crs is not None:
         number, t = image.grid.crs.to_epsg(), image.transform
         facts |= {"crs": name_of(image.grid.crs) if number else image.grid.crs.to_wkt()}

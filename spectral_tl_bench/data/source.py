@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.console import user_path
 from spectral_tl_bench.data.index import ChipIndex, build_index
@@ -100,7 +102,7 @@ def open_index(
     """
     index = build_index(benchmark, source.root, trusted=source.trusted, domains=source.domains, packed=source.packed)
     track, deviations = track_of(benchmark, source, own, index)
-    if track == "partial" and not allow_partial and not _other_size(benchmark, index):
+    if track == "partial" and not allow_partial and not other_size(benchmark, index.root, index.frame):
         raise DataError(
             f"the data of {benchmark.id} are not the published ones:\n    " + "\n    ".join(deviations),
             where=index.root,
@@ -119,10 +121,10 @@ def track_of(benchmark: Benchmark, source: DataSource, own: bool, index: ChipInd
     """
     if source.kind == "sample":
         return "sample", []
-    other_size = _other_size(benchmark, index)
+    size = other_size(benchmark, index.root, index.frame)
     if own or benchmark.track is not None or not layout_of(benchmark).published:
-        return "demonstration" if own or benchmark.track is None else benchmark.track, other_size
-    deviations = [*_other_counts(benchmark, index), *other_size]
+        return "demonstration" if own or benchmark.track is None else benchmark.track, size
+    deviations = [*_other_counts(benchmark, index), *size]
     return "partial" if deviations else "reproduced", deviations
 
 
@@ -141,12 +143,16 @@ def _other_counts(benchmark: Benchmark, index: ChipIndex) -> list[str]:
     return lines
 
 
-def _other_size(benchmark: Benchmark, index: ChipIndex) -> list[str]:
-    """What is said of chips of another size than the benchmark's."""
-    height, width = index.frame[["height", "width"]].iloc[0]
+def other_size(benchmark: Benchmark, base: Path, frame: pd.DataFrame) -> list[str]:
+    """What is said of chips of another size than the benchmark's.
+
+    Raises:
+        DataError: If it is that of a copy which must not be used.
+    """
+    height, width = frame[["height", "width"]].value_counts().index[0]
     if height == width and (why := layout_of(benchmark).other_sizes.get(int(height))):
         raise DataError(
-            f"chips of {height} x {width} px: {why}", where=index.root,
+            f"chips of {height} x {width} px: {why}", where=base,
             expected=f"chips of {benchmark.chip_size} px", fix=f"get {benchmark.dataset} from its own source",
         )  # fmt: skip
     if height == width == benchmark.chip_size:

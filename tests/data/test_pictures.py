@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,21 @@ def test_tables_are_those_of_the_pixels(indexed):
     np.testing.assert_allclose(
         shares[domain], [(labels == number).sum() / (labels != 255).sum() for number in range(len(shares))]
     )
+
+
+def test_chips_of_a_copy_in_which_others_are_broken(trees, monkeypatch, capsys, tmp_path):
+    shutil.copytree(trees / "MTS12", tmp_path / "MTS12")
+    first, broken, bare = sorted((tmp_path / "MTS12/image/train").glob("*.tif"))[:3]
+    broken.write_bytes(broken.read_bytes()[:500])
+    (tmp_path / f"MTS12/label/train/{bare.stem}_label.mat").unlink()
+    show = ["data", "show", "mts12-n2s", f"--data-root={tmp_path}", f"--out={tmp_path / 'chip.png'}"]
+    assert run_main(monkeypatch, [*show, first.stem]) == 0
+    assert Image.open(tmp_path / "chip.png").size[0] > 1000
+    assert "2 chips that cannot be used are left out; 1 of 28 images have no label" in capsys.readouterr().out
+    assert run_main(monkeypatch, ["data", "stats", "mts12-n2s", f"--data-root={tmp_path}"]) == 0
+    for chip, said in ((broken, "the file cannot be read as a raster"), (bare, "a chip's file is missing")):
+        assert run_main(monkeypatch, [*show, chip.stem]) == 2
+        assert f"the chip {chip.stem} cannot be used: {said}" in capsys.readouterr().err
 
 
 def test_the_verbs(trees, indexed, monkeypatch, capsys, tmp_path):

@@ -38,6 +38,12 @@ def change(root: Path, what: Callable[[np.ndarray], np.ndarray], pattern: str = 
             target.write(pixels)
 
 
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the small copy for a complete one of full size."""
+    monkeypatch.setattr("spectral_tl_bench.data.verify._missing", lambda *_: [])
+    monkeypatch.setattr("spectral_tl_bench.data.verify.other_size", lambda *_: [])
+
+
 def swap(first: str, second: str) -> Callable[[np.ndarray], np.ndarray]:
     order = list(range(len(BANDS)))
     one, other = BANDS.index(first), BANDS.index(second)
@@ -111,7 +117,7 @@ def test_all_broken_files_are_listed_and_the_others_counted(copy, monkeypatch, c
 
 def test_a_sound_copy_has_a_manifest_with_the_name_that_records_use(copy, monkeypatch, capsys, tmp_path):
     path = tmp_path / "m.json"
-    monkeypatch.setattr("spectral_tl_bench.data.verify._missing", lambda *_: [])
+    complete(monkeypatch)
     command = ["data", "verify", "dfc2020-spring", f"--data-root={copy}", f"--manifest={path}"]
     assert run_main(monkeypatch, command) == 0
     index = build_index(DFC, copy)

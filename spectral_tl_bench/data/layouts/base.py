@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from spectral_tl_bench.benchmarks import Benchmark
+from spectral_tl_bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,27 @@ class ChipFiles:
     image: str
     label: str
     footprint: tuple[str, float, float, float, float] | None = None
+
+
+_gathered: ContextVar[list[DataError] | None] = ContextVar("gathered", default=None)
+
+
+@contextlib.contextmanager
+def gathering() -> Iterator[list[DataError]]:
+    """Within the block, what `refuse` is given is gathered, and the other chips are found all the same."""
+    found: list[DataError] = []
+    token = _gathered.set(found)
+    try:
+        yield found
+    finally:
+        _gathered.reset(token)
+
+
+def refuse(error: DataError) -> None:
+    """Raise what is wrong with some of the chips, unless somebody wants to hear of the others as well."""
+    if (found := _gathered.get()) is None:
+        raise error
+    found.append(error)
 
 
 LONGEST_TEXT = 1000

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import ChipFiles
+from spectral_tl_bench.data.layouts.base import ChipFiles, refuse
 from spectral_tl_bench.data.layouts.folders import FolderLayout, check_pairs, rasters_in, relative
 from spectral_tl_bench.errors import DataError
 
@@ -27,6 +27,7 @@ class Dfc2020(FolderLayout):
     """
 
     domains_by = "name"
+    types = ("uint16", "int16")
     marks = (*(f"{name}/image" for name in (*SEASONS, *FOLDS)), f"{COPERNICUS}/dfc", "dfc")
     other_sizes = MappingProxyType({
         96: "this is the copy of GFM-Bench, cut again with overlap and divided anew: its chips share ground across any "
@@ -45,11 +46,12 @@ class Dfc2020(FolderLayout):
                 for image in rasters_in(city):
                     match = _NAME.match(image.stem)
                     if not match or known.get(match["city"], match["season"]) != match["season"]:
-                        raise DataError(
+                        refuse(DataError(
                             f"the file name {image.name!r} is not one of {benchmark.dataset}",
                             where=image,
                             expected="ROIs0000_{season}_s2_{City}_p{n}.tif with the city's own season",
-                        )
+                        ))  # fmt: skip
+                        continue
                     path = relative(image, base)
                     label_paths[path], domains[path] = dfc_label_path(path), match["city"]
             label_folder = base / name / "label"
@@ -62,13 +64,15 @@ class Dfc2020(FolderLayout):
 
 def _copernicus(folder: Path, base: Path) -> list[ChipFiles]:
     """All chips below ``s2`` and ``dfc``, without their domains; radar beside them is passed over."""
-    images = rasters_in(folder / "s2") if (folder / "s2").is_dir() else []
-    for image in images:
-        if not _COPERNICUS.match(image.stem):
-            raise DataError(
-                f"the file name {image.name!r} is not one of Copernicus-Bench", where=image,
-                expected="ROIs0000_{fold}_s2_{number}_p{n}.tif",
-            )  # fmt: skip
+    images = []
+    for image in rasters_in(folder / "s2") if (folder / "s2").is_dir() else []:
+        if _COPERNICUS.match(image.stem):
+            images.append(image)
+            continue
+        refuse(DataError(
+            f"the file name {image.name!r} is not one of Copernicus-Bench", where=image,
+            expected="ROIs0000_{fold}_s2_{number}_p{n}.tif",
+        ))  # fmt: skip
     labels = {image: folder / "dfc" / image.name.replace("_s2_", "_dfc_", 1) for image in images}
     check_pairs(
         {relative(image, base): relative(label, base) for image, label in labels.items()},

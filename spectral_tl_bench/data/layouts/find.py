@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectral_tl_bench.benchmarks import LAYOUTS, Benchmark
 from spectral_tl_bench.console import is_text
-from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, text_problem
+from spectral_tl_bench.data.layouts.base import ChipFiles, Layout, refuse, text_problem
 from spectral_tl_bench.endings import contained
 from spectral_tl_bench.errors import BenchmarkError, DataError, UserError
 from spectral_tl_bench.plugins import imported_class, installed, offered, with_options
@@ -102,12 +102,12 @@ def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> Non
         if missing:
             state = "empty" if len(missing) == len(getattr(benchmark, side)) else "incomplete"
             present = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
-            raise DataError(
+            refuse(DataError(
                 f"the {side} of {benchmark.id} is {state}: no chip of domain {', '.join(missing)}",
                 where=base,
                 expected=f"chips of the domains {', '.join(getattr(benchmark, side))}",
                 fix=f"found only: {present}; complete the data, or check the domain names",
-            )
+            ))  # fmt: skip
 
 
 def _check_rule(benchmark: Benchmark, layout: Layout, base: Path, chips: list[ChipFiles]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import Layout
+from spectral_tl_bench.data.layouts.base import Layout, refuse
 from spectral_tl_bench.errors import DataError
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".TIF", ".TIFF")
@@ -21,6 +21,8 @@ class FolderLayout(Layout):
     published = True
     marks: ClassVar[tuple[str, ...]]
     """Folders, relative to the dataset's own, each of which shows that it is there."""
+    types: ClassVar[tuple[str, ...]] = ()
+    """Types that published pixels may have, as NumPy names them; empty where that is not known."""
 
     folders: Annotated[tuple[str, ...], Field(min_length=1, description="names of the dataset's folder to try")]
 
@@ -72,17 +74,17 @@ def check_pairs(label_paths: Mapping[str, str], labels: Iterable[str], base: Pat
     have_labels = set(labels)
     bare = sorted(image for image, label in label_paths.items() if label not in have_labels)
     if bare:
-        raise DataError(
+        refuse(DataError(
             f"{len(bare)} of {len(label_paths)} images have no label, for example {bare[0]}",
             where=base,
             expected=f"its label at {label_paths[bare[0]]}",
             fix="add the missing labels, or move the images away",
-        )
+        ))  # fmt: skip
     orphans = sorted(have_labels - set(label_paths.values()))
     if orphans:
-        raise DataError(
+        refuse(DataError(
             f"{len(orphans)} of {len(have_labels)} labels have no image, for example {orphans[0]}",
             where=base,
             expected="an image of the same name",
             fix="add the missing images, or move the labels away",
-        )
+        ))  # fmt: skip

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import ChipFiles
+from spectral_tl_bench.data.layouts.base import ChipFiles, refuse
 from spectral_tl_bench.data.layouts.folders import FolderLayout, check_pairs, rasters_in, relative
 from spectral_tl_bench.errors import DataError
 
@@ -32,11 +32,12 @@ class Mts12(FolderLayout):
                 for image in rasters_in(base / "image" / fold):
                     match = _NAME.match(image.stem)
                     if not match:
-                        raise DataError(
+                        refuse(DataError(
                             f"the file name {image.name!r} is not one of {benchmark.dataset}",
                             where=image,
                             expected="eopatch_id_{id}_col_{c}_row_{r}.tif",
-                        )
+                        ))  # fmt: skip
+                        continue
                     path = relative(image, base)
                     label_paths[path] = relative(base / "label" / fold / f"{image.stem}_label.mat", base)
                     tiles[path] = (int(match["col"]), int(match["row"]))

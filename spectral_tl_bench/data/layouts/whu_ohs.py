@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.layouts.base import ChipFiles
+from spectral_tl_bench.data.layouts.base import ChipFiles, refuse
 from spectral_tl_bench.data.layouts.folders import FolderLayout, check_pairs, rasters_in, relative
 from spectral_tl_bench.errors import DataError
 
@@ -18,6 +18,7 @@ class WhuOhsTransfer(FolderLayout):
     """``{source,target}/{image,label}/[{tr,val,ts}/]NAME.tif``; the domain is the prefix of the name."""
 
     domains_by = "name"
+    types = ("int16", "uint16")
     marks = ("transfer-STall/source", "source", "transfer-STall/target", "target")
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
@@ -26,17 +27,19 @@ class WhuOhsTransfer(FolderLayout):
         chips = []
         for side in ("source", "target"):
             if not (top / side).is_dir():
-                raise DataError(
+                refuse(DataError(
                     f"only one half of {benchmark.dataset} is here", where=top / side, expected="source/ and target/"
-                )
+                ))  # fmt: skip
+                continue
             for stem, image, label in read_side(top / side, base):
                 prefix = _PREFIX.match(stem)
                 if not prefix:
-                    raise DataError(
+                    refuse(DataError(
                         f"the name {stem!r} does not say its city",
                         where=base / image,
                         expected="S1_ .. S8_ or T1_ .. T8_ in front",
-                    )
+                    ))  # fmt: skip
+                    continue
                 chips.append(ChipFiles(stem, prefix.group(1), "", image, label))
         return chips
 
@@ -45,6 +48,7 @@ class WhuOhsOfficial(FolderLayout):
     """``{tr,val,ts}/{image,label}/NAME.tif``: the dataset without a gap, one domain."""
 
     domains_by = "folder"
+    types = ("int16", "uint16")
     marks = ("tr", "ts", "val")
 
     def chips(self, base: Path, benchmark: Benchmark) -> list[ChipFiles]:
@@ -66,9 +70,9 @@ def read_side(folder: Path, base: Path) -> list[tuple[str, str, str]]:
     """
     for name in ("image", "label"):
         if not (folder / name).is_dir():
-            raise DataError(
+            refuse(DataError(
                 "a folder is missing", where=folder / name, expected=f"{folder.name}/{{image,label}}/NAME.tif"
-            )
+            ))  # fmt: skip
     label_paths, labels = {}, set()
     for level in (".", *FOLDS):
         image_folder, label_folder = folder / "image" / level, folder / "label" / level

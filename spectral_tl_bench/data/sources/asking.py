@@ -154,5 +154,7 @@ def broken(error: BaseException) -> AgainError:
     root, seen = error, 0
     while seen < 10 and (under := root.__cause__ or root.__context__) is not None:
         root, seen = under, seen + 1
-    words = root.strerror if isinstance(root, OSError) and root.strerror else type(error).__name__
-    return AgainError(f"the connection broke ({words})", answered=False)
+    words = root.strerror if isinstance(root, OSError) else ""
+    if not words and "timeout" in f"{type(error).__name__} {type(root).__name__}".lower():
+        words = "no answer for too long"
+    return AgainError("the connection broke" + (f" ({words})" if words else ""), answered=False)

@@ -15,7 +15,7 @@ from spectral_tl_bench.data.sources.catalogue import Dataset
 from spectral_tl_bench.data.sources.fetching import NOTES, PART, fetch
 from spectral_tl_bench.data.sources.joining import is_joined, join
 from spectral_tl_bench.data.sources.listing import Listing, SourceFile
-from spectral_tl_bench.data.sources.placing import merge, plan_moves
+from spectral_tl_bench.data.sources.placing import Presence, merge, on_disk, plan_moves
 from spectral_tl_bench.data.sources.progress import Say
 from spectral_tl_bench.data.sources.unpacking import unpack
 from spectral_tl_bench.errors import DataError, StorageError, UserError
@@ -77,11 +77,11 @@ def open_work(root: Path, dataset: Dataset, listing: Listing) -> Work:
     return work
 
 
-def is_finished(work: Work, listing: Listing, root: Path) -> bool:
+def is_finished(dataset: Dataset, work: Work, listing: Listing, root: Path) -> bool:
     """Whether just this is in its place already.
 
     Raises:
-        DataError: If another content of it is.
+        DataError: If another content of it is, or only a part of it is left.
     """
     try:
         receipt = json.loads(work.receipt.read_text(encoding="utf-8"))
@@ -91,12 +91,23 @@ def is_finished(work: Work, listing: Listing, root: Path) -> bool:
     if not there:  # somebody has removed it: it is got again
         return False
     if receipt["files"] == {file.name: file.version for file in listing.files}:
+        if _chips(here := on_disk(dataset, root)) < receipt.get("chips", 0):
+            now = "; ".join(f"{one.layout}: {one.words}" for one in here if one.chips or one.problem) or "none"
+            raise DataError(
+                f"what was put here is not whole any more: {receipt['chips']} chips then, now {now}",
+                where=root / dataset.folder,
+                fix=f"move {' and '.join(receipt['placed'])} away and start again: it is then got anew",
+            )  # fmt: skip
         return True
     raise DataError(
         "the source has other files now than those that are here", where=root / receipt["placed"][0],
         expected="; ".join(receipt["notes"]) or None,
         fix="keep what is here, or move it away and start again: it is then got anew",
     )  # fmt: skip
+
+
+def _chips(here: Sequence[Presence]) -> int:
+    return sum(one.chips for one in here)
 
 
 def room_needed(listing: Listing, work: Work, keep: bool) -> int:
@@ -167,13 +178,20 @@ def get(dataset: Dataset, listing: Listing, work: Work, root: Path, keep: bool, 
                     merge(work.tree(file), tree)
             if not tree.exists():
                 raise DataError("nothing was in it", where=listing.label, fix="choose other files with --files")
-            write_json(moves, plan_moves(dataset, tree, root))
+            known, pairs = plan_moves(dataset, tree, root)
+            # The data root may have another name, or be reached from another folder, when this is gone on with
+            write_json(moves, [known, [[os.path.relpath(path, root) for path in pair] for pair in pairs]])
         known, pairs = json.loads(moves.read_text(encoding="utf-8"))
         for old, new in pairs:
-            if Path(old).exists():  # else it was moved before an interruption
-                Path(new).parent.mkdir(exist_ok=True)
-                Path(old).rename(new)
-        placed = [Path(new).relative_to(root).as_posix() for _, new in pairs]
+            if (root / old).exists():  # else it was moved before an interruption
+                (root / new).parent.mkdir(exist_ok=True)
+                (root / old).rename(root / new)
+            elif not (root / new).exists():
+                raise DataError(
+                    "what was unpacked is neither where it was nor in its place", where=root / old,
+                    expected=f"it there, or at {root / new}", fix=f"remove {work.folder} and start again",
+                )  # fmt: skip
+        placed = [Path(os.path.relpath(root / new, root)).as_posix() for _, new in pairs]
         for name in sorted({path.partition("/")[0] for path in placed}):
             fsync_folder(root / name)
             if name != dataset.folder:
@@ -182,7 +200,8 @@ def get(dataset: Dataset, listing: Listing, work: Work, root: Path, keep: bool, 
         if left:
             say(f"{len(left)} files beside the data set are not kept, such as {left[0].name}")
         files = {file.name: file.version for file in listing.files}
-        facts = {"source": listing.label, "notes": list(listing.notes), "files": files, "placed": placed}
+        facts = {"source": listing.label, "notes": list(listing.notes), "files": files, "placed": placed,
+                 "chips": _chips(on_disk(dataset, root))}  # fmt: skip
         write_json(work.receipt, facts)
         _clear(work, keep)
         return bool(known)

@@ -107,7 +107,10 @@ def list_source(
     """
     for name, reason in UNUSABLE.items():
         if name in (address or "").lower():
-            raise UserError(f"{name} cannot be used: {reason}")
+            raise UserError(
+                f"{name} cannot be used: {reason}", expected=f"one of {', '.join(dataset.sources)}",
+                fix="choose one with --source; `stbench data list` says more",
+            )  # fmt: skip
     if address is not None and (hub := _HUB.match(address)):
         chosen = Source(kind="hub", about="", repo=hub["repo"])
         listing = _hub(dataset, chosen, revision or hub["revision"], wanted, say)
@@ -306,8 +309,9 @@ def _zenodo(number: str, wanted: Sequence[str], say: Say) -> Listing:
     ]  # fmt: skip
     if not chosen:
         raise UserError(
-            "no file of the record is wanted", where=url, expected=", ".join(file.name for file in files[:20]) or None
-        )
+            "no file of the record is wanted", where=url, expected=", ".join(file.name for file in files[:20]) or None,
+            fix="name the right ones with --files PATTERN",
+        )  # fmt: skip
     return Listing(f"Zenodo record {number}", tuple(chosen), (f"record: {title}", f"licence of the record: {licence}"))
 
 

@@ -111,19 +111,25 @@ def _readable(archive: Path) -> Iterator[None]:
         raise DataError(f"the archive cannot be unpacked: {error.strerror or error}", where=archive) from None
 
 
-def _members(archive: Path) -> Iterator[_Member]:
-    """The members, as they come; those of a zip are known before any of them is unpacked.
+def _members(archive: Path, stream: IO[bytes]) -> Iterator[_Member]:
+    """The members of an open archive, as they come; those of a zip are known before any of them is unpacked.
 
     Raises:
         DataError: If it is neither zip nor tar.
     """
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
+        with zipfile.ZipFile(stream) as file:
             yield from [_from_zip(file, info) for info in file.infolist()]
     elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as pack:
+        with tarfile.open(fileobj=stream) as pack:
             for info in pack:
                 yield _from_tar(pack, info)
+    elif stream.read(4) == b"PK\x03\x04":
+        raise DataError(
+            f"{archive.name} is a zip archive that is cut off: the list of its files, at its end, is missing",
+            where=archive, expected=f"more than the {archive.stat().st_size} bytes that are here",
+            fix="copy or download it again",
+        )  # fmt: skip
     else:
         raise DataError(
             f"{archive.name} is neither a zip nor a tar archive", where=archive,
@@ -163,18 +169,22 @@ class _Unpacking:
 
     def run(self, say: Say) -> Unpacked:
         """Check and unpack all members."""
-        total = None
-        if zipfile.is_zipfile(self.archive):  # a zip has its list at the end: nothing of a bad one is unpacked
-            for member in _members(self.archive):
+        with self.archive.open("rb") as stream:
+            return self.run_through(stream, say)
+
+    def run_through(self, stream: IO[bytes], say: Say) -> Unpacked:
+        """Likewise, of the open archive."""
+        progress = Progress(f"{self.archive.name}, unpacked", self.packed, 0, say)
+        if listed := zipfile.is_zipfile(self.archive):  # its list is at the end: nothing of a bad one is unpacked
+            for member in _members(self.archive, stream):
                 self.accept(member)
             self.check_room(self.archive.name, self.size - (size_of(self.folder) if self.folder.exists() else 0))
-            total = self.size
+            progress = Progress(f"{self.archive.name}, unpacked", self.size, 0, say)
             self.names, self.seen, self.size, self.links = {}, 0, 0, 0
-        progress = Progress(f"{self.archive.name}, unpacked", total, 0, say)
-        for member in _members(self.archive):
+        for member in _members(self.archive, stream):
             if self.accept(member):
                 self.write(member)
-                progress.at(self.size)
+                progress.at(self.size if listed else stream.tell())  # of a tar, only its own size is known
         for folder in self.folders:
             fsync_folder(folder)
         return Unpacked(self.files, self.size, self.links)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from spectral_tl_bench.benchmarks import Benchmark
 from spectral_tl_bench.data.audit.facts import Method
@@ -101,6 +101,10 @@ def explain(benchmark: Benchmark, index: ChipIndex, records: Iterable[Record]) -
             label = f"{methods[number].label} ({group[0].fingerprint[:8]})"
             methods[number] = methods[number].model_copy(update={"label": label})
     return sorted(methods, key=lambda one: (-one.target, one.label, one.protocol)), notes
+
+
+def _pixels(index: ChipIndex, chips: Sequence[str]) -> NDArray[np.int64]:
+    return np.sum(index.frame.loc[list(chips), "class_counts"].tolist(), axis=0)
 
 
 def _cut(benchmark: Benchmark, index: ChipIndex, seed: int) -> SplitTable | None:

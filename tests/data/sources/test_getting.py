@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from servers import answers, breaks_after
 from tiny import run_main
 
 from spectral_tl_bench.data.sources import getting
+
+SECOND_DISK = Path("/dev/shm")  # noqa: S108 - a disk of its own, where there is one
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,8 @@ def test_from_an_empty_folder_to_data_that_are_accepted(
     assert code == 0 and "track: partial" in said, said
     code, said = stbench("verify", benchmark)
     faults = [line for line in said.splitlines() if line.startswith(("fault", "broken"))]
-    assert "rules hold" in said and all("published are" in line for line in faults), "few chips, and nothing else"
+    assert "rules hold" in said and len(faults) > 1
+    assert all("published are" in line or "chips of 32x32 px" in line for line in faults), "few small chips, no more"
     code, said = stbench("pack", benchmark, "--verify")
     assert code == 0 and "packed chips are those of the files, bit for bit" in said, said
 
@@ -80,6 +85,7 @@ def test_a_broken_line_and_a_second_start(site, stbench, names, root, published,
     site.trouble = [("/cdn/", breaks_after(content, len(content) // 2)), *[("/cdn/", answers(503))] * 20]
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 2 and "are kept" in said and not (root / "MTS12").exists()
+    assert "the connection broke; next try in 1 s" in said, "no name of a class of some library"
     site.trouble, site.asked = [], []
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 0 and "goes on after" in said and whole_tree(root, names, "MTS12")
@@ -184,6 +190,71 @@ def test_places_that_cannot_be(site, stbench, root, monkeypatch, capsys):
     monkeypatch.setattr(getting, "merge", elsewhere)
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 2 and "cannot be put here: Invalid cross-device link" in said and "where: there" in said
+
+
+def test_a_data_root_that_is_moved_while_it_is_put_into_place(site, stbench, names, root, monkeypatch, tmp_path):
+    real, moved = Path.rename, []
+
+    def rename(self, target):
+        if "MTS12" in str(target) and getting.WORK not in str(target):
+            if moved:
+                raise KeyboardInterrupt
+            moved.append(target)
+        return real(self, target)
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        command = ["data", "get", "mts12", "--accept-terms", f"--data-root={root.name}"]
+        assert run_main(monkeypatch, command) != 0
+    root.rename(tmp_path / "elsewhere")
+    site.asked = []
+    assert run_main(monkeypatch, [*command[:-1], f"--data-root={tmp_path / 'elsewhere'}"]) == 0
+    assert whole_tree(tmp_path / "elsewhere", names, "MTS12")
+    assert not any("/cdn/" in path for _, path, _ in site.asked)
+
+
+def test_what_was_unpacked_and_is_nowhere_is_no_success(site, stbench, root, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(getting, "fsync_folder", stop)
+        assert stbench("get", "mts12", "--accept-terms")[0] != 0
+    shutil.rmtree(root / "MTS12" / "label")
+    code, said = stbench("get", "mts12", "--accept-terms")
+    assert code == 2 and "neither where it was nor in its place" in said and "remove " in said
+    assert "nothing to do" not in stbench("get", "mts12", "--accept-terms")[1]
+
+
+def test_what_was_put_here_and_is_not_whole_any_more(site, stbench, names, root):
+    assert stbench("get", "mts12", "--accept-terms")[0] == 0
+    gone = root / "MTS12/image/train/eopatch_id_0_col_8_row_14.tif"
+    gone.unlink()
+    (root / "MTS12/label/train/eopatch_id_0_col_8_row_14_label.mat").unlink()
+    code, said = stbench("get", "mts12", "--accept-terms")
+    assert code == 2 and "3 chips then, now mts12: 2 of 936 chips" in said and "got anew" in said
+    assert "move MTS12/image and MTS12/label away" in said
+    shutil.rmtree(root / "MTS12")
+    assert stbench("get", "mts12", "--accept-terms")[0] == 0 and whole_tree(root, names, "MTS12")
+
+
+@pytest.mark.skipif(not SECOND_DISK.is_mount(), reason="no second disk")
+def test_a_folder_on_another_disk_is_said_before_anything_is_asked(site, stbench, root):
+    with tempfile.TemporaryDirectory(dir=SECOND_DISK) as other:
+        root.mkdir()
+        (root / "MTS12").symlink_to(other)
+        code, said = stbench("get", "mts12", "--accept-terms")
+        assert code == 2 and "is on another disk than the data root" in said and f"such as {Path(other).parent}" in said
+        assert not site.asked and not [*Path(other).iterdir()]
+
+
+def test_commands_that_are_named_can_be_copied(site, stbench, root, monkeypatch):
+    odd = root / "Größe 2"
+    code = run_main(monkeypatch, ["data", "get", "mts12", "--accept-terms", f"--data-root={odd}"])
+    line = next(line for line in stbench("list")[1].splitlines() if line.startswith("next: ")) if code == 0 else ""
+    words = shlex.split(line.removeprefix("next: "))
+    assert words[:3] == ["stbench", "data", "verify"] and words[-1] == str(odd)
 
 
 def test_two_starts_at_once(site, stbench, root, monkeypatch):

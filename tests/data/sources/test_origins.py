@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from packing import COPERNICUS, MTS12, REPO, files_of, pack, tarred, whole_tree, zipped
@@ -220,3 +221,17 @@ def test_half_of_a_data_set_is_left_to_data_check(site, stbench, names, root):
     code, said = stbench("get", "mts12", "--accept-terms")
     assert code == 0 and files_of(root / "MTS12/image") == files_of(names / "MTS12/image")
     assert "cannot be read: 3 of 3 images have no label" in said
+
+
+def test_copernicus_bench_from_a_local_copy_of_its_archive(site, stbench, trees, root, tmp_path):
+    members = {}
+    for number, image in enumerate(sorted((trees / "DFC2020").glob("*/image/s2_*/*.tif"))):
+        label = Path(str(image).replace("/image/s2_", "/label/dfc_").replace("_s2_", "_dfc_"))
+        for kind, path in (("s2", image), ("dfc", label)):
+            members[f"dfc2020_s1s2/{kind}/ROIs0000_test_{kind}_0_p{number}.tif"] = path.read_bytes()
+    members["dfc2020_s1s2/dfc-test-new.csv"] = b"ROIs0000_test_dfc_0_p0.tif\n"
+    (tmp_path / "dfc2020.zip").write_bytes(zipped(members))
+    code, said = stbench("get", "dfc2020", "--from", tmp_path / "dfc2020.zip")
+    assert code == 0 and "dfc2020: 56 of 6114 chips" in said and "next: stbench data verify" in said
+    code, said = stbench("verify", "dfc2020-spring")
+    assert code == 2 and "found by their footprints" in said and "Mumbai has 8 chips, published are 900" in said

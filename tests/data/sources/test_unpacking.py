@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from packing import odd_member, tarred, zipped
 
-from spectral_tl_bench.data.sources import unpacking
+from spectral_tl_bench.data.sources import progress, unpacking
 from spectral_tl_bench.data.sources.unpacking import Limits, unpack
 from spectral_tl_bench.errors import DataError, StorageError
 
@@ -73,6 +73,7 @@ def test_all_comes_out_whatever_the_name_says(place, kind):
         (tarred({"a": b"1"}, odd=[odd_member("disk", tarfile.BLKTYPE)]), "a device, a pipe"),
         (tarred({"a": b"1"}, "gz", odd=[odd_member("pipe", tarfile.FIFOTYPE)]), "a device, a pipe"),
         (b"<html>please log in</html>", "neither a zip nor a tar"),
+        (zipped(GOOD)[:-40], "is a zip archive that is cut off"),
     ],
 )
 def test_what_is_not_safe_is_refused_and_named(place, tmp_path, content, said):
@@ -195,3 +196,14 @@ def test_what_macos_adds_stays_out(place):
     archive, folder = place(zipped({**GOOD, "__MACOSX/MTS12/image/._a.tif": b"fork"}))
     unpack(archive, folder, resume=False)
     assert written(folder) == GOOD
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz"])
+def test_it_says_how_far_it_is_and_how_long_it_takes(place, kind, monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    members = {f"{number}.tif": os.urandom(200_000) for number in range(8)}
+    lines: list[str] = []
+    unpack(*place(zipped(members) if kind == "zip" else tarred(members, kind)), resume=False, say=lines.append)
+    assert len(lines) == 8 and all("/s, " in line and line.endswith(" left") for line in lines)
+    percent = [int(line.partition("(")[2].partition("%")[0]) for line in lines]
+    assert percent == sorted(percent) and percent[0] < 40 and percent[-1] >= 90
