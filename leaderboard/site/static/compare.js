@@ -23,17 +23,22 @@
   };
 
   const fillLine = (line, result, reach) => {
-    const interval = Number.isNaN(result.low) ? stbench.NOTHING : `${stbench.signed(result.low)} to ${stbench.signed(result.high)}`;
+    const between = (low, high) => Number.isNaN(low) ? stbench.NOTHING : `${stbench.signed(low)} to ${stbench.signed(high)}`;
     const texts = [stbench.percent(orNull(result.a)), stbench.percent(orNull(result.b)), stbench.signed(orNull(result.difference)),
-      interval, null, probability(result.p), probability(result.holm), String(result.places), [result.remark, result.reason && "no interval: " + result.reason].filter(Boolean).join("; ")];
+      between(result.low, result.high), null, probability(result.p), probability(result.holm), String(result.places),
+      result.bySeed.map((value) => stbench.signed(value)).join(", "), between(result.runsLow, result.runsHigh), probability(result.runsP), probability(result.runsHolm),
+      [result.remark, result.reason && "no interval: " + result.reason].filter(Boolean).join("; ")];
     texts.forEach((text, n) => {
       const cell = line.cells[n + 1];
       if (text === null) cell.replaceChildren(plot(result, reach));
       else cell.textContent = text;
     });
-    line.classList.toggle("clear", result.holm < 0.05 || (result.benchmark === "all" && result.p < 0.05));
+    const last = result.benchmark === "all";
+    const shown = (p, holm) => (last ? p : holm) < 0.05;
+    // a single seed says nothing of others: the remark tells so
+    line.classList.toggle("clear", shown(result.p, result.holm) && (Number.isNaN(result.runsP) || shown(result.runsP, result.runsHolm)));
     // full precision, for whoever reads the page with a program
-    for (const name of ["difference", "low", "high", "p", "holm", "places"]) line.dataset[name] = String(result[name]);
+    for (const name of ["difference", "low", "high", "p", "holm", "places", "runsLow", "runsHigh", "runsP", "runsHolm"]) line.dataset[name] = String(result[name]);
   };
 
   const load = (...slugs) => Promise.all(slugs.map((slug) => stbench.load(form.dataset.rows + slug + ".js", "row:" + slug)));

@@ -1,5 +1,6 @@
 // The paired comparison of two rows, as spectral_tl_bench.leaderboard.statistics.comparison computes it: Student's t with
-// the bootstrap standard error over places and the effective number of places, and Holm's correction.
+// the bootstrap standard error over places and the effective number of places, the same with the variance over seeds
+// added, and Holm's correction.
 "use strict";
 stbench.stats = (() => {
   const LEVEL = 0.95;
@@ -26,8 +27,11 @@ stbench.stats = (() => {
     return sum * width / 3;
   };
 
-  // Two-sided p of Student's t, and the t with p = 1 - LEVEL.
-  const twoSided = (freedom, t) => area(freedom, Math.atan(Math.abs(t) / Math.sqrt(freedom))) / area(freedom, 0);
+  // Two-sided p of Student's t, of one freedom or of several that are mixed by their shares; and the t with p = 1 - LEVEL.
+  const alone = (freedom, t) => area(freedom, Math.atan(Math.abs(t) / Math.sqrt(freedom))) / area(freedom, 0);
+  const twoSided = (freedom, t) => Array.isArray(freedom)
+    ? freedom.reduce((sum, [share, one]) => sum + share * alone(one, t), 0)
+    : alone(freedom, t);
   const quantile = (freedom) => {
     let low = 0, high = 1;
     while (twoSided(freedom, high) > 1 - LEVEL) high *= 2;
@@ -61,7 +65,7 @@ stbench.stats = (() => {
 
   // First minus second on one benchmark, over the seeds that both have.
   const difference = (first, second, least) => {
-    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, result: unknown(value, reason) });
+    const nothing = (reason, places = 0, value = NaN) => ({ a: NaN, b: NaN, places, draws: null, effective: NaN, bySeed: [], result: unknown(value, reason) });
     if (!first || !second) return nothing("not completed by both");
     const shared = first.seeds.filter((seed) => second.seeds.includes(seed));
     const fewest = Math.min(...first.places, ...second.places);
@@ -70,20 +74,21 @@ stbench.stats = (() => {
     const targets = pick(first, "target");
     const places = Math.min(...pick(first, "places"), ...pick(second, "places"));
     if (pick(second, "target").some((target, n) => target !== targets[n])) return nothing(OTHER_PIXELS, places);
-    const a = mean(pick(first, "miou")), b = mean(pick(second, "miou"));
+    const ours = pick(first, "miou"), theirs = pick(second, "miou");
+    const a = mean(ours), b = mean(theirs), bySeed = ours.map((value, n) => value - theirs[n]);
     if (targets.some((target) => target !== targets[0])) {
-      return { ...nothing(`the seeds were ${OTHER_PIXELS}`, places, a - b), a, b };
+      return { ...nothing(`the seeds were ${OTHER_PIXELS}`, places, a - b), a, b, bySeed };
     }
     const drawn = (row) => {
       const arrays = (row.draws.length === 1 ? row.draws : pick(row, "draws")).map(unpack);
       return arrays[0].map((_, n) => mean(arrays.map((array) => array[n])));
     };
-    const ours = drawn(first), theirs = drawn(second);
-    const draws = ours.map((value, n) => value - theirs[n]);
+    const other = drawn(second);
+    const draws = drawn(first).map((value, n) => value - other[n]);
     const effective = pick(first, "effective")[0];
     const fewer = shared.length < Math.max(first.seeds.length, second.seeds.length);
     const remark = fewer ? `seed${shared.length === 1 ? "" : "s"} ${shared.join(", ")} alone, which both have` : "";
-    return { a, b, places, draws, effective, remark, result: estimate(a - b, draws, places, effective, least) };
+    return { a, b, places, draws, effective, remark, bySeed, result: estimate(a - b, draws, places, effective, least) };
   };
 
   // The mean of the differences; draws are added draw by draw, freedom by Welch and Satterthwaite,
@@ -106,6 +111,17 @@ stbench.stats = (() => {
     return { value, error, freedom, reason: "" };
   };
 
+  // Over places and seeds: the variances of both are added.
+  const overSeeds = (places, parts) => {
+    if (places.reason) return places;
+    if (parts.some(({ bySeed }) => bySeed.length < 2)) return unknown(places.value, "one seed in common; what others would give needs at least two");
+    const variances = [places.error ** 2, ...parts.map(({ weight, bySeed }) => weight ** 2 * deviation(bySeed) ** 2 / bySeed.length)];
+    const freedoms = [places.freedom, ...parts.map(({ bySeed }) => bySeed.length - 1)];
+    const total = variances.reduce((sum, v) => sum + v, 0);
+    const mixed = variances.map((v, n) => [v / total, freedoms[n]]).filter(([share]) => share);
+    return { value: places.value, error: Math.sqrt(total), freedom: total ? mixed : places.freedom, reason: "" };
+  };
+
   const holm = (values) => {
     const tested = values.map((p, n) => [p, n]).filter(([p]) => !Number.isNaN(p)).sort(([left], [right]) => left - right);
     const adjusted = values.map(() => NaN);
@@ -116,11 +132,18 @@ stbench.stats = (() => {
   // Lines in the order of the benchmarks, and one for their mean.
   const compare = (first, second, benchmarks) => {
     const parts = benchmarks.map((name) => difference(first.benchmarks[name], second.benchmarks[name], first.least));
-    const lines = parts.map(({ a, b, places, remark, result }, n) => ({ benchmark: benchmarks[n], a, b, places, remark, ...numbers(result) }));
-    holm(lines.map((line) => line.p)).forEach((p, n) => { lines[n].holm = p; });
+    const runs = (result, seeds) => {
+      const { low, high, p, reason } = numbers(overSeeds(result, seeds));
+      return { runsLow: low, runsHigh: high, runsP: p, runsReason: reason };
+    };
+    const lines = parts.map(({ a, b, places, remark, bySeed, result }, n) => (
+      { benchmark: benchmarks[n], a, b, places, remark, bySeed, ...numbers(result), ...runs(result, [{ weight: 1, bySeed }]) }));
     const column = (name) => lines.map((line) => line[name]);
+    holm(column("p")).forEach((p, n) => { lines[n].holm = p; });
+    holm(column("runsP")).forEach((p, n) => { lines[n].runsHolm = p; });
     const all = combine(mean(column("difference")), parts);
-    return [...lines, { benchmark: "all", a: mean(column("a")), b: mean(column("b")), places: Math.min(...column("places")), ...numbers(all), holm: NaN }];
+    const seeds = parts.map(({ bySeed }) => ({ weight: 1 / parts.length, bySeed }));
+    return [...lines, { benchmark: "all", a: mean(column("a")), b: mean(column("b")), places: Math.min(...column("places")), bySeed: [], ...numbers(all), ...runs(all, seeds), holm: NaN, runsHolm: NaN }];
   };
   return { compare, twoSided, quantile };
 })();
