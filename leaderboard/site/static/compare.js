@@ -17,24 +17,26 @@
     const at = (value) => 60 + 58 * value / reach;
     const svg = stbench.svg("svg", { class: "range", viewBox: "0 0 120 14", "aria-hidden": "true" });
     svg.append(stbench.svg("path", { class: "zero", d: "M60 1V13" }));
+    if (!Number.isNaN(result.runsLow)) svg.append(stbench.svg("path", { class: "runs", d: `M${at(result.runsLow)} 7H${at(result.runsHigh)}` }));
     if (!Number.isNaN(result.low)) svg.append(stbench.svg("path", { class: "whisker", d: `M${at(result.low)} 7H${at(result.high)}` }));
     if (!Number.isNaN(result.difference)) svg.append(stbench.svg("circle", { cx: at(result.difference), cy: 7, r: 3 }));
     return svg;
   };
 
   const fillLine = (line, result, reach) => {
+    const corrected = (p, holm) => result.benchmark === "all" ? p : holm;
     const between = (low, high) => Number.isNaN(low) ? stbench.NOTHING : `${stbench.signed(low)} to ${stbench.signed(high)}`;
     const texts = [stbench.percent(orNull(result.a)), stbench.percent(orNull(result.b)), stbench.signed(orNull(result.difference)),
-      between(result.low, result.high), null, probability(result.p), probability(result.holm), String(result.places),
-      result.bySeed.map((value) => stbench.signed(value)).join(", "), between(result.runsLow, result.runsHigh), probability(result.runsP), probability(result.runsHolm),
+      between(result.low, result.high), null, probability(corrected(result.p, result.holm)), String(result.places),
+      between(result.runsLow, result.runsHigh), probability(corrected(result.runsP, result.runsHolm)),
+      result.bySeed.map((value) => stbench.signed(value)).join(", "),
       [result.remark, result.reason && "no interval: " + result.reason].filter(Boolean).join("; ")];
     texts.forEach((text, n) => {
       const cell = line.cells[n + 1];
       if (text === null) cell.replaceChildren(plot(result, reach));
       else cell.textContent = text;
     });
-    const last = result.benchmark === "all";
-    const shown = (p, holm) => (last ? p : holm) < 0.05;
+    const shown = (p, holm) => corrected(p, holm) < 0.05;
     // a single seed says nothing of others: the remark tells so
     line.classList.toggle("clear", shown(result.p, result.holm) && (Number.isNaN(result.runsP) || shown(result.runsP, result.runsHolm)));
     // full precision, for whoever reads the page with a program
@@ -44,7 +46,7 @@
   const load = (...slugs) => Promise.all(slugs.map((slug) => stbench.load(form.dataset.rows + slug + ".js", "row:" + slug)));
   const fill = ([a, b]) => {
     const results = stbench.stats.compare(a, b, benchmarks);
-    const ends = results.flatMap((result) => [result.difference, result.low, result.high]).filter(Number.isFinite).map(Math.abs);
+    const ends = results.flatMap((result) => [result.difference, result.low, result.high, result.runsLow, result.runsHigh]).filter(Number.isFinite).map(Math.abs);
     const reach = Math.max(0.01, Math.ceil(100 * Math.max(0, ...ends)) / 100);
     document.getElementById("compare-scale").textContent = `\u2212${stbench.percent(reach, 0)} to +${stbench.percent(reach, 0)}`;
     results.forEach((result, n) => fillLine(lines[n], result, reach));
