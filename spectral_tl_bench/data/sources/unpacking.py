@@ -128,7 +128,7 @@ def _members(archive: Path, stream: IO[bytes]) -> Iterator[_Member]:
         raise DataError(
             f"{archive.name} is a zip archive that is cut off: the list of its files, at its end, is missing",
             where=archive, expected=f"more than the {archive.stat().st_size} bytes that are here",
-            fix="copy or download it again",
+            fix="copy or download it again; where it comes in pieces, the last may be missing",
         )  # fmt: skip
     else:
         raise DataError(
