@@ -66,11 +66,11 @@ def test_what_is_given_twice_is_refused(refused, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("rnu",), "`stbench` has no command rnu\n  expected: did you mean run?"),
-        (("data", "gett"), "`stbench data` has no command gett\n  expected: did you mean get?"),
+        (("rnu",), "has no command rnu\n  expected: did you mean run?"),
+        (("data", "gett"), "data` has no command gett\n  expected: did you mean get?"),
         (("run", "--method"), "--method has no value\n  expected: --method VALUE"),
         (("run", "--jobs", "two"), "--jobs: "),
-        (("predict",), "`stbench predict` needs MODEL\n  expected: selected.safetensors of a run"),
+        (("predict",), "predict` needs MODEL\n  expected: selected.safetensors of a run"),
         (("run", "--epochs", "3"), "no option --epochs\n  expected: did you mean --steps?"),
         (("run", "--model", "x"), "did you mean --backbone or --method?"),
         (("plan", "publishd"), "to do: stbench plan published --table I"),
