@@ -18,6 +18,7 @@ from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.windows import SlidingWindows
 from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.storage import make_room_for_sockets
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Readers(DataLoader[Any]):
         self.threads = min(settings.workers, available_cores()) if by_threads else 0  # more are in each other's way
         processes = 0 if by_threads else settings.workers
         if processes:
+            make_room_for_sockets()
             collection.share_caches()
         dataset: Dataset[Any] = collection.as_stored() if as_they_are else collection
         if processes:

@@ -25,6 +25,7 @@ from typing import Any
 
 from spectral_tl_bench import pause, pulse
 from spectral_tl_bench.endings import SIGNALS, at_once, check_stopped, how_ended, stoppable, stopped_by
+from spectral_tl_bench.storage import make_room_for_sockets
 
 TAIL = 200
 """Lines of a process's output that are kept for the log of a failure."""
@@ -309,6 +310,7 @@ def start_server(modules: Iterable[str] = ()) -> None:
     Args:
         modules: Modules of the suite that will be needed.
     """
+    make_room_for_sockets()
     multiprocessing.set_forkserver_preload(["spectral_tl_bench.runner.ready", *modules])
     resource_tracker.ensure_running()  # which unblocks signals, and is needed below
     # The server inherits this, as do its processes until they take signals themselves: what ends them is this process.

@@ -22,11 +22,11 @@ from spectral_tl_bench.storage.place import (
     touch,
 )
 from spectral_tl_bench.storage.room import LIMIT_VARIABLE, Limit, cache_limit, clear, in_words, make_room, to_clear
-from spectral_tl_bench.storage.scratch import scratch, sweep_scratch
+from spectral_tl_bench.storage.scratch import make_room_for_sockets, scratch, sweep_scratch
 from spectral_tl_bench.storage.signs import hold
 
 __all__ = [
     "BOARDS", "CACHE_VARIABLE", "FEATURES", "INDEX", "KINDS", "LIMIT_VARIABLE", "PACKS", "SAMPLE", "SPLITS", "STAGES",
     "WEIGHTS", "Entry", "Kind", "Limit", "cache_folder", "cache_limit", "clear", "hold", "in_words", "make_room",
-    "obtain", "scratch", "sweep_scratch", "to_clear", "touch",
+    "make_room_for_sockets", "obtain", "scratch", "sweep_scratch", "to_clear", "touch",
 ]  # fmt: skip

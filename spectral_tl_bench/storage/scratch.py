@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import multiprocessing.util
 import os
 import shutil
 import stat
@@ -19,6 +20,8 @@ from spectral_tl_bench.storage.signs import host
 
 PREFIX = "stbench-"
 LOCK = ".in-use"
+LONGEST = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a temporary folder in which Python's processes can have their sockets: an address has at most 107."""
 
 
 @contextlib.contextmanager
@@ -37,6 +40,22 @@ def scratch() -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_room_for_sockets() -> None:
+    """Let this process and those it starts meet in ``/tmp`` where the temporary folder has too long a path for sockets.
+
+    Batch systems give such folders. Reader processes would lose each batch there, and the run would wait for it for
+    ever.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST:
+        return
+    before = tempfile.tempdir
+    try:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - below it a folder is made that is the user's alone
+        multiprocessing.util.get_temp_dir()  # which is kept, and handed on to forks
+    finally:
+        tempfile.tempdir = before
 
 
 def sweep_scratch() -> list[Path]:

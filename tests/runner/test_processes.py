@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from tiny import install, make_request
 
@@ -28,6 +32,33 @@ class Dies(Method):
 
 def quiet(_: str) -> None:
     pass
+
+
+def test_a_temporary_folder_of_too_long_a_path(tree, tmp_path):
+    """Batch systems give such: no socket has an address there, by which processes hand over batches and cells."""
+    long = tmp_path / "job" / ("x" * 100)
+    long.mkdir(parents=True)
+    command = [
+        sys.executable,
+        "-m",
+        "spectral_tl_bench.cli.main",
+        "run",
+        "-m",
+        "pixel-mlp",
+        "-b",
+        "mts12-n2s",
+        "-s",
+        "0",
+        "-s",
+        "1",
+    ]
+    command += ["--data-root", tree, "--allow-partial", "--out", tmp_path / "runs", "--jobs", "2", "--workers", "2"]
+    command += ["--steps", "2", "--batch-size", "2", "--validations", "1", "--accelerator", "cpu"]
+    environ = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "too long" not in done.stderr and len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+    assert not list(long.iterdir())
 
 
 def test_two_processes_do_what_one_does(tree, tmp_path):
