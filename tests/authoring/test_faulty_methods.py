@@ -75,6 +75,8 @@ def test_whoever_looks_at_the_target_is_found_out(name):
 @pytest.mark.parametrize("name", [*IN_MEMORY, *ON_CHIPS])
 def test_with_runs_no_other_check_fails(name):
     expected = IN_MEMORY[name][0] if name in IN_MEMORY else {"wall"}
+    if name == "Remembers":
+        expected = expected | {"run"}  # its weights of another number of classes
     assert {one.check for one in failures(check_method(entry(name)))} == expected
 
 
