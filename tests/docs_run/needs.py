@@ -49,7 +49,7 @@ NEEDS: dict[str, list[Callable[[Place], None]]] = {
     "docs/plans.md": [data("data/rs")],
     "docs/published.md": [checkout("profiling", "docs/examples"), data("DATA"), hls_chips],
     "docs/results.md": [
-        checkout("docs", "leaderboard/tables"), hls_chips,
+        checkout("docs", "leaderboard/tables", "leaderboard/results/demonstration"), hls_chips,
         weights("WEIGHTS/dinov2-vits14.safetensors", "dinov2-small"),
         weights("WEIGHTS/galileo-nano.safetensors", "galileo-nano", (0.443, 0.482, 0.561, 0.655, 0.865, 1.609, 2.201)),
     ],

@@ -237,10 +237,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(out, Recipe(**chosen))
 
 
-if __name__ == "__main__":
-    main()
-
-
 FLOOR = 0.01
 """Added to the variances of the whitened colours, so that noise is not made large."""
 
@@ -324,3 +320,7 @@ class Learner(nn.Module):
         cells = functional.unfold(pixels, self.patch, stride=self.patch).transpose(1, 2)
         errors = [(read(level) - cells).square().mean() for read, level in zip(self.redraw, levels, strict=True)]
         return of_covers, torch.stack(errors).mean() / cells.square().mean()
+
+
+if __name__ == "__main__":
+    main()
