@@ -24,7 +24,7 @@ def test_a_plan_names_what_there_is_and_trains_until_a_plateau(path, monkeypatch
         check_names(block)
     asked = [request for block in blocks for request in requests(block, {})]
     assert len(asked) == len(blocks) >= 2
-    assert all(request.overrides.until_plateau and len(request.seeds) >= 3 for request in asked)
+    assert all(request.overrides.until_plateau and len(request.seeds) in (3, 5) for request in asked)
 
 
 def test_the_script_runs_each_plan_with_the_users_weights(tmp_path):

@@ -11,6 +11,7 @@ import typer
 from spectral_tl_bench.cli import data_audit
 from spectral_tl_bench.cli.data_cut import data_app
 from spectral_tl_bench.cli.data_pack import pack_data
+from spectral_tl_bench.cli.run_options import DataRoot, TrustData
 from spectral_tl_bench.console import complain, print_rows, say
 from spectral_tl_bench.errors import DataError, UserError
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 _ONE = Annotated[str, typer.Argument(help="Benchmark id or YAML file.")]
 _SOME = Annotated[list[str], typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")]
-_ROOT = Annotated[
-    Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-]
-_TRUST = Annotated[bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")]
 _DOMAINS = Annotated[
     Path | None,
     typer.Option(
@@ -54,12 +51,12 @@ def _group() -> None:
 @data_app.command("check")
 def check(
     benchmark: _SOME,
-    data_root: _ROOT = None,
+    data_root: DataRoot = None,
     seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the cut into training and validation.")] = 0,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Also look at an incomplete copy of a dataset.")
     ] = False,
-    trust_data: _TRUST = False,
+    trust_data: TrustData = False,
     domains: _DOMAINS = None,
 ) -> None:
     """Open every chip as a run would: where it lies, what is measured, in what unit; warn, or say what is refused."""
@@ -96,8 +93,8 @@ def check(
 @data_app.command("verify")
 def verify_data(
     benchmark: _SOME,
-    data_root: _ROOT = None,
-    trust_data: _TRUST = False,
+    data_root: DataRoot = None,
+    trust_data: TrustData = False,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -190,7 +187,7 @@ def _print_verdict(found: Verdict) -> None:
 def show_chip(
     benchmark: _ONE,
     chip: Annotated[str, typer.Argument(help="Name of a chip.")],
-    data_root: _ROOT = None,
+    data_root: DataRoot = None,
     out: Annotated[
         Path | None, typer.Option(help="The picture: .png, .pdf or .svg; default: CHIP.png in this folder.")
     ] = None,
@@ -214,7 +211,7 @@ def show_chip(
 
 
 @data_app.command("stats")
-def stats(benchmark: _ONE, data_root: _ROOT = None) -> None:
+def stats(benchmark: _ONE, data_root: DataRoot = None) -> None:
     """Print class shares and band statistics by domain."""
     from spectral_tl_bench.data.pictures import band_statistics, class_shares
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_tl_bench.cli.run_options import DataRoot, TrustData
 from spectral_tl_bench.console import print_rows, say
 from spectral_tl_bench.errors import UserError
 
@@ -29,9 +30,7 @@ def audit(
         list[str] | None, typer.Argument(help="Benchmark id, group (all, cross-region, ...) or YAML file.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of the suite, in-domain references too.")] = False,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
+    data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Gets BENCHMARK.html and BENCHMARK.json.")] = _OUT,
     geometry: Annotated[
         bool,
@@ -45,9 +44,7 @@ def audit(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="Seed of the cut into training and validation.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Readers; default: one per core.")] = None,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: TrustData = False,
 ) -> None:
     """Measure what separates source and target, and training and validation: ground, copies, classes, bands."""
     from spectral_tl_bench.benchmarks import builtin_benchmarks, resolve

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from spectral_tl_bench.cli.run_options import DataRoot, TrustData
 from spectral_tl_bench.console import say, user_path
 from spectral_tl_bench.errors import UserError
 
@@ -20,9 +21,7 @@ def pack_data(
     more: Annotated[
         list[str] | None, typer.Option("--benchmark", "-b", help="The same as an option; may be repeated.")
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets; default: STBENCH_DATA, else the bundled sample.")
-    ] = None,
+    data_root: DataRoot = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the packs, such as one on a fast disk; default: STBENCH_PACKED, else the cache."),
@@ -31,9 +30,7 @@ def pack_data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also hold all that is packed against the files, bit for bit.")
     ] = False,
-    trust_data: Annotated[
-        bool, typer.Option("--trust-data", help="Follow links and VRTs of the data out of their folder.")
-    ] = False,
+    trust_data: TrustData = False,
 ) -> None:
     """Pack chips for fast reading: runs find them by themselves, and give the same numbers; goes on if cut off."""
     from spectral_tl_bench.benchmarks import resolve

@@ -250,7 +250,7 @@ def test_other_ground_truth_is_not_comparable(write):
     analysis = analysis_of([write(method="a", world=0), write(method="b", world=1)])
     found = compare(analysis, "a", "b").iloc[0]
     assert not found["estimable"] and "same target pixels" in found["reason"]
-    assert math.isnan(found["difference"]) and math.isnan(found["p"])
+    assert math.isnan(found["difference"]) and math.isnan(found["p"]) and found["by_seed"] == ()
     assert improvement(analysis, "a", "b")[3] == found["reason"]
     given = many("a")
     moved = given.assign(site=given["site"].replace("p01", "p03"))  # the same chips, in other places

@@ -11,7 +11,7 @@ from spectral_tl_bench.errors import RecordError, nearest
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.frames import NAN, Fields, frame, lines_of
 from spectral_tl_bench.leaderboard.statistics import aggregate
-from spectral_tl_bench.leaderboard.statistics.entry import OTHER_PIXELS, Entry, difference
+from spectral_tl_bench.leaderboard.statistics.entry import OTHER_PIXELS, difference
 from spectral_tl_bench.leaderboard.statistics.intervals import (
     LEVEL,
     NEEDS,
@@ -51,10 +51,9 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
     a, b = (analysis.scores[find_row(analysis, name)] for name in (row_a, row_b))
     benchmarks = analysis.board.benchmarks
     parts = [difference(a.get(name), b.get(name)) for name in benchmarks]
-    by_seed = [_by_seed(a.get(name), b.get(name)) for name in benchmarks]
     lines = [
-        _comparison(name, places, estimate, [(1.0, seeds)])
-        for name, (places, _, estimate), seeds in zip(benchmarks, parts, by_seed, strict=True)
+        _comparison(name, places, estimate, [(1.0, by_seed)])
+        for name, (places, _, estimate, by_seed) in zip(benchmarks, parts, strict=True)
     ]
     for kind in ("p", "runs_p"):
         for line, corrected in zip(lines, holm([line[kind] for line in lines]), strict=True):
@@ -62,9 +61,9 @@ def compare(analysis: Analysis, row_a: str, row_b: str) -> pd.DataFrame:
     mean = unknown(NAN, "no benchmark with a gap")
     if lines:
         value = float(np.mean([line["difference"] for line in lines]))
-        mean = combine(value, [(1 / len(parts), draws, estimate) for _, draws, estimate in parts])
+        mean = combine(value, [(1 / len(parts), draws, estimate) for _, draws, estimate, _ in parts])
     places = min((line["places"] for line in lines), default=0)
-    last = _comparison(ALL, places, mean, [(1 / len(parts), seeds) for seeds in by_seed])
+    last = _comparison(ALL, places, mean, [(1 / len(parts), by_seed) for *_, by_seed in parts])
     return frame([*lines, {**last, "p_holm": NAN, "runs_p_holm": NAN, "by_seed": ()}], _COMPARISON)
 
 
@@ -173,17 +172,6 @@ def find_row(analysis: Analysis, name: str) -> str:
         expected="\n    ".join(["one of", *listed]),
         fix="give the row's name, the 8 digits, instead",
     )
-
-
-def _by_seed(first: Entry | None, second: Entry | None) -> tuple[float, ...]:
-    """Differences in the order of the seeds that both have."""
-    if first is None or second is None:
-        return ()
-    shared = first.seeds.keys() & second.seeds.keys()
-    if not shared:
-        return ()
-    a, b = first.only(shared), second.only(shared)
-    return tuple(one - other for one, other in zip(a.values, b.values, strict=True))
 
 
 def _comparison(

@@ -170,27 +170,30 @@ def floor_entries(records: Iterable[MeasuredRecord], kept: Kept | None = None) -
     return entries
 
 
-def difference(first: Entry | None, second: Entry | None) -> tuple[int, NDArray[np.float64], Estimate]:
+def difference(
+    first: Entry | None, second: Entry | None
+) -> tuple[int, NDArray[np.float64], Estimate, tuple[float, ...]]:
     """First minus second over the same places and the seeds that both have.
 
     Returns:
-        Number of places, draws (B,) of the difference, and the difference with its uncertainty. The difference is
-        NaN where the two were not evaluated on the same pixels.
+        Number of places, draws (B,) of the difference, the difference with its uncertainty over places, and the
+        differences in the order of the seeds. The difference is NaN, and there is none by seed, where the two were not
+        evaluated on the same pixels.
     """
     nothing = np.full(1, np.nan)
     if first is None or second is None:
-        return 0, nothing, unknown(float("nan"), "not completed by both")
+        return 0, nothing, unknown(float("nan"), "not completed by both"), ()
     shared = sorted(first.seeds.keys() & second.seeds.keys())
     if not shared:
-        return min(first.places, second.places), nothing, unknown(float("nan"), "no seed in common")
+        return min(first.places, second.places), nothing, unknown(float("nan"), "no seed in common"), ()
     a, b = first.only(shared), second.only(shared)
     if any(a.seeds[seed].target != b.seeds[seed].target for seed in shared):
-        return min(a.places, b.places), nothing, unknown(float("nan"), OTHER_PIXELS)
-    value = a.miou - b.miou
+        return min(a.places, b.places), nothing, unknown(float("nan"), OTHER_PIXELS), ()
+    value, by_seed = a.miou - b.miou, tuple(one - other for one, other in zip(a.values, b.values, strict=True))
     if a.target is None:
-        return a.places, nothing, unknown(value, f"the seeds were {OTHER_PIXELS}")
+        return a.places, nothing, unknown(value, f"the seeds were {OTHER_PIXELS}"), by_seed
     draws = a.draws - b.draws
-    return a.places, draws, estimate(value, draws, a.places, a.effective)
+    return a.places, draws, estimate(value, draws, a.places, a.effective), by_seed
 
 
 def _constant(counts: PlaceCounts, majority: int) -> PlaceCounts:

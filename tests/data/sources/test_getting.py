@@ -117,7 +117,8 @@ def test_ctrl_c_says_that_it_can_go_on(site, stbench, names, root, monkeypatch):
     assert not any("/cdn/" in path for _, path, _ in site.asked), "the archive was there already"
 
 
-def test_an_interruption_while_it_is_put_into_place(site, stbench, names, root, monkeypatch):
+def stopped_in_the_middle():
+    """A ``Path.rename`` that puts one thing of the data set into its place, and is stopped before the next."""
     real, moved = Path.rename, []
 
     def rename(self, target):
@@ -127,8 +128,12 @@ def test_an_interruption_while_it_is_put_into_place(site, stbench, names, root, 
             moved.append(target)
         return real(self, target)
 
+    return rename
+
+
+def test_an_interruption_while_it_is_put_into_place(site, stbench, names, root, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
+        patch.setattr(Path, "rename", stopped_in_the_middle())
         assert stbench("get", "mts12", "--accept-terms")[0] != 0
     site.asked = []
     code, said = stbench("get", "mts12", "--accept-terms")
@@ -193,18 +198,9 @@ def test_places_that_cannot_be(site, stbench, root, monkeypatch, capsys):
 
 
 def test_a_data_root_that_is_moved_while_it_is_put_into_place(site, stbench, names, root, monkeypatch, tmp_path):
-    real, moved = Path.rename, []
-
-    def rename(self, target):
-        if "MTS12" in str(target) and getting.WORK not in str(target):
-            if moved:
-                raise KeyboardInterrupt
-            moved.append(target)
-        return real(self, target)
-
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
+        patch.setattr(Path, "rename", stopped_in_the_middle())
         command = ["data", "get", "mts12", "--accept-terms", f"--data-root={root.name}"]
         assert run_main(monkeypatch, command) != 0
     root.rename(tmp_path / "elsewhere")
