@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -86,14 +87,20 @@ def at_once(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(to_the_end: bool = False) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into a ``KeyboardInterrupt``, once; another one ends the process at once.
 
     A signal that is ignored, as for a job in the background of a script, stays so. Outside the main thread this does
     nothing.
+
+    Args:
+        to_the_end: The program ends with the block: once stopped, it says so by its exit code even where another signal
+            comes while Python clears up.
     """
     global _stopped_by  # noqa: PLW0603
     owner, since, before = os.getpid(), 0.0, {}
+    if to_the_end:
+        atexit.register(_hear_no_more)  # called after whatever is registered later
 
     def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal since
@@ -117,10 +124,18 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
-        _stopped_by = None
+        if not to_the_end or _stopped_by is None:
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+            _stopped_by = None
+
+
+def _hear_no_more() -> None:
+    """Ignore signals in a program that was stopped: at its very end Python gives them their deadly default again."""
+    if _stopped_by is not None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

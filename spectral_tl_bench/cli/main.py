@@ -78,7 +78,7 @@ def main() -> None:
     """
     _speak_utf8()
     show_what_can_be_shown()
-    with stoppable():
+    with stoppable(to_the_end=True):
         try:
             _check_names(sys.argv[1:])
             stand_in_for_home()

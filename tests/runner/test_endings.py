@@ -162,6 +162,36 @@ def test_a_second_signal_ends_it_at_once(tmp_path, monkeypatch, arguments):
         process.kill()
 
 
+LATE = """
+import atexit, os, signal, sys, time
+from spectral_tl_bench.endings import stoppable
+
+class AtTheEnd:
+    def __del__(self, kill=os.kill, own=os.getpid(), sleep=time.sleep):
+        sleep(0.4)
+        kill(own, signal.SIGINT)
+
+if sys.argv[1] == "while modules go":
+    last = AtTheEnd()
+else:
+    at_exit = AtTheEnd()
+    atexit.register(at_exit.__del__)
+with stoppable(to_the_end=True):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("when", ["while modules go", "at exit"])
+def test_a_second_signal_while_python_clears_up_leaves_the_exit_code(when):
+    """Python gives SIGINT its deadly default back at its end, and a shell would see a killed program."""
+    ended = subprocess.run([sys.executable, "-c", LATE, when], env=ENVIRONMENT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 @pytest.mark.slow
 def test_when_the_run_is_killed_its_processes_end_themselves(arguments):
     process = started(["-m", "full", "-m", "frozen", *endless(arguments), "--jobs", "2"], "source-validation")
