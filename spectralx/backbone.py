@@ -95,6 +95,12 @@ def is_rotary(backbone: nn.Module) -> bool:
     return getattr(backbone, "rope", None) is not None
 
 
+def computes_positions(backbone: nn.Module) -> bool:
+    """Whether a backbone makes its positions as it runs, and does not use the table it has from timm (Scale-MAE)."""
+    own = getattr(type(backbone), "_pos_embed", None)
+    return own is not None and not own.__module__.startswith("timm.")
+
+
 def norm_before(backbone: nn.Module, tokens: Tensor) -> Tensor:
     """The norm in front of the first block, where the backbone has one."""
     norm = getattr(backbone, "norm_pre", None)

@@ -15,7 +15,16 @@ from torch.nn import functional
 from spectralx import positions
 from spectralx.aomoa import AoMoA
 from spectralx.are_adapter import AreAdapter
-from spectralx.backbone import check_backbone, is_rotary, norm_before, own_tokens, rotary_table, token_side, with_prefix
+from spectralx.backbone import (
+    check_backbone,
+    computes_positions,
+    is_rotary,
+    norm_before,
+    own_tokens,
+    rotary_table,
+    token_side,
+    with_prefix,
+)
 from spectralx.blocks import MlpAdapter, check_block, run_block
 from spectralx.config import SpectralXConfig
 from spectralx.hyper_tokenizer import Attributes, HyperTokenizer, LowRankPatchPath
@@ -81,6 +90,11 @@ class SpectralX(nn.Module):
         super().__init__()
         config = config or SpectralXConfig()
         check_backbone(backbone)
+        if config.positions == "backbone" and computes_positions(backbone):
+            raise ValueError(
+                f"positions=backbone adds a table, and {type(backbone).__name__} computes its positions instead: "
+                "leave it at positions=resolution"
+            )
         width, depth = backbone.embed_dim, len(backbone.blocks)
         patch = token_side(backbone)
         own_bands = backbone.patch_embed.proj.in_channels

@@ -169,7 +169,8 @@ def _measure(
             store = checkpoints.cell_store(cell, fields["fingerprint"], workplace.out, built.hardware, workplace.say)
             trained = train(built, folder, store, leaked(built))
             end_of_training = time.monotonic()
-            if line := waiting_line(trained.stages, workplace.workers):
+            index = cell.opened.index
+            if line := waiting_line(trained.stages, workplace.workers, len(index.packed.places) == len(index.frame)):
                 workplace.say(f"{cell.title} | {line}")
             tested = test(built, trained)
     finally:

@@ -77,8 +77,14 @@ class StepClock(Callback):
                 self.facts[name] = round(value - self._energy[name], 1)
 
 
-def waiting_line(stages: Iterable[StageSummary], workers: int) -> str:
-    """How much of its training a cell has waited for data, and what helps where that is much; empty if unknown."""
+def waiting_line(stages: Iterable[StageSummary], workers: int, packed: bool) -> str:
+    """How much of its training a cell has waited for data, and what helps where that is much; empty if unknown.
+
+    Args:
+        stages: Of the training.
+        workers: Readers of batches.
+        packed: Whether all chips are read from a pack.
+    """
     known = [(stage.seconds, stage.measured[WAITING]) for stage in stages if WAITING in stage.measured]
     seconds = sum(duration for duration, _ in known)
     if seconds <= 0:
@@ -87,7 +93,8 @@ def waiting_line(stages: Iterable[StageSummary], workers: int) -> str:
     line = f"waited for data in {share:.0%} of the training time"
     if share <= MUCH:
         return line
-    return f"{line}; what helps: more --workers (now {workers}), `stbench data pack`, the data on a local disk"
+    on_disk = "the packed chips on a local disk" if packed else "`stbench data pack`, the data on a local disk"
+    return f"{line}; what helps: more --workers (now {workers}), {on_disk}"
 
 
 def energy(device: torch.device) -> dict[str, float]:

@@ -258,6 +258,8 @@ def test_positions_by_resolution_are_those_of_scale_mae() -> None:
         backbone.cls_token.zero_()
         found = backbone._pos_embed(torch.zeros(1, 16, 48))
     torch.testing.assert_close(found[0, 1:], spatial(48, 4, 4, 20.0))
+    with pytest.raises(ValueError, match="ScaleMAE computes its positions"):
+        SpectralX(backbone, [0.5, 0.6, 0.7], 4, 32, config=SpectralXConfig(positions="backbone"))
 
 
 def test_sizes_follow_the_backbone() -> None:

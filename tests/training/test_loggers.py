@@ -231,7 +231,8 @@ def stage_that_waited(seconds: float, **measured: float) -> StageSummary:
 )  # fmt: skip
 def test_a_cell_says_how_long_it_has_waited_and_what_helps(stages, said):
     made = [stage_that_waited(s, **({} if w is None else {"share_waiting_for_data": w})) for s, w in stages]
-    assert waiting_line(made, 3) == said
+    assert waiting_line(made, 3, packed=False) == said
+    assert waiting_line(made, 3, packed=True) == said.replace("`stbench data pack`, the data", "the packed chips")
 
 
 def test_a_run_says_it_once_for_each_cell_that_was_trained_by_steps(tree, tmp_path, monkeypatch):
