@@ -42,7 +42,8 @@ def title(row: dict[str, str]) -> str:
     size = PATCHES[row["backbone"]] / (float(scale[1]) if scale else 1)
     weights = ", random weights" if row["pretrained"] == "none" else ""
     pixels = " + MLP" if has_pixel_path(row["options"]) else ""
-    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, {size:g} px{pixels}{changed(row)}"
+    ended = "" if row["unconverged"] else ", until its plateau"
+    return f"{row['method']}, {NAMES[row['backbone']]}{weights}, {size:g} px{pixels}{changed(row)}{ended}"
 
 
 def changed(row: dict[str, str]) -> str:

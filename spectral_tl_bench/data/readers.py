@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from spectral_tl_bench.cores import available_cores
 from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.data.rules import PixelRules
 from spectral_tl_bench.data.windows import SlidingWindows
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.endings import how_ended
+from spectral_tl_bench.errors import DataError, UserError
 from spectral_tl_bench.storage import make_room_for_sockets
 
 
@@ -145,8 +147,22 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _raised(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
+def _raised(batches: Any) -> Iterator[Any]:
+    """What PyTorch's iterator over processes gives, and as errors for people what the processes ended of."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            wait([process.sentinel for process in batches._workers], timeout=1)  # a pipe is closed before they are gone
+            codes = [process.exitcode for process in batches._workers if process.exitcode]
+            if not codes:
+                raise
+            raise DataError(
+                f"a process that reads batches was {how_ended(min(codes))}: there were {len(batches._workers)}",
+                fix="more memory, or fewer --workers; packed chips need no such processes (`stbench data pack`)",
+            ) from error
         if isinstance(batch, UserError):
             raise batch
         yield batch

@@ -132,7 +132,8 @@ def _paused(cell: Cell) -> Outcome:
 def _forget_failed(out: Path, fields: dict[str, Any], error: Exception) -> None:
     """Have a method that has failed begin anew, and one go on that had no room, in memory or on a disk."""
     without_room = isinstance(error, MemoryError | OSError | StorageError | torch.OutOfMemoryError)
-    if not without_room and not any(words in str(error).lower() for words in ("out of memory", "allocate memory")):
+    signs = ("out of memory", "allocate memory", "memory runs out")
+    if not without_room and not any(sign in str(error).lower() for sign in signs):
         checkpoints.forget(out, fields["fingerprint"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -10,15 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny import make_source
 
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data import reading_processes
 from spectral_tl_bench.data.audit import chips as audit_chips
 from spectral_tl_bench.data.index import build_index
+from spectral_tl_bench.data.rasters import ChipCollection
 from spectral_tl_bench.data.reading_processes import look_at_each
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.errors import DataError
@@ -149,3 +153,23 @@ def wait_until(true: Callable[[], bool], seconds: float) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_killed_reader_of_batches_is_explained(trees, monkeypatch, train):
+    """PyTorch says that a connection was reset, or that a worker is killed by signal."""
+    source = make_source(trees)
+    test, get = os.getpid(), ChipCollection.__getitem__
+
+    def die(collection, key):
+        if os.getpid() != test and next(numbers) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return get(collection, key)
+
+    monkeypatch.setattr(ChipCollection, "__getitem__", die)
+    numbers = itertools.count()
+    source.settings = replace(source.settings, workers=2)
+    with pytest.raises(DataError) as caught:
+        list(source.train_loader(20, True, "segment") if train else source.sweep_loader(labelled=True))
+    assert "killed by signal 9 (SIGKILL), as it happens when memory runs out: there were 2" in caught.value.what
+    assert "--workers" in str(caught.value.fix)

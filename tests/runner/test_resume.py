@@ -25,7 +25,8 @@ from spectral_tl_bench.data.index import build_index
 from spectral_tl_bench.data.packed import VARIABLE
 from spectral_tl_bench.data.packing import pack
 from spectral_tl_bench.data.readers import Readers
-from spectral_tl_bench.errors import UserError
+from spectral_tl_bench.endings import how_ended
+from spectral_tl_bench.errors import DataError, UserError
 from spectral_tl_bench.runner.definitions import Cell, Outcome
 from spectral_tl_bench.runner.run import execute, plan
 from spectral_tl_bench.sample import write_dfc2020
@@ -358,17 +359,24 @@ def test_a_method_that_fails_begins_again(tree, tmp_path, decays):
     assert not (tmp_path / ".resume").exists()
 
 
-def test_a_cell_without_memory_left_goes_on(tree, tmp_path, cut, monkeypatch, straight):
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "failed"),
+        (DataError(f"a process that reads batches was {how_ended(-9)}"), "refused"),
+    ],
+)
+def test_a_cell_without_memory_left_goes_on(tree, tmp_path, cut, monkeypatch, straight, error, state):
     cells = cells_of(tree, "pixel-mlp")
     true_step = StageTask.training_step
 
     def step(self, batch, batch_idx):
         if batch_idx == 5:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return true_step(self, batch, batch_idx)
 
     monkeypatch.setattr(StageTask, "training_step", step)
-    assert run(cells, tmp_path).state == "failed" and last(tmp_path).is_file()
+    assert run(cells, tmp_path).state == state and last(tmp_path).is_file()
     monkeypatch.setattr(StageTask, "training_step", true_step)
     seen = cut(None)
     assert ended(run(cells, tmp_path)) == straight
