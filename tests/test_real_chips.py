@@ -9,6 +9,7 @@ import pytest
 from shared import REPOSITORY
 
 from spectral_tl_bench.api.results import board
+from spectral_tl_bench.results.store import read_records
 from spectral_tl_bench.runner.blocks import check_names, requests
 from spectral_tl_bench.runner.plan_file import read_plan
 
@@ -24,7 +25,8 @@ def test_a_plan_names_what_there_is_and_trains_until_a_plateau(path, monkeypatch
         check_names(block)
     asked = [request for block in blocks for request in requests(block, {})]
     assert len(asked) == len(blocks) >= 2
-    assert all(request.overrides.until_plateau and len(request.seeds) in (3, 5) for request in asked)
+    seeds = (1,) if path.stem == "rates" else (3, 5)  # a search has one
+    assert all(request.overrides.until_plateau and len(request.seeds) in seeds for request in asked)
 
 
 def test_the_script_runs_each_plan_with_the_users_weights(tmp_path):
@@ -55,10 +57,13 @@ def figure():
 
 
 @pytest.mark.slow
-def test_the_differences_are_those_of_the_committed_board(figure):
-    lines = figure.differences(board(REPOSITORY / "leaderboard" / "results", "demonstration"), figure.rows())
+def test_the_differences_and_rates_are_those_of_the_committed_board(figure):
+    results = REPOSITORY / "leaderboard" / "results"
+    lines = figure.differences(board(results, "demonstration"), figure.rows())
     page = (REPOSITORY / "docs" / "results.md").read_text()
     assert len(lines) > 10 and [line for line in lines if line not in page] == []
+    by_rate = figure.rates(read_records([results / "demonstration"]))
+    assert len(by_rate) > 10 and [line for line in by_rate if line not in page] == []
 
 
 def test_the_figure_is_drawn_from_the_committed_board(figure, tmp_path, monkeypatch, capsys):

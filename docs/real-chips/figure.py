@@ -1,4 +1,4 @@
-"""Draw the figure of docs/results.md, and print its first and third table, from the committed board.
+"""Draw the figure of docs/results.md, and print its tables of rows, differences and rates, from the committed results.
 
 python docs/real-chips/figure.py
 """
@@ -19,6 +19,8 @@ from spectral_tl_bench.api.results import board
 from spectral_tl_bench.console import say
 from spectral_tl_bench.leaderboard.analysis import Analysis
 from spectral_tl_bench.leaderboard.statistics.comparison import compare
+from spectral_tl_bench.results.schema import Record
+from spectral_tl_bench.results.store import read_records
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "leaderboard" / "tables"
@@ -27,10 +29,15 @@ NAMES = {"dinov2-small": "DINOv2 ViT-S", "galileo-nano": "Galileo nano"}
 PATCHES = {"dinov2-small": 14, "galileo-nano": 8}
 
 
+TRIED = (0.00015, 0.0015)
+"""Learning rates beside the usual one, which have a table of their own."""
+
+
 def rows() -> dict[str, dict[str, str]]:
     """The complete rows by their names, best first; the floor that the board adds by itself stands there as a run."""
     with (TABLES / "board-demonstration-rows.csv").open(newline="") as file:
         complete = [row for row in csv.DictReader(file) if row["complete"] == "True" and row["settings"] != "{}"]
+    complete = [row for row in complete if json.loads(row["settings"])["budget"]["learning_rate"] not in TRIED]
     return {row["row"]: row for row in sorted(complete, key=lambda row: -float(row["mean"]))}
 
 
@@ -90,6 +97,36 @@ def differences(analysis: Analysis, chosen: dict[str, dict[str, str]]) -> list[s
     return [head, "|---|---|---|---|---|---|---|", *(line for _, line in sorted(lines, reverse=True))]
 
 
+def rates(records: list[Record]) -> list[str]:
+    """What differs by its learning rate alone, seed by seed, where one was tried beside the usual one."""
+    found: dict[str, dict[float, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
+    for record in records:
+        if record.backbone and record.selection and record.settings:
+            budget = dict(record.settings["budget"])
+            rate, settings = budget.pop("learning_rate"), record.settings | {"budget": budget}
+            same = (
+                record.method,
+                record.backbone.patch_embedding,
+                record.backbone.pretrained,
+                record.options,
+                settings,
+            )
+            found[json.dumps([record.seed, *same], sort_keys=True)][rate][record.benchmark] = record
+    lines = [
+        "| Method | seed | learning rate | source validation M, W | M to W | W to M |",
+        "|---|---|---|---|---|---|",
+    ]
+    for by_rate in found.values():
+        if by_rate.keys() & set(TRIED):
+            for rate, both in sorted(by_rate.items()):
+                pair = [both[benchmark] for benchmark in SIDES]
+                before = ", ".join(f"{100 * record.selection.value:.1f}" for record in pair)
+                after = (f"{100 * record.scores.selected.miou:.1f}" for record in pair)
+                cells = (f"`{pair[0].method}`", str(pair[0].seed), f"{rate:g}", before, *after)
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def between(value: float | None, low: float, high: float) -> str:
     """In points, with its interval."""
     ends = f"{100 * low:.1f} to {100 * high:.1f}"
@@ -136,4 +173,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    say("\n".join(["", *differences(board(ROOT / "leaderboard" / "results", "demonstration"), rows())]))
+    results = ROOT / "leaderboard" / "results"
+    say("\n".join(["", *differences(board(results, "demonstration"), rows())]))
+    say("\n".join(["", *rates(read_records([results / "demonstration"]))]))

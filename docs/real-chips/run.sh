@@ -3,7 +3,7 @@
 #   CHIPS    folder of the HLS WorldCover chips, with chips.csv
 #   WEIGHTS  folder with dinov2-vits14.safetensors and galileo-nano.safetensors
 #   OUT      where records go; a call that was cut off goes on where it stopped
-#   PLAN     frozen (default), adapters, ablation: each hours on two cores
+#   PLAN     frozen (default), adapters, ablation, plateau, rates: each hours on two cores
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
 chips=$(cd "$1" && pwd) weights=$(cd "$2" && pwd) out=$3

@@ -70,6 +70,16 @@ def test_the_figure_has_the_numbers_of_the_analysis(site, first, view):
     assert found["lacking"] == len(METHODS) - len(done) and "seeds per row: 2" in first.text
 
 
+def test_a_row_of_one_seed_does_not_lead(view, monkeypatch):
+    season = [one for one in view.benchmarks if one.dataset == "DFC2020"]
+    before = group(view, season, 20)
+    assert not before["single"] and len(before["lines"]) > 1
+    monkeypatch.setitem(before["lines"][0]["row"], "seeds", "0")
+    after = group(view, season, 20)
+    names = [line["row"]["row"] for line in before["lines"]]
+    assert [line["row"]["row"] for line in after["lines"]] == [*names[1:], names[0]] and after["single"]
+
+
 def test_the_drop_stands_beside_the_target(site, first, view):
     (gap, inside) = [one for one in view.benchmarks if one.dataset == "MTS12"]
     cells = site.analyses["reproduced"].entries.query("benchmark == 'mts12-n2s'").set_index("row")
