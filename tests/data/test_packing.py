@@ -142,8 +142,8 @@ def test_room_is_looked_at_first(plain, tmp_path, monkeypatch):
     _, benchmark, index = plain
     small = type("Usage", (), {"free": 1000, "total": 2000, "used": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: small)
-    for where in (tmp_path / "out", None):
-        with pytest.raises(StorageError, match="room"):
+    for where, said in ((tmp_path / "out", "room"), (None, f"no room for the packed chips of {benchmark.id} ")):
+        with pytest.raises(StorageError, match=said):
             pack(benchmark, index, where, 1, quiet)
     assert not (tmp_path / "out").exists()
 
