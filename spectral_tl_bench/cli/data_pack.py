@@ -61,10 +61,17 @@ def pack_data(
             differing = compare(definition, index, where, threads, say)
             for line in differing:
                 say(f"damaged: {line}")
-            say(f"{definition.id}: " + ("packed chips are those of the files, bit for bit" if not differing else
-                                        "packed chips differ; give the same command again"))  # fmt: skip
+            say(f"{definition.id}: " + _judged(differing))
             sound = sound and not differing
-        if out is not None and str(user_path(set_elsewhere or ".")) != str(where):
+        if sound and out is not None and str(user_path(set_elsewhere or ".")) != str(where):
             say(f"runs read them with --packed {out}, or {VARIABLE}={out}")
     if not sound:
         raise typer.Exit(2)
+
+
+def _judged(differing: list[str]) -> str:
+    if not differing:
+        return "packed chips are those of the files, bit for bit"
+    if any(line.endswith("not removed") for line in differing):
+        return "packed chips differ; whoever may write there has to remove them; until then, run with --packed off"
+    return "packed chips differ; give the same command again"

@@ -38,7 +38,8 @@ from spectral_tl_bench.files import digest
 from spectral_tl_bench.storage import INDEX, obtain
 
 INDEX_VERSION = 5
-PER_TASK = 32
+PER_TASK, TASK_BYTES = 32, 2**22
+"""Chips that a reader gets at a time: of large ones fewer, since the rows of a task come all at once, at its end."""
 PLACE = ["crs", "xmin", "ymin", "xmax", "ymax"]
 """Columns that say where a chip lies."""
 
@@ -237,7 +238,8 @@ class _Look:
         progress, done = Progress("chips read", sum(sizes), 0, say), 0
         look = functools.partial(_scan, self.base, self.rules)
         try:
-            with contextlib.closing(look_at_each(look, new, self.workers, PER_TASK)) as seen:
+            per_task = max(1, min(PER_TASK, TASK_BYTES * len(sizes) // max(1, sum(sizes))))
+            with contextlib.closing(look_at_each(look, new, self.workers, per_task)) as seen:
                 for (*_, mark), size, row in zip(new, sizes, seen, strict=True):
                     rows.append(row | {"mark": mark})
                     progress.at(done := done + size)

@@ -237,10 +237,16 @@ def find_packed(benchmark: Benchmark, frame: pd.DataFrame, where: str | Path | N
     wanted = str(where or os.environ.get(VARIABLE) or "")
     if wanted == OFF:
         return PackedChips()
-    if where and not user_path(wanted).is_dir():
-        raise DataError("no folder of packed chips is there", where=wanted, fix="`stbench data pack --out` makes one")
-    folder = pack_folder(benchmark, user_path(wanted) if wanted else None)
-    if not folder.is_dir():
+    try:
+        if where and not user_path(wanted).is_dir():
+            fix = "`stbench data pack --out` makes one"
+            raise DataError("no folder of packed chips is there", where=wanted, fix=fix)
+        folder = pack_folder(benchmark, user_path(wanted) if wanted else None)
+        there = folder.is_dir()
+    except PermissionError as error:
+        complain(f"packed chips may not be read, and their files are: {error.strerror} ({error.filename})")
+        return PackedChips()
+    if not there:
         line = f"no packed chips for it in {wanted}: the files are read (`stbench data pack --out` packs them)"
         return PackedChips(line=line if wanted else "")
     packed, broken = read_pack(folder, reading_key(benchmark))

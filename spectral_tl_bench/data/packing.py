@@ -96,7 +96,8 @@ def pack(benchmark: Benchmark, index: ChipIndex, where: Path | None, workers: in
     need = sum(chip.size for chip in missing.values())
     say(f"{len(missing)} of {len(index.frame)} chips are to be packed, {in_words(need)}, into {folder}")
     if where is None:
-        make_room(PACKS, need, fix="name a folder on another disk with --out")
+        what = f"there is no room for the packed chips of {benchmark.id} ({in_words(need)})"
+        make_room(PACKS, need, what=what, fix="name a folder on another disk with --out")
     check_folder(folder, CACHE_VARIABLE if where is None else "--out", int(1.02 * need) + 2**20)
     try:
         with _alone(folder, say):

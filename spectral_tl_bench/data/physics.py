@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_tl_bench.benchmarks import Benchmark
-from spectral_tl_bench.data.units import summary
+from spectral_tl_bench.data.units import by_chip, summary
 
 BLUE, GREEN, RED, NIR, SWIR = (0.44, 0.52), (0.53, 0.59), (0.63, 0.69), (0.78, 0.90), (1.55, 2.35)
 CIRRUS = (1.34, 1.41)
@@ -115,11 +115,7 @@ def chips_in_another_unit(benchmark: Benchmark, frame: pd.DataFrame) -> tuple[di
     """
     if "scale" not in benchmark.sensor.model_fields_set or not len(frame):
         return {}, []
-    count, total, squares, low = (
-        np.array(frame[f"band_{name}"].tolist(), dtype=np.float64) for name in ("count", "sum", "square_sum", "low")
-    )
-    mean, square = total / np.maximum(count, 1), squares / np.maximum(count, 1)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
+    count, (mean, std, low) = by_chip(frame)
     measured, level = (count > 0).any(axis=1), np.median(mean, axis=1) * benchmark.sensor.scale
     blank = measured & (std <= 1e-6 * np.abs(mean)).all(axis=1)
     zscored = measured & ~blank & _standardised(mean, std, low)

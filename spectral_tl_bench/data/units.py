@@ -93,11 +93,24 @@ def suspicions(benchmark: Benchmark, frame: pd.DataFrame) -> list[str]:
 
 
 class Summary(NamedTuple):
-    """Mean, deviation and the median of the chips' darkest values, per band; in the benchmark's unit."""
+    """Mean, deviation and the (median of the chips') darkest values, per band; in the benchmark's unit."""
 
     mean: np.ndarray[Any, Any]
     std: np.ndarray[Any, Any]
     low: np.ndarray[Any, Any]
+
+
+def by_chip(rows: pd.DataFrame) -> tuple[np.ndarray[Any, Any], Summary]:
+    """Measured values of each chip and band (N, C), and their summary, also (N, C).
+
+    Args:
+        rows: Of the index: band_count, band_sum, band_square_sum, band_low.
+    """
+    count, total, squares, low = (
+        np.array(rows[f"band_{name}"].tolist(), dtype=np.float64) for name in ("count", "sum", "square_sum", "low")
+    )
+    mean, square = total / np.maximum(count, 1), squares / np.maximum(count, 1)
+    return count, Summary(mean, np.sqrt(np.maximum(square - mean**2, 0)), low)
 
 
 def summary(rows: pd.DataFrame) -> Summary:

@@ -18,6 +18,7 @@ from spectral_tl_bench.data.domains import with_domains
 from spectral_tl_bench.data.index import build_index, look_at_all
 from spectral_tl_bench.data.labels import LabelMap
 from spectral_tl_bench.data.layouts import ChipFiles, FolderLayout, check_sides, gathering, layout_of
+from spectral_tl_bench.data.odd_chips import odd_chips
 from spectral_tl_bench.data.physics import Finding, band_physics, chips_in_another_unit
 from spectral_tl_bench.data.source import DataSource, other_size
 from spectral_tl_bench.data.sources.progress import Say
@@ -127,6 +128,12 @@ def verify(benchmark: Benchmark, source: DataSource, say: Say = complain) -> Ver
             f"{len(alien)} of {len(clear)} images are in another unit than the others of their domain", base, alien,
             alien.values(), expected=benchmark.sensor.unit, fix="get these files again",
         ))  # fmt: skip
+    if odd := odd_chips(benchmark, clear.drop(index=[*alien, *blank])):
+        some = "; ".join(f"{chip}: {what}" for chip, what in [*odd.items()][:5]) + ("; ..." if len(odd) > 5 else "")
+        notes.append(
+            f"{len(odd)} of {len(clear)} images lie far from the others of their domain, and among them if one thing "
+            f"were otherwise: {some} (look at them with `stbench data show`, or get them again)"
+        )
     if blank:
         notes.append(f"{len(blank)} images are one value throughout, for example {blank[0]}")
     found = Verdict(base, frame, broken, counts, faults, findings, notes)

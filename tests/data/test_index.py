@@ -14,6 +14,7 @@ import rasterio
 from spectral_tl_bench.data import index as index_module
 from spectral_tl_bench.data import reading_processes
 from spectral_tl_bench.data.index import LOCAL_CRS, build_index
+from spectral_tl_bench.data.reading_processes import look_at_each
 from spectral_tl_bench.data.scan import scan_chip
 from spectral_tl_bench.data.source import DataSource, open_index
 from spectral_tl_bench.errors import DataError
@@ -120,6 +121,20 @@ def test_many_chips_are_read_by_processes_with_the_same_rows_and_problems(own, m
     own.image(broken).write_bytes(own.image(broken).read_bytes()[:-40])
     with pytest.raises(DataError, match=broken):
         build_index(own.benchmark(), own.root, 2)
+
+
+@pytest.mark.parametrize(("size", "at_a_time"), [(2**30, 32), (1, 1)])
+def test_large_chips_come_back_a_few_at_a_time_so_that_progress_is_true(own, monkeypatch, size, at_a_time):
+    asked = []
+
+    def look(each, chips, workers, per_task):
+        asked.append(per_task)
+        return look_at_each(each, chips, workers, per_task)
+
+    monkeypatch.setattr(index_module, "look_at_each", look)
+    monkeypatch.setattr(index_module, "TASK_BYTES", size)
+    build(own)
+    assert asked == [at_a_time]
 
 
 @pytest.mark.parametrize("what", ["image", "label", "table"])

@@ -142,8 +142,8 @@ def test_room_is_looked_at_first(plain, tmp_path, monkeypatch):
     _, benchmark, index = plain
     small = type("Usage", (), {"free": 1000, "total": 2000, "used": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: small)
-    for where in (tmp_path / "out", None):
-        with pytest.raises(StorageError, match="room"):
+    for where, said in ((tmp_path / "out", "room"), (None, f"no room for the packed chips of {benchmark.id} ")):
+        with pytest.raises(StorageError, match=said):
             pack(benchmark, index, where, 1, quiet)
     assert not (tmp_path / "out").exists()
 
@@ -240,6 +240,25 @@ def test_a_flipped_bit_is_found_and_its_shard_removed(plain, tmp_path, monkeypat
     assert "damaged: " in capsys.readouterr().out
     assert run_main(monkeypatch, command) == 0
     assert "packed chips are those of the files, bit for bit" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_that_cannot_be_removed(plain, tmp_path, monkeypatch, capsys):
+    own, benchmark, _ = plain
+    first, _ = make_pack(benchmark, own.root, tmp_path)
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+
+    def read_only(path, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert (
+        run_main(monkeypatch, ["data", "pack", own.yaml, "--data-root", own.root, "--out", tmp_path, "--verify"]) == 2
+    )
+    out = capsys.readouterr().out
+    assert "; not removed" in out and "--packed off" in out
+    assert "the same command again" not in out and "runs read them" not in out
 
 
 def test_a_disk_that_gives_back_something_else_is_noticed_while_packing(plain, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
         BenchmarkError: If there is no such layout, or it does not have the options that the benchmark gives.
     """
     layout = layout_of(benchmark)
-    if not root.is_dir():
+    if not _may_read(root.is_dir):
         raise DataError(
             "the data root does not exist" if not root.exists() else "the data root is not a folder",
             where=root,
@@ -85,6 +85,20 @@ def find_chips(benchmark: Benchmark, root: Path) -> tuple[Path, list[ChipFiles]]
         )
     _check_names(base, chips)
     return base, sorted(chips, key=lambda chip: chip.chip)
+
+
+def _may_read(look: Callable[[], bool]) -> bool:
+    try:
+        return look()
+    except PermissionError as error:
+        raise _forbidden(error) from error
+
+
+def _forbidden(error: PermissionError) -> DataError:
+    return DataError(
+        "the data may not be read", where=error.filename, expected=f"a right to read them (got: {error.strerror})",
+        fix="have their owner give it, such as by `chmod -R a+rX FOLDER`",
+    )  # fmt: skip
 
 
 def check_sides(benchmark: Benchmark, base: Path, domains: Iterable[str]) -> None:
@@ -149,6 +163,8 @@ def _ask(layout: Layout, benchmark: Benchmark, root: Path) -> tuple[Path, list[C
             chips = list(layout.chips(base, benchmark))
     except UserError:
         raise
+    except PermissionError as error:
+        raise _forbidden(error) from error
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(

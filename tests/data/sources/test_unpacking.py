@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tarfile
+import threading
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -168,6 +169,32 @@ def test_it_goes_on_where_it_stopped(place, monkeypatch):
     )
     unpack(archive, folder, resume=True)
     assert copied == ["MTS12/image/b.tif", "MTS12/label/a.mat"] and written(folder) == GOOD
+
+
+def test_the_disk_takes_several_files_at_once_and_each_before_it_has_its_name(place, monkeypatch):
+    archive, folder = place(zipped(GOOD))
+    together, synced = threading.Barrier(len(GOOD), timeout=20), []
+
+    def fsync(stream):
+        together.wait()
+        synced.append({name for name in GOOD if (folder / name).exists()})
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(unpacking, "fsync_folder", lambda _: None)
+    assert unpack(archive, folder, resume=False).files == len(GOOD) == len(synced)
+    assert written(folder) == GOOD and set() in synced and all(len(there) < len(GOOD) for there in synced)
+
+
+def test_a_file_that_the_disk_does_not_take_is_not_there(place, monkeypatch):
+    archive, folder = place(zipped(GOOD))
+
+    def fsync(_stream):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match="No space left"):
+        unpack(archive, folder, resume=False)
+    assert written(folder) == {}
 
 
 def test_a_full_disk(place, monkeypatch):
