@@ -71,14 +71,22 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Entry point: a user's mistake ends with a message and exit code 2, without a traceback.
+def program() -> None:
+    """Entry point of the command, with which the process ends."""
+    main(to_the_end=True)
+
+
+def main(to_the_end: bool = False) -> None:
+    """The command: a user's mistake ends with a message and exit code 2, without a traceback.
 
     A signal ends it with 130 or 143, and an output that nobody reads with 141, as a shell would say it.
+
+    Args:
+        to_the_end: See ``stoppable``.
     """
     _speak_utf8()
     show_what_can_be_shown()
-    with stoppable(to_the_end=True):
+    with stoppable(to_the_end):
         try:
             _check_names(sys.argv[1:])
             stand_in_for_home()
@@ -137,4 +145,4 @@ def _check_names(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()
