@@ -12,7 +12,7 @@ from tiny import install, run_main
 
 from spectral_tl_bench import __version__
 from spectral_tl_bench.benchmarks import builtin_benchmarks, groups, read_benchmark
-from spectral_tl_bench.cli.main import main
+from spectral_tl_bench.cli.main import main, program
 from spectral_tl_bench.sample import build
 
 HEAVY = ("torch", "pandas", "lightning", "torchgeo", "timm", "rasterio", "kornia", "peft")
@@ -89,7 +89,7 @@ def test_every_verb_explains_itself(stbench, verb):
 def test_version_and_entry_point(stbench):
     assert stbench("--version") == (0, f"stbench {__version__}\n", "")
     scripts = {entry.name: entry for entry in importlib.metadata.entry_points(group="console_scripts")}
-    assert scripts["stbench"].load() is main
+    assert scripts["stbench"].load() is program
 
 
 def test_the_list_of_benchmarks_is_complete(stbench):
