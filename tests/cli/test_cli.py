@@ -12,7 +12,7 @@ from tiny import install, run_main
 
 from spectral_tl_bench import __version__
 from spectral_tl_bench.benchmarks import builtin_benchmarks, groups, read_benchmark
-from spectral_tl_bench.cli.main import main, program
+from spectral_tl_bench.cli.main import program
 from spectral_tl_bench.sample import build
 
 HEAVY = ("torch", "pandas", "lightning", "torchgeo", "timm", "rasterio", "kornia", "peft")
